@@ -1,0 +1,62 @@
+"""The miniature's UNet and text encoder, trained together to predict v (or the noise)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from prunella.miniature.recipe import Denoiser
+from prunella.training import noise as noising
+from prunella.training.order import examples
+
+
+class Pair(nn.Module):
+    """UNet and text encoder under one roof, for the loop's sake."""
+
+    def __init__(self, recipe: Denoiser, tokenizer: CLIPTokenizer):
+        super().__init__()
+        self.unet = UNet2DConditionModel(**recipe.unet)
+        ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        self.text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **recipe.text, **ids))
+
+
+class Denoising:
+    """Mean squared error of the prediction, by batch: {"latents" NCHW, "noise", "timesteps" N, "tokens" NL}."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+
+    def __call__(self, pair: Pair, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
+        states = pair.text(batch["tokens"]).last_hidden_state
+        predicted = pair.unet(noisy, batch["timesteps"], states).sample
+        wanted = noising.target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler)
+        return {"loss": F.mse_loss(predicted, wanted)}
+
+
+def batches(
+    mean: Tensor, std: Tensor, scaling_factor: float, tokens: Tensor, empty: Tensor, recipe: Denoiser, last: int
+) -> Callable[[int], dict[str, Tensor]]:
+    """Batches by step from raw latents and tokens (NL); `empty` (L) stands in for dropped captions."""
+    settings = recipe.training
+
+    def batch(step: int) -> dict[str, Tensor]:
+        source = noising.generator(settings.seed, step)
+        chosen = torch.from_numpy(examples(step, settings.batch_size, len(mean), settings.seed))
+        latents = noising.sampled(mean[chosen], std[chosen], source, scaling_factor)
+        n = len(chosen)
+        uniform = torch.rand(n, generator=source)
+        middle = torch.sigmoid(torch.randn(n, generator=source))
+        share = torch.where(torch.rand(n, generator=source) < recipe.middle, middle, uniform)
+        dropped = torch.rand(n, generator=source) < recipe.caption_dropout
+        return {
+            "latents": latents,
+            "noise": torch.randn(latents.shape, generator=source),
+            "timesteps": (share * last).long().clamp(0, last - 1),
+            "tokens": torch.where(dropped[:, None], empty, tokens[chosen]),
+        }
+
+    return batch

@@ -1,0 +1,35 @@
+"""The miniature's recipe, `recipe.yaml`, checked like `params.yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunella.params import Amount, Count, Section, Seed, Share, Training, check
+
+
+class Autoencoder(Section):
+    config: dict[str, Any]
+    kl_weight: Amount
+    crop: Count
+    training: Training
+
+
+class Denoiser(Section):
+    unet: dict[str, Any]
+    text: dict[str, Any]
+    scheduler: dict[str, Any]
+    caption_dropout: Share
+    middle: Share
+    training: Training
+
+
+class Recipe(Section):
+    seed: Seed
+    pictures: Count
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+
+
+def read_recipe(path: Path | str = Path(__file__).with_name("recipe.yaml")) -> Recipe:
+    return check(Recipe, yaml.safe_load(Path(path).read_text()), str(path))

@@ -1,0 +1,32 @@
+"""The miniature's CLIPTokenizer: every byte is in its alphabet, so it reads any caption; scene words are one token."""
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from prunella.samples.scenes import Vocabulary
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def build(vocabulary: Vocabulary, length: int) -> CLIPTokenizer:
+    """A tokenizer whose merges are learnt from the vocabulary's words; `length` tokens at most."""
+    words = set(" ".join([*vocabulary.shapes, *vocabulary.colours, *vocabulary.backgrounds, *vocabulary.sizes]).split())
+    words |= set(" ".join([*vocabulary.relations, *vocabulary.phrasings]).replace("{", " ").replace("}", " ").split())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.train_from_iterator(
+        sorted(words), trainers.BpeTrainer(end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False)
+    )
+    merges = [tuple(pair) for pair in _merges(pairs)]
+    entries = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
+    entries = [*dict.fromkeys(entries), START, END]
+    return CLIPTokenizer(
+        vocab={entry: number for number, entry in enumerate(entries)}, merges=merges, model_max_length=length
+    )
+
+
+def _merges(tokenizer: Tokenizer) -> list:
+    import json
+
+    return json.loads(tokenizer.to_str())["model"]["merges"]

@@ -1,0 +1,175 @@
+"""`params.yaml`, checked: one model per section, and an unknown key is an error that names its neighbour.
+
+Every stage reads the whole file first, so that a mistake in `benchmark` is found before hours of `distill`.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prunella.errors import UserError
+
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Precision = Literal["fp32", "bf16", "fp16"]
+Storage = Literal["fp32", "fp16"]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Teacher(Section):
+    """The model to be made smaller. `path` is a diffusers pipeline folder."""
+
+    source: Literal["bundled", "folder"]
+    path: Annotated[str, Field(min_length=1)]
+
+
+class Filter(Section):
+    """Which image-caption pairs are used. `path`: a scenes vocabulary, or a folder with metadata.jsonl."""
+
+    source: Literal["scenes", "folder"]
+    path: Annotated[str, Field(min_length=1)]
+    samples: Count  # at most this many pairs, drawn by seed
+    min_side: Count  # pixels
+    max_aspect: Annotated[float, Field(ge=1)]  # longer side over shorter
+    min_caption: Annotated[int, Field(ge=0)]  # characters
+    max_caption: Count
+    max_broken: Share  # a larger share of unreadable pictures stops the stage
+
+
+class Encode(Section):
+    resolution: Annotated[int, Field(ge=8)]  # pixels, both sides
+    batch_size: Count
+    heldout: Count  # pairs kept out of training
+    shard_size: Count  # pairs in a shard
+    precision: Precision
+
+
+class Prune(Section):
+    storage: Storage
+
+
+class Training(Section):
+    """What every training has; the loop reads nothing else."""
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    schedule: Literal["constant", "cosine", "linear"]
+    weight_decay: Amount
+    clip_norm: Annotated[float, Field(gt=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]  # 0: no EMA
+    precision: Precision
+    checkpoint_every: Count
+    seed: Seed
+
+
+class Distill(Training):
+    """Weights of the three terms as in SD-Small and SD-Tiny (segmind/distill-sd): 1, 0.5, 0.5."""
+
+    task_weight: Amount
+    output_weight: Amount
+    feature_weight: Amount
+    features: Literal["block-bk", "block-segmind"] | None  # None: what the student's plan names
+    caption_dropout: Share
+    evaluate_every: Count
+    picture_every: Count
+    storage: Storage
+
+    @model_validator(mode="after")
+    def _something_to_learn(self):
+        if self.task_weight == self.output_weight == self.feature_weight == 0:
+            raise ValueError("task_weight, output_weight and feature_weight are all 0: there is nothing to learn")
+        return self
+
+
+class Finetune(Training):
+    words: list[str]  # pairs whose caption holds one of these words; none: all pairs
+    caption_dropout: Share
+    evaluate_every: Count
+    picture_every: Count
+    storage: Storage
+
+
+class Benchmark(Section):
+    prompts: Count
+    inference_steps: Count
+    guidance: Annotated[float, Field(ge=1)]
+    batch_size: Count
+    latency_rounds: Count
+    precision: Precision
+    seed: Seed
+
+
+class Runtime(Section):
+    device: str  # auto, cpu, cuda, cuda:1, mps
+    processes: Literal[1]
+    threads: Annotated[int, Field(ge=0)]  # 0: as torch decides
+
+
+class Params(Section):
+    seed: Seed
+    students: Annotated[list[str], Field(min_length=1)]
+    teacher: Teacher
+    filter: Filter
+    encode: Encode
+    prune: Prune
+    distill: Distill
+    finetune: Finetune
+    benchmark: Benchmark
+    runtime: Runtime
+
+
+def read_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check a parameter file. Raises UserError that lists every mistake, one a line."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such parameter file; start from the one in the repository")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    return check(Params, content, str(path))
+
+
+def check(model: type[Model], content: Any, where: str) -> Model:
+    """`content` as `model`. Raises UserError naming each key, what is wrong with it and what is allowed."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{where}: {_said(model, fault)}" for fault in error.errors())) from None
+
+
+def _said(model: type[BaseModel], fault: dict) -> str:
+    *path, last = fault["loc"] or ("(top level)",)
+    name = ".".join(map(str, fault["loc"])) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        section = f"section {'.'.join(map(str, path))!r}" if path else "the top level"
+        known = sorted(_keys(model, path))
+        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"{name}: {section} has no key {last!r}; {hint}"
+    if fault["type"] == "missing":
+        return f"{name}: missing"
+    if fault["type"] == "value_error":
+        return f"{name}: {fault['ctx']['error']}"
+    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _keys(model: type[BaseModel], path: list) -> set[str]:
+    for step in path:
+        field = model.model_fields.get(str(step))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return set()
+        model = inner
+    return set(model.model_fields)

@@ -1,0 +1,48 @@
+"""Checkpoints on disk: written beside, checked, then renamed; the newest sound one is taken.
+
+A folder holds `step-000100.pt` with `step-000100.sha256`, the newest two. A checkpoint whose sum does not fit
+(half-written, bit rot) is passed over with a warning, and the one before it is taken.
+"""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+KEPT = 2
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write `state` as the checkpoint of `step`; older ones but one are removed afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.pt"
+    half = path.with_suffix(".tmp")
+    with half.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    path.with_suffix(".sha256").write_text(_sum(half))
+    half.replace(path)
+    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
+        old.unlink()
+        old.with_suffix(".sha256").unlink(missing_ok=True)
+
+
+def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The newest sound checkpoint of `folder`, or None where there is none."""
+    if folder is None:
+        return None
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        expected = path.with_suffix(".sha256")
+        if expected.is_file() and expected.read_text() == _sum(path):
+            return torch.load(path, map_location=device, weights_only=True)
+        warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=2)
+    return None
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

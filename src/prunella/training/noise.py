@@ -1,0 +1,33 @@
+"""Noise, timesteps and what a diffusion model is to predict, as pure functions of seed and step.
+
+Letters: N examples, C latent channels, H × W latent pixels.
+"""
+
+import torch
+from torch import Tensor
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A CPU generator that every tuple of numbers seeds differently."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(seed)
+
+
+def sampled(mean: Tensor, std: Tensor, source: torch.Generator, scaling_factor: float) -> Tensor:
+    """Final latents (what the net sees), drawn from raw latents' mean and std (NCHW each)."""
+    return (mean + std * torch.randn(mean.shape, generator=source)) * scaling_factor
+
+
+def target(latents: Tensor, noise: Tensor, timesteps: Tensor, scheduler) -> Tensor:
+    """What a student is to predict (NCHW): the noise, or v = sqrt(a)·noise - sqrt(1-a)·latents.
+
+    v-prediction: Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(latents, noise, timesteps)
+    raise ValueError(f"prediction_type {kind!r}: expected epsilon or v_prediction")
