@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prunella.errors import UserError
 
@@ -19,6 +19,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Storage = Literal["fp32", "fp16"]
 Model = TypeVar("Model", bound=BaseModel)
+
+
+CATALOGUE = Path(__file__).parent / "students" / "catalogue"
 
 
 class Section(BaseModel):
@@ -128,6 +131,17 @@ class Params(Section):
     benchmark: Benchmark
     runtime: Runtime
 
+    @field_validator("students")
+    @classmethod
+    def _known(cls, students: list[str]) -> list[str]:
+        known = sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
+        for name in students:
+            if name not in known:
+                raise ValueError(unknown("student", name, known))
+        if len(set(students)) < len(students):
+            raise ValueError(f"{students} names a student twice")
+        return students
+
 
 def read_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a parameter file. Raises UserError that lists every mistake, one a line."""
@@ -149,15 +163,19 @@ def check(model: type[Model], content: Any, where: str) -> Model:
         raise UserError("\n".join(f"{where}: {_said(model, fault)}" for fault in error.errors())) from None
 
 
+def unknown(kind: str, name: str, known: list[str]) -> str:
+    """One line about a name that is not known: the nearest one, else all."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"no {kind} is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
+
+
 def _said(model: type[BaseModel], fault: dict) -> str:
     *path, last = fault["loc"] or ("(top level)",)
     name = ".".join(map(str, fault["loc"])) or "(top level)"
     if fault["type"] == "extra_forbidden":
-        section = f"section {'.'.join(map(str, path))!r}" if path else "the top level"
         known = sorted(_keys(model, path))
-        near = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"{name}: {section} has no key {last!r}; {hint}"
+        section = f"section {'.'.join(map(str, path))!r}" if path else "the file"
+        return f"{name}: {unknown(f'key of {section}', str(last), known)}"
     if fault["type"] == "missing":
         return f"{name}: missing"
     if fault["type"] == "value_error":

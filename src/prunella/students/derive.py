@@ -6,6 +6,7 @@ Pure functions of plan and teacher config; no torch. Module names are those of d
 from typing import Any, NamedTuple
 
 from prunella.errors import UserError
+from prunella.students.families import family
 from prunella.students.plan import Mode, Plan
 
 # Config entries that hold one value per stage, in the order of the down stages.
@@ -18,10 +19,6 @@ PER_STAGE = (
     "transformer_layers_per_block",
     "only_cross_attention",
 )
-FAMILIES = {
-    ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"): "sd",
-    ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"): "sdxl",
-}
 
 
 class FeaturePair(NamedTuple):
@@ -32,15 +29,11 @@ class FeaturePair(NamedTuple):
     teacher: str
 
 
-def family(config: dict[str, Any]) -> str | None:
-    """The family of a UNet config by its block types, never by its widths; None where it is none we know."""
-    return FAMILIES.get(tuple(config.get("down_block_types", ())))
-
-
 def student_config(plan: Plan, teacher_config: dict[str, Any]) -> dict[str, Any]:
     """The diffusers config of the student. Raises UserError where the plan does not fit the teacher."""
     _check_fit(plan, teacher_config)
-    config = dict(teacher_config)
+    # diffusers keeps notes under "_…"; with "_use_default_values" among them from_config would undo our changes.
+    config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
     for name in PER_STAGE:
         if isinstance(config.get(name), list | tuple):
             config[name] = list(config[name])[: plan.kept]

@@ -5,7 +5,6 @@ without attention, the resnet alone). `down` and `up` list the stages in the tea
 pairs kept, or null where the whole stage is removed.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,11 +13,11 @@ import yaml
 from pydantic import Field, model_validator
 
 from prunella.errors import UserError
-from prunella.params import Section, check
+from prunella.params import CATALOGUE, Section, check, unknown
 
 Pairs = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+BESIDE = "plan.yaml"  # the plan's copy beside a student's UNet
 Mode = Literal["block-bk", "block-segmind"]
-CATALOGUE = Path(__file__).with_name("catalogue")
 
 
 class Plan(Section):
@@ -73,7 +72,7 @@ class Catalogue(Mapping[str, Plan]):
 
     def __getitem__(self, name: str) -> Plan:
         if name not in set(self):
-            raise UserError(f"students: {unknown(name, list(self))}")
+            raise UserError(f"students: {unknown("student", name, list(self))}")
         return read_plan(CATALOGUE / f"{name}.yaml")
 
     def __iter__(self) -> Iterator[str]:
@@ -81,11 +80,6 @@ class Catalogue(Mapping[str, Plan]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"no student is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
 
 
 STUDENTS = Catalogue()

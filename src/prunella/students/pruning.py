@@ -1,11 +1,16 @@
 """Pruning: build the student from its config, copy the teacher's weights by the plan's map, strictly."""
 
+import shutil
+from pathlib import Path
+
 import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
+from prunella.params import Prune
 from prunella.students.derive import student_config, teacher_key, weight_map
-from prunella.students.plan import Plan
+from prunella.students.plan import BESIDE, Plan, read_plan
+from prunella.teachers import load_unet, save_pipeline
 
 
 def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionModel:
@@ -26,3 +31,12 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionMode
         copied[key] = source[origin].detach().clone().contiguous()
     student.load_state_dict(copied, strict=True, assign=True)
     return student.eval().requires_grad_(True)
+
+
+def pruned(params: Prune, teacher: Path, plan: Path, out: Path) -> tuple[int, int]:
+    """Write the student that the file `plan` states as a pipeline folder `out`; parameters of student and teacher."""
+    whole = load_unet(teacher)
+    student = prune(whole, read_plan(plan))
+    save_pipeline(teacher, student, out, params.storage)
+    shutil.copy2(plan, out / "unet" / BESIDE)
+    return student.num_parameters(), whole.num_parameters()

@@ -33,13 +33,22 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, Any] | None:
     """The newest sound checkpoint of `folder`, or None where there is none."""
-    if folder is None:
-        return None
-    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+    path = _newest(folder)
+    return torch.load(path, map_location=device, weights_only=True) if path else None
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest sound checkpoint, or 0."""
+    path = _newest(folder)
+    return int(path.stem.removeprefix("step-")) if path else 0
+
+
+def _newest(folder: Path | None) -> Path | None:
+    for path in sorted(folder.glob("step-*.pt"), reverse=True) if folder else []:
         expected = path.with_suffix(".sha256")
         if expected.is_file() and expected.read_text() == _sum(path):
-            return torch.load(path, map_location=device, weights_only=True)
-        warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=2)
+            return path
+        warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=3)
     return None
 
 

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from prunella.errors import UserError
 from prunella.params import Training
 from prunella.training import checkpoints
+from prunella.training.precision import autocast
 
 Batch = dict[str, Tensor]
 Terms = dict[str, float]
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     bar = tqdm(range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0)
     for step in bar:
         batch = {name: value.to(device, non_blocking=True) for name, value in batches(step).items()}
-        with torch.autocast(device.type, AUTOCAST.get(settings.precision), settings.precision in AUTOCAST):
+        with autocast(device, settings.precision):
             terms = loss(model, batch)
         scaler.scale(terms["loss"]).backward()
         scaler.unscale_(optimizer)

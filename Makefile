@@ -1,0 +1,24 @@
+# make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
+PYTHON ?= python3
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+BIN := .venv/bin
+
+.PHONY: repro test ui install
+repro: install
+	$(BIN)/dvc repro
+	@$(BIN)/prunella summary
+
+test: install
+	$(BIN)/python -m pytest
+
+ui: install
+	$(BIN)/prunella ui
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Prunella needs Python 3.11 or newer; say which: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	@echo "Installing (some minutes; a GPU's torch build is large)"
+	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[test]'
+	@touch $@

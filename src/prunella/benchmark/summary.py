@@ -1,0 +1,49 @@
+"""The short of `reports/benchmark.json`: a table of one row a model, and the few figures to compare runs by."""
+
+HEAD = ["model", "parameters", "of teacher", "latency ms", "output error", "score"]
+
+
+def rows(report: dict) -> list[list[str]]:
+    """Table cells, the head first."""
+    models = report["models"]
+    whole = models["teacher"]["params"]
+    return [HEAD] + [
+        [
+            name,
+            f"{entry['params'] / 1e6:.2f} M",
+            f"{100 * entry['params'] / whole:.1f} %",
+            f"{entry['latency_ms_p50']:.0f}",
+            f"{entry['output_error']:.4f}",
+            _score(entry.get("composition")),
+        ]
+        for name, entry in models.items()
+    ]
+
+
+def _score(share: dict | None) -> str:
+    if share is None:
+        return "–"
+    return f"{share['value']:.2f} ({share['low']:.2f}–{share['high']:.2f})"
+
+
+def text(report: dict) -> str:
+    """The table for a terminal."""
+    cells = rows(report)
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    )
+
+
+def headline(report: dict) -> dict[str, dict[str, float]]:
+    """{"sd-small": {"output_error_distilled": …, "score_distilled": …, "latency_ms": …, …}, "teacher": …}."""
+    figures: dict[str, dict[str, float]] = {}
+    for name, entry in report["models"].items():
+        model, _, stage = name.partition("/")
+        mine = figures.setdefault(model, {"params_m": round(entry["params"] / 1e6, 2), "latency_ms": entry["latency_ms_p50"]})
+        if stage:
+            mine[f"output_error_{stage}"] = round(entry["output_error"], 5)
+        if "composition" in entry:
+            mine["_".join(filter(None, ("score", stage)))] = entry["composition"]["value"]
+    return figures

@@ -1,0 +1,90 @@
+"""The door of a stage: arguments and params in, a run in MLflow around the work, one line and a report out."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from prunella.errors import UserError
+from prunella.params import Params, Runtime, read_params
+from prunella.tracking import Run, stage_run
+
+
+class Door:
+    """What a stage is given: `params` (all of them), its paths as attributes, `device`, and its MLflow `run`."""
+
+    def __init__(self, stage: str, paths: argparse.Namespace, params: Params):
+        self.stage, self.paths, self.params = stage, paths, params
+        self.run = Run()
+
+    @property
+    def device(self) -> str:
+        return device(self.params.runtime)
+
+    def done(self, line: str, report: dict[str, Any] | None = None) -> None:
+        """Say in one line what the stage did; write its report to --report and tell MLflow."""
+        if report is not None:
+            self.run.report(report)
+            if path := getattr(self.paths, "report", None):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(report, indent=1) + "\n")
+                self.run.artifact(path)
+        print(f"{self.stage}: {line}", flush=True)
+
+
+@contextmanager
+def door(stage: str, about: str, *names: str, section: str | None = None) -> Iterator[Door]:
+    """Open a stage whose command line gives a path for each of `names`, as --name PATH.
+
+    The whole of params.yaml is checked first. A UserError ends the stage with its message alone and status 1;
+    SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished one.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    for name in names:
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    paths = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    quiet()
+    try:
+        params = read_params()
+        it = Door(stage, paths, params)
+        with stage_run(" ".join([stage, *_student(paths)]), params.model_dump()) as it.run:
+            if section:
+                it.run.params(getattr(params, section).model_dump())
+            yield it
+    except UserError as error:
+        sys.exit(f"{stage}: {error}")
+
+
+def _student(paths: argparse.Namespace) -> list[str]:
+    return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
+
+
+def quiet() -> None:
+    """No chatter from libraries that the user can do nothing about (torchvision is not needed here)."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def device(runtime: Runtime) -> str:
+    """The device that `runtime` asks for; auto takes a GPU where there is one. Sets the number of threads."""
+    import torch
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    if runtime.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=runtime.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"runtime.device: {runtime.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return runtime.device

@@ -1,0 +1,128 @@
+"""Teachers: what a diffusers pipeline folder is, pinned by its files' hashes, and how parts of it are loaded.
+
+A finished model of Prunella's is such a folder too, so everything here serves students as well.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from safetensors import SafetensorError
+
+from prunella.errors import UserError
+from prunella.params import Storage, Teacher
+from prunella.students.families import FAMILIES, family
+
+WEIGHTS = (".safetensors", ".json", ".txt", ".model")
+STORED = {"fp16": torch.float16, "fp32": torch.float32}
+
+
+def pin(teacher: Teacher) -> dict:
+    """What the teacher is: {"source", "path", "family", "prediction_type", "files": {name: sha256}, "unet": config}.
+
+    Raises UserError when the folder is missing or holds no Stable Diffusion UNet.
+    """
+    folder = Path(teacher.path)
+    if not folder.is_dir():
+        raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
+    unet = _read(folder / "unet" / "config.json", folder)
+    kind = family(unet)
+    if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:
+        blocks = ", ".join(unet.get("down_block_types", [])) or "none"
+        raise UserError(
+            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with down blocks "
+            f"{blocks}; known families: {', '.join(sorted(set(FAMILIES.values())))}"
+        )
+    scheduler = _read(folder / "scheduler" / "scheduler_config.json", folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in WEIGHTS)
+    return {
+        "source": teacher.source,
+        "path": teacher.path,
+        "family": kind,
+        "prediction_type": scheduler.get("prediction_type", "epsilon"),
+        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
+        "unet": unet,
+    }
+
+
+def pinned_path(pinned: Path) -> Path:
+    """The teacher's folder, as models/teacher.json says."""
+    return Path(json.loads(pinned.read_text())["path"])
+
+
+def _read(path: Path, folder: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_unet(folder: Path, device: str = "cpu") -> UNet2DConditionModel:
+    """The UNet of a pipeline folder, in fp32."""
+    with _said(folder):
+        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32).to(device)
+
+
+def load_scheduler(folder: Path) -> DDPMScheduler:
+    """The noise schedule that the folder's model was trained on."""
+    with _said(folder):
+        return DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+
+
+def load_pipeline(folder: Path, device: str = "cpu") -> DiffusionPipeline:
+    """The whole pipeline as stock diffusers loads it, with no progress bars of its own."""
+    with _said(folder):
+        pipeline = DiffusionPipeline.from_pretrained(folder).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class _said:
+    """Turns what loading raises for a broken folder into one line that names the folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, (OSError, SafetensorError, ValueError)):
+            raise UserError(f"{self.folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
+    """A stock pipeline folder at `out`: everything as in the folder `origin`, but for the UNet.
+
+    UNet and VAE are stored as `storage` says; text encoders always in fp32, since stock loading keeps them in the
+    stored dtype and would then mix dtypes. Written beside and renamed, so that `out` is whole or absent.
+    """
+    half = out.with_name(out.name + ".half")
+    shutil.rmtree(half, ignore_errors=True)
+    with _said(origin):
+        pipeline = DiffusionPipeline.from_pretrained(origin, unet=_stored(unet, storage))
+    pipeline.register_modules(vae=_stored(pipeline.vae, storage))
+    for name in ("text_encoder", "text_encoder_2"):
+        if (encoder := getattr(pipeline, name, None)) is not None:
+            encoder.float()
+    pipeline.save_pretrained(half)
+    shutil.rmtree(out, ignore_errors=True)
+    half.rename(out)
+
+
+def _stored(model, storage: Storage):
+    """A copy of a model with contiguous tensors of the stored dtype."""
+    copy = type(model).from_config(model.config)
+    tensors = {name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()}
+    copy.load_state_dict(tensors, strict=True, assign=True)
+    return copy

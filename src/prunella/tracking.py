@@ -1,0 +1,158 @@
+"""MLflow, the only room that knows it: a run per stage, under one parent run per pipeline execution.
+
+The store is `MLFLOW_TRACKING_URI`, else SQLite under the repository root ($DVC_ROOT, the real one even in a
+temporary experiment). Nothing here ever stops a stage: what cannot be told to MLflow is warned of once, and then
+left.
+"""
+
+import hashlib
+import os
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+EXPERIMENT = "prunella"
+PARENT = "prunella.execution"
+
+
+def root() -> Path:
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+
+
+def store() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+
+
+class Run:
+    """An MLflow run that a stage tells things; without a client it is silent. Also a `journal.Mirror`."""
+
+    def __init__(self, client=None, run_id: str | None = None):
+        self.client, self.id = client, run_id
+
+    def _try(self, what: Callable[[], Any]) -> None:
+        if self.client is None:
+            return
+        try:
+            what()
+        except Exception as error:  # MLflow raises many kinds; none may stop a training
+            warnings.warn(f"MLflow at {store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3)
+            self.client = None
+
+    def params(self, values: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(name, str(value)[:6000]) for name, value in flat(values).items()]
+        self._try(lambda: self.client.log_batch(self.id, params=entries))
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        if self.client is None:
+            return
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entries = [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._try(lambda: self.client.log_batch(self.id, metrics=entries))
+
+    def report(self, values: dict[str, Any]) -> None:
+        """The numbers of a nested report, as metrics without steps."""
+        numbers = {name: value for name, value in flat(values).items() if isinstance(value, int | float)}
+        self.metrics(0, numbers)
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        self._try(lambda: self.client.log_image(self.id, image, key=name, step=step))
+
+    def artifact(self, path: Path) -> None:
+        self._try(lambda: self.client.log_artifact(self.id, str(path)) if path.is_file() else self.client.log_artifacts(self.id, str(path), path.name))
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}; only names that MLflow allows are kept as they are."""
+    rows = {}
+    for name, value in values.items():
+        name = f"{prefix}{name}".replace("@", ".")
+        rows |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return rows
+
+
+@contextmanager
+def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
+    """The run of a stage, ended as FINISHED, FAILED, or KILLED (SIGTERM, Ctrl-C)."""
+    run = _start(stage, all_params)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        run._try(lambda: run.client.set_terminated(run.id, status))
+
+
+def _start(stage: str, all_params: dict[str, Any]) -> Run:
+    try:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import mlflow
+    except ImportError:
+        return Run()
+    try:
+        with _lock():
+            client = mlflow.MlflowClient(store())
+            experiment = _experiment(client)
+            parent = _parent(client, experiment, all_params)
+            tags = {"mlflow.parentRunId": parent, "stage": stage, **_tags()}
+            return Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
+    except Exception as error:  # as above
+        warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {error}", stacklevel=4)
+        return Run()
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Two stages at once must not both create the store, the experiment or the parent."""
+    import fcntl
+
+    folder = root() / "work"
+    folder.mkdir(exist_ok=True)
+    with (folder / "mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _experiment(client) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found:
+        return found.experiment_id
+    local = store().startswith("sqlite:")
+    return client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if local else None)
+
+
+def _parent(client, experiment: str, all_params: dict[str, Any]) -> str:
+    tags = _tags()
+    digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
+    key = tags.get("dvc.experiment") or f"{tags.get('git.commit', 'no commit')[:12]} {digest}"
+    found = client.search_runs([experiment], f"tags.`{PARENT}` = '{key}'", max_results=1)
+    if found:
+        return found[0].info.run_id
+    run = client.create_run(experiment, run_name=key, tags={PARENT: key, **tags})
+    Run(client, run.info.run_id).params(all_params)
+    client.set_terminated(run.info.run_id)
+    return run.info.run_id
+
+
+def _tags() -> dict[str, str]:
+    """DVC's experiment and the git commit; in an experiment the commit is the one it started from."""
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    tags = {"git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or asked.stdout.strip()}
+    tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
+    return {name: value for name, value in tags.items() if value}
