@@ -10,13 +10,17 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
 
 from prunella.errors import UserError
 from prunella.params import Storage, Teacher
 from prunella.students.families import FAMILIES, family
 
 WEIGHTS = (".safetensors", ".json", ".txt", ".model")
+diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
+transformers_logging.disable_progress_bar()
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
 
 

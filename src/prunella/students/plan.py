@@ -72,7 +72,7 @@ class Catalogue(Mapping[str, Plan]):
 
     def __getitem__(self, name: str) -> Plan:
         if name not in set(self):
-            raise UserError(f"students: {unknown("student", name, list(self))}")
+            raise UserError(unknown("student", name, list(self)))
         return read_plan(CATALOGUE / f"{name}.yaml")
 
     def __iter__(self) -> Iterator[str]:
