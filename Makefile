@@ -5,6 +5,7 @@ BIN := .venv/bin
 
 .PHONY: repro test ui install
 repro: install
+	@$(BIN)/prunella check
 	$(BIN)/dvc repro
 	@$(BIN)/prunella summary
 

@@ -9,8 +9,17 @@ with door("benchmark", __doc__, "teacher", "models", "latents", "pairs", "curves
 
     at, reports = it.paths, it.paths.report.parent
     report = benchmark(
-        it.params.benchmark, it.params.seed, pinned_path(at.teacher), at.models, it.params.students, at.latents,
-        at.pairs, at.curves, reports, it.device, lambda name, sheet: it.run.picture(0, name, sheet),
+        it.params.benchmark,
+        it.params.seed,
+        pinned_path(at.teacher),
+        at.models,
+        it.params.students,
+        at.latents,
+        at.pairs,
+        at.curves,
+        reports,
+        it.device,
+        lambda name, sheet: it.run.picture(0, name, sheet),
     )
     it.run.artifact(reports / "index.html")
     it.run.artifact(reports / "images")

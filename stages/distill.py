@@ -7,6 +7,11 @@ with door("distill", __doc__, "teacher", "latents", "student", "out", "curves", 
     from prunella.teachers import pinned_path
 
     at = it.paths
-    report = distill(it.params.distill, pinned_path(at.teacher), at.latents, at.student, at.out, at.curves, it.device, it.run)
+    report = distill(
+        it.params.distill, pinned_path(at.teacher), at.latents, at.student, at.out, at.curves, it.device, it.run
+    )
     output = report["heldout"]["output"]
-    it.done(f"{at.out.name}: {report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output:.4f}", report)
+    it.done(
+        f"{at.out.name}: {report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output:.4f}",
+        report,
+    )

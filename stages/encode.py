@@ -6,5 +6,7 @@ with door("encode", __doc__, "teacher", "pairs", "out", "report", section="encod
     from prunella.encoding import encoded
     from prunella.teachers import pinned_path
 
-    report = encoded(it.params.encode, it.params.seed, pinned_path(it.paths.teacher), it.paths.pairs, it.paths.out, it.device)
+    report = encoded(
+        it.params.encode, it.params.seed, pinned_path(it.paths.teacher), it.paths.pairs, it.paths.out, it.device
+    )
     it.done(f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB", report)

@@ -8,4 +8,6 @@ with door("finetune", __doc__, "latents", "student", "out", "curves", "report", 
     at = it.paths
     report = finetune(it.params.finetune, at.latents, at.student, at.out, at.curves, it.device, it.run)
     task = report["heldout"]["task"]
-    it.done(f"{at.out.name}: {report['steps']} steps on {report['pairs']} pairs, held-out task error {task:.4f}", report)
+    it.done(
+        f"{at.out.name}: {report['steps']} steps on {report['pairs']} pairs, held-out task error {task:.4f}", report
+    )

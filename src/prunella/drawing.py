@@ -26,9 +26,7 @@ def draw(
             for i in range(len(chosen))
         ]
         latents = torch.stack(noise).to(unet.device, unet.dtype)
-        drawn = pipeline(
-            chosen, num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type="np"
-        )
+        drawn = pipeline(chosen, num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type="np")
         yield from (drawn.images * 255).round().astype(np.uint8)
 
 

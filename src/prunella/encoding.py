@@ -17,23 +17,31 @@ def encoded(params: Encode, seed: int, teacher: Path, manifest: Path, out: Path,
     """Encode the pairs of `manifest` with the encoders of `teacher` into `out`; return the counts."""
     source, pairs = read_manifest(manifest)
     if len(pairs) <= params.heldout:
-        raise UserError(f"encode.heldout: {params.heldout} pairs are to be held out, but only {len(pairs)} passed the filter")
+        raise UserError(
+            f"encode.heldout: {params.heldout} pairs are to be held out, but only {len(pairs)} passed the filter"
+        )
     encoders = Encoders(teacher, device, params.precision)
     multiple = encoders.factor * 8  # SD 1.x halves its latents three times
     if params.resolution % multiple:
-        raise UserError(f"encode.resolution: {params.resolution} is no multiple of {multiple}, which this teacher needs")
+        raise UserError(
+            f"encode.resolution: {params.resolution} is no multiple of {multiple}, which this teacher needs"
+        )
     picture = reader(source)
     writer, cut = Writer(out, params.shard_size), 0
     with tqdm(total=len(pairs), desc="encode", unit="pair", mininterval=1.0) as bar:
         for split, chosen in split_off(pairs, params.heldout, seed).items():
             for batch in chunks(chosen, params.batch_size):
-                mean, std = encoders.latents(np.stack([squared(picture(pair.key), params.resolution) for pair in batch]))
+                mean, std = encoders.latents(
+                    np.stack([squared(picture(pair.key), params.resolution) for pair in batch])
+                )
                 captions = [pair.text for pair in batch]
                 text, longer = encoders.text(captions)
                 writer.add(split, captions, {"mean": mean, "std": std, "text": text})
                 cut += longer
                 bar.update(len(batch))
-    written = writer.close(encoders.text([""])[0][0], scaling_factor=encoders.scaling_factor, resolution=params.resolution)
+    written = writer.close(
+        encoders.text([""])[0][0], scaling_factor=encoders.scaling_factor, resolution=params.resolution
+    )
     size = sum(path.stat().st_size for path in out.iterdir())
     counts = {split: sum(counts) for split, counts in written["splits"].items()}
     return {**counts, "captions_cut": cut, "megabytes": round(size / 1e6, 1)}

@@ -43,7 +43,13 @@ def filtered(params: Filter, seed: int, out: Path) -> dict:
         raise UserError(f"filter: no pair of {params.path} is left{most}")
     pairs = _sampled(pairs, params.samples, seed)
     write_manifest(out, source, pairs)
-    return {"source": params.source, "read": read, "passed": read - fell.total(), "kept": len(pairs), "fell": dict(fell)}
+    return {
+        "source": params.source,
+        "read": read,
+        "passed": read - fell.total(),
+        "kept": len(pairs),
+        "fell": dict(fell),
+    }
 
 
 def _source(params: Filter, seed: int) -> dict:

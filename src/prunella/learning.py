@@ -44,7 +44,9 @@ class Data(NamedTuple):
         return [captions[i] for i in chosen][:PICTURES]
 
 
-def distill(params: Distill, teacher: Path, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror) -> dict:
+def distill(
+    params: Distill, teacher: Path, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror
+) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
     unet, scheduler = load_unet(student, device), load_scheduler(teacher)
     pairs = feature_pairs(read_plan(student / "unet" / BESIDE), params.features)
@@ -54,24 +56,30 @@ def distill(params: Distill, teacher: Path, latents: Path, student: Path, out: P
     return _learn(unet, loss, params, data, student, out, curves, work, mirror)
 
 
-def finetune(params: Finetune, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror) -> dict:
-    """Train the `student` folder on the pairs whose caption holds one of `params.words`; write `out`, return the report."""
+def finetune(
+    params: Finetune, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror
+) -> dict:
+    """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
     unet, scheduler = load_unet(student, device), load_scheduler(student)
     train_pairs, heldout = Latents(latents, "train"), Latents(latents, "heldout")
     data = Data(train_pairs, heldout, about(train_pairs.captions, params.words), about(heldout.captions, params.words))
     if not len(data.among):
-        raise UserError(f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs")
+        raise UserError(
+            f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
+        )
     work = work_folder("finetune", params.model_dump(), [student, latents / "manifest.json"])
     report = _learn(unet, Task(scheduler), params, data, student, out, curves, work, mirror)
     return {**report, "pairs": len(data.among)}
 
 
 def about(captions: list[str], words: list[str]) -> np.ndarray:
-    """Indices of the captions that hold one of `words` as a whole word, plural allowed; of all without words."""
+    """Indices of the captions that hold one of `words` as a whole word; of all without words."""
     wanted = {word.lower() for word in words}
     if not wanted:
         return np.arange(len(captions))
-    found = [i for i, text in enumerate(captions) if {part.strip(".,;:!?()\"'") for part in text.lower().split()} & wanted]
+    found = [
+        i for i, text in enumerate(captions) if {part.strip(".,;:!?()\"'") for part in text.lower().split()} & wanted
+    ]
     return np.array(found, dtype=int)
 
 
@@ -144,4 +152,6 @@ def _peak_memory() -> float:
     import resource
     import sys
 
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+    return round(
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1
+    )

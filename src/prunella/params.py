@@ -166,7 +166,9 @@ def check(model: type[Model], content: Any, where: str) -> Model:
 def unknown(kind: str, name: str, known: list[str]) -> str:
     """One line about a name that is not known: the nearest one, else all."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"no {kind} is called {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
+    return f"no {kind} is called {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    )
 
 
 def _said(model: type[BaseModel], fault: dict) -> str:

@@ -61,7 +61,9 @@ def _read(path: Path, folder: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder") from None
+        raise UserError(
+            f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from None
 
@@ -127,6 +129,8 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
 def _stored(model, storage: Storage):
     """A copy of a model with contiguous tensors of the stored dtype."""
     copy = type(model).from_config(model.config)
-    tensors = {name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()
+    }
     copy.load_state_dict(tensors, strict=True, assign=True)
     return copy

@@ -8,6 +8,7 @@ left.
 import hashlib
 import os
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,9 @@ class Run:
         try:
             what()
         except Exception as error:  # MLflow raises many kinds; none may stop a training
-            warnings.warn(f"MLflow at {store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3)
+            warnings.warn(
+                f"MLflow at {store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3
+            )
             self.client = None
 
     def params(self, values: dict[str, Any]) -> None:
@@ -69,15 +72,21 @@ class Run:
         self._try(lambda: self.client.log_image(self.id, image, key=name, step=step))
 
     def artifact(self, path: Path) -> None:
-        self._try(lambda: self.client.log_artifact(self.id, str(path)) if path.is_file() else self.client.log_artifacts(self.id, str(path), path.name))
+        self._try(
+            lambda: (
+                self.client.log_artifact(self.id, str(path))
+                if path.is_file()
+                else self.client.log_artifacts(self.id, str(path), path.name)
+            )
+        )
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}; only names that MLflow allows are kept as they are."""
     rows = {}
     for name, value in values.items():
-        name = f"{prefix}{name}".replace("@", ".")
-        rows |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        whole = f"{prefix}{name}".replace("@", ".")
+        rows |= flat(value, f"{whole}.") if isinstance(value, dict) else {whole: value}
     return rows
 
 
@@ -151,8 +160,9 @@ def _parent(client, experiment: str, all_params: dict[str, Any]) -> str:
 
 
 def _tags() -> dict[str, str]:
-    """DVC's experiment and the git commit; in an experiment the commit is the one it started from."""
+    """DVC's experiment, the git commit (in an experiment the one it started from), interpreter and code."""
     asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     tags = {"git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or asked.stdout.strip()}
     tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
+    tags |= {"interpreter": sys.executable, "code": str(Path(__file__).parent)}
     return {name: value for name, value in tags.items() if value}

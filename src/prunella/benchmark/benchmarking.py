@@ -47,7 +47,7 @@ def benchmark(
     device: str,
     tell: Callable[[str, Image.Image], None],
 ) -> dict:
-    """Measure, write index.html, headline.json and images/ into `reports`, and return the report; `tell` is shown each grid."""
+    """Measure, write index.html, headline.json and images/ into `reports`, return the report; `tell` is shown grids."""
     heldout = Latents(latents, "heldout")
     prompts = heldout.captions[: params.prompts]
     source, _ = read_manifest(manifest)
@@ -65,7 +65,9 @@ def benchmark(
         entry["output_error"] = output_error(unet, taught, scheduler, batches)
         del unet
         gc.collect()
-        entry["peak_memory_mb"] = peak_memory_mb(lambda f=folder: list(draw(_loaded(f, device, params), prompts[:1], batch_size=1, **drawing)))
+        entry["peak_memory_mb"] = peak_memory_mb(
+            lambda f=folder: list(draw(_loaded(f, device, params), prompts[:1], batch_size=1, **drawing))
+        )
         pipeline = _loaded(folder, device, params)
         began = time.perf_counter()
         drawn[name] = list(draw(pipeline, prompts, batch_size=params.batch_size, **drawing))
@@ -76,10 +78,14 @@ def benchmark(
 
     # Latency belongs to an architecture, so the three stages of a student share it.
     speeds = _latencies(named, device, params, prompts[:1], drawing)
-    for name, entry in report.items():
-        entry |= speeds[_architecture(name)]
+    for name in report:
+        report[name] |= speeds[_architecture(name)]
 
-    result = {"hardware": _hardware(device), "settings": _settings(params, seed, len(prompts), device), "models": report}
+    result = {
+        "hardware": _hardware(device),
+        "settings": _settings(params, seed, len(prompts), device),
+        "models": report,
+    }
     images = _write_images(drawn, students, reports / "images", tell)
     lines = {**_curves(curves, students), **_errors(report, students)}
     (reports / "headline.json").write_text(json.dumps(headline(result), indent=1) + "\n")
@@ -93,12 +99,18 @@ def _loaded(folder: Path, device: str, params: Benchmark):
 
 
 def _architecture(name: str) -> str:
-    return name.split("/")[0]
+    return name.partition("/")[0]
 
 
-def _latencies(named: dict[str, Path], device: str, params: Benchmark, prompt: list[str], drawing: dict) -> dict[str, dict]:
+def _latencies(
+    named: dict[str, Path], device: str, params: Benchmark, prompt: list[str], drawing: dict
+) -> dict[str, dict]:
     """Latency of drawing one picture, by architecture, all of them loaded and taken in turns."""
-    loaded = {_architecture(name): _loaded(folder, device, params) for name, folder in named.items() if name == "teacher" or name.endswith("distilled")}
+    loaded = {
+        _architecture(name): _loaded(folder, device, params)
+        for name, folder in named.items()
+        if name == "teacher" or name.endswith("distilled")
+    }
     calls = {name: (lambda p=p: list(draw(p, prompt, batch_size=1, **drawing))) for name, p in loaded.items()}
     return latencies(calls, params.latency_rounds)
 
@@ -106,7 +118,11 @@ def _latencies(named: dict[str, Path], device: str, params: Benchmark, prompt: l
 def _hardware(device: str) -> dict:
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     on_gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
-    return {"device": on_gpu or device, "cpu": names[0] if names else platform.processor(), "threads": torch.get_num_threads()}
+    return {
+        "device": on_gpu or device,
+        "cpu": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _cpuinfo() -> list[str]:
@@ -159,7 +175,11 @@ def _curves(folder: Path, students: list[str]) -> dict[str, dict]:
 def _columns(path: Path) -> dict[str, list[tuple[float, float]]]:
     with path.open(newline="") as file:
         table = list(csv.DictReader(file))
-    return {name: [(float(row["step"]), float(row[name])) for row in table if row[name]] for name in table[0] if name != "step"}
+    return {
+        name: [(float(row["step"]), float(row[name])) for row in table if row[name]]
+        for name in table[0]
+        if name != "step"
+    }
 
 
 def _errors(report: dict, students: list[str]) -> dict[str, dict]:

@@ -60,11 +60,18 @@ def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
             call()
             _synchronize()
             times[name].append(1000 * (time.perf_counter() - began))
-    return {name: {"latency_ms_p50": round(statistics.median(t), 1), "latency_ms_p95": round(_p95(t), 1)} for name, t in times.items()}
+    return {
+        name: {"latency_ms_p50": round(statistics.median(t), 1), "latency_ms_p95": round(_p95(t), 1)}
+        for name, t in times.items()
+    }
 
 
 def _p95(times: list[float]) -> float:
-    return sorted(times)[max(0, round(0.95 * len(times)) - 1)] if len(times) < 20 else statistics.quantiles(times, n=20)[-1]
+    return (
+        sorted(times)[max(0, round(0.95 * len(times)) - 1)]
+        if len(times) < 20
+        else statistics.quantiles(times, n=20)[-1]
+    )
 
 
 def _synchronize() -> None:

@@ -13,11 +13,17 @@ COLOURS = ("#1b6ca8", "#c8501e", "#2f8f4e", "#8a4fa3", "#a08414", "#666")
 Curves = dict[str, list[tuple[float, float]]]
 
 
-def page(report: dict, rows: list[list[str]], images: dict[str, str], prompts: list[str], curves: dict[str, Curves]) -> str:
+def page(
+    report: dict, rows: list[list[str]], images: dict[str, str], prompts: list[str], curves: dict[str, Curves]
+) -> str:
     """The whole page. `rows`: the table, its head first; `images`: file by caption; `curves`: lines by chart."""
-    pictures = "".join(f'<p>{escape(text)}</p><img src="{escape(file)}" alt="{escape(text)}">' for text, file in images.items())
+    pictures = "".join(
+        f'<p>{escape(text)}</p><img src="{escape(file)}" alt="{escape(text)}">' for text, file in images.items()
+    )
     listed = "".join(f"<li>{escape(prompt)}</li>" for prompt in prompts)
-    charts = "".join(f"<figure>{chart(lines)}<figcaption>{escape(name)}</figcaption></figure>" for name, lines in curves.items())
+    charts = "".join(
+        f"<figure>{chart(lines)}<figcaption>{escape(name)}</figcaption></figure>" for name, lines in curves.items()
+    )
     notes = {**report["hardware"], **report["settings"]}
     said = "".join(f"<dd>{escape(str(name))}: {escape(str(value))}</dd>" for name, value in notes.items())
     return (
@@ -57,7 +63,10 @@ def chart(lines: Curves, width: int = 500, height: int = 260) -> str:
     drawn = [f'<svg width="{width}" height="{height}" font-size="11" fill="none">']
     for tick in _ticks(10**low, 10**high, floor(low)):
         y = place(0, tick)[1]
-        drawn.append(f'<path d="M{left} {y}H{width - right}" stroke="#ddd"/><text x="{left - 4}" y="{y + 4}" text-anchor="end" fill="#555">{tick:g}</text>')
+        drawn.append(
+            f'<path d="M{left} {y}H{width - right}" stroke="#ddd"/>'
+            f'<text x="{left - 4}" y="{y + 4}" text-anchor="end" fill="#555">{tick:g}</text>'
+        )
     drawn.append(f'<text x="{left}" y="{height - 6}" fill="#555">step 0</text>')
     drawn.append(f'<text x="{width - right}" y="{height - 6}" text-anchor="end" fill="#555">{last:g}</text>')
     for i, (name, line) in enumerate(lines.items()):

@@ -23,7 +23,7 @@ def output_error(unet: nn.Module, teacher: nn.Module, scheduler, batches: Iterab
 
 
 def composition(pictures: list[np.ndarray], captions: list[str], vocabulary: Vocabulary) -> dict[str, dict]:
-    """"composition" (share with every claim true) and "composition_by" claim; {} where no caption is a scene's."""
+    """ "composition" (share with every claim true) and "composition_by" claim; {} where no caption is a scene's."""
     verdicts = [judge(picture, text, vocabulary) for picture, text in zip(pictures, captions, strict=True)]
     verdicts = [verdict for verdict in verdicts if verdict is not None]
     if not verdicts:

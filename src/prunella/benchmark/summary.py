@@ -31,7 +31,10 @@ def text(report: dict) -> str:
     cells = rows(report)
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in cells
     )
 
@@ -41,7 +44,9 @@ def headline(report: dict) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     for name, entry in report["models"].items():
         model, _, stage = name.partition("/")
-        mine = figures.setdefault(model, {"params_m": round(entry["params"] / 1e6, 2), "latency_ms": entry["latency_ms_p50"]})
+        mine = figures.setdefault(
+            model, {"params_m": round(entry["params"] / 1e6, 2), "latency_ms": entry["latency_ms_p50"]}
+        )
         if stage:
             mine[f"output_error_{stage}"] = round(entry["output_error"], 5)
         if "composition" in entry:

@@ -40,5 +40,7 @@ class Encoders:
         """Text embeddings (NLD fp32, on the CPU), and how many captions were cut at the tokenizer's length."""
         longest = self.tokenizer.model_max_length
         cut = sum(len(ids) > longest for ids in self.tokenizer(captions, verbose=False).input_ids)
-        tokens = self.tokenizer(captions, padding="max_length", max_length=longest, truncation=True, return_tensors="pt")
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
+        )
         return self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state.float().cpu(), cut

@@ -5,6 +5,7 @@ caption a line, in the same order), `empty.safetensors` (the text embedding of "
 manifest is written last: a folder without one is not whole. Splits: "train" and "heldout".
 """
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +29,13 @@ class Writer:
         self.folder, self.shard_size = folder, shard_size
         self.waiting: dict[str, list[dict[str, Tensor]]] = {}
         self.shards: dict[str, list[int]] = {}
+        self.content = hashlib.sha256()
 
     def add(self, split: str, captions: list[str], tensors: dict[str, Tensor]) -> None:
         """Append pairs whose tensors share their first dimension."""
+        self.content.update(json.dumps([split, captions]).encode())
+        for name in TENSORS:
+            self.content.update(tensors[name].contiguous().numpy())
         self.waiting.setdefault(split, []).append(tensors)
         with (self.folder / f"{split}.jsonl").open("a") as file:
             file.writelines(json.dumps(caption, ensure_ascii=False) + "\n" for caption in captions)
@@ -42,7 +47,7 @@ class Writer:
         for split in self.waiting:
             self._flush(split, self.shard_size)
         save_file({"text": empty.contiguous()}, self.folder / "empty.safetensors")
-        manifest = {"splits": self.shards, **notes}
+        manifest = {"splits": self.shards, "sha256": self.content.hexdigest(), **notes}
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         return manifest
 
@@ -86,12 +91,10 @@ class Latents:
 
     @cached_property
     def _shards(self) -> list:
-        return [
-            safe_open(self.folder / f"{self.split}-{i:05d}.safetensors", "pt") for i in range(len(self.starts) - 1)
-        ]
+        return [safe_open(self.folder / f"{self.split}-{i:05d}.safetensors", "pt") for i in range(len(self.starts) - 1)]
 
     def take(self, indices) -> dict[str, Tensor]:
-        """"mean", "std" and "text" of the pairs at `indices`, in that order."""
+        """ "mean", "std" and "text" of the pairs at `indices`, in that order."""
         rows: dict[str, list[Tensor]] = {name: [] for name in TENSORS}
         for index in map(int, indices):
             shard = int(np.searchsorted(self.starts, index, side="right")) - 1

@@ -25,6 +25,7 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     """Train the miniature into `out`; `start` is a pipeline folder whose weights it continues from."""
     began, curves = time.time(), {}
     captions, pictures = _scenes(recipe, vocabulary)
+    torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(start / "vae") if start else autoencoder.build(recipe.autoencoder)
     vae.to(device)
     if not start:
@@ -38,13 +39,23 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     if start:
         _copy_weights(pair, start)
     pair.to(device)
-    curves["denoiser"] = _train_denoiser(pair, words, captions, (mean, std, scale), recipe, work / "denoiser", lambda: save(
-        work / "preview", vae, pair, words, recipe))
+
+    def preview() -> None:
+        save(work / "preview", vae, pair, words, recipe)
+
+    latents = mean, std, scale
+    curves["denoiser"] = _train_denoiser(pair, words, captions, latents, recipe, work / "denoiser", preview)
     half = work / "folder"
     save(half, vae, pair, words, recipe)
-    made = {"seconds": round(time.time() - began), "hardware": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(), "device": device, "torch": torch.__version__,
-            "recipe": recipe.model_dump(), "curves": curves}
+    made = {
+        "seconds": round(time.time() - began),
+        "hardware": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "torch": torch.__version__,
+        "recipe": recipe.model_dump(),
+        "curves": curves,
+    }
     (half / "training.json").write_text(json.dumps(made, indent=1))
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(half, out)
@@ -60,8 +71,11 @@ def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> l
     ema = averaged(vae, part.training)
     loss = autoencoder.Reconstruction(part.kl_weight)
     batches = autoencoder.batches(pictures, part)
-    curve = [[done, terms] for done, terms in train(
-        vae, loss, batches, part.training, folder=folder, ema=ema, title="autoencoder") if done % 50 == 0]
+    curve = [
+        [done, terms]
+        for done, terms in train(vae, loss, batches, part.training, folder=folder, ema=ema, title="autoencoder")
+        if done % 50 == 0
+    ]
     if ema:
         ema.copy_to(vae.parameters())
     return curve
@@ -78,11 +92,12 @@ def encode(vae, pictures: Tensor) -> tuple[Tensor, Tensor]:
 def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path, preview) -> list:
     part = recipe.denoiser
     scheduler = DDPMScheduler(**part.scheduler)
-    tokens = words(captions + [""], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tokens = words([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
     batches = denoiser.batches(*latents, tokens[:-1], tokens[-1], part, scheduler.config.num_train_timesteps)
     ema = averaged(pair, part.training)
     curve = []
-    for done, terms in train(pair, denoiser.Denoising(scheduler), batches, part.training, folder=folder, ema=ema, title="denoiser"):
+    loss = denoiser.Denoising(scheduler)
+    for done, terms in train(pair, loss, batches, part.training, folder=folder, ema=ema, title="denoiser"):
         curve.append(terms["loss"])
         if done % 250 == 0:
             with ema_weights(pair, ema):
@@ -102,7 +117,13 @@ def save(folder: Path, vae, pair, words, recipe: Recipe) -> None:
     """A stock pipeline folder: UNet and VAE in fp16, the text encoder in fp32."""
     shutil.rmtree(folder, ignore_errors=True)
     scheduler = DPMSolverMultistepScheduler(**recipe.denoiser.scheduler)
-    parts = {"vae": _half(vae), "unet": _half(pair.unet), "text_encoder": pair.text, "tokenizer": words, "scheduler": scheduler}
+    parts = {
+        "vae": _half(vae),
+        "unet": _half(pair.unet),
+        "text_encoder": pair.text,
+        "tokenizer": words,
+        "scheduler": scheduler,
+    }
     StableDiffusionPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     ).save_pretrained(folder)

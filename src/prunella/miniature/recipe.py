@@ -7,6 +7,8 @@ import yaml
 
 from prunella.params import Amount, Count, Section, Seed, Share, Training, check
 
+RECIPE = Path(__file__).with_name("recipe.yaml")
+
 
 class Autoencoder(Section):
     config: dict[str, Any]
@@ -31,5 +33,5 @@ class Recipe(Section):
     denoiser: Denoiser
 
 
-def read_recipe(path: Path | str = Path(__file__).with_name("recipe.yaml")) -> Recipe:
+def read_recipe(path: Path | str = RECIPE) -> Recipe:
     return check(Recipe, yaml.safe_load(Path(path).read_text()), str(path))

@@ -1,5 +1,7 @@
 """The miniature's CLIPTokenizer: every byte is in its alphabet, so it reads any caption; scene words are one token."""
 
+import json
+
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
@@ -18,15 +20,9 @@ def build(vocabulary: Vocabulary, length: int) -> CLIPTokenizer:
     pairs.train_from_iterator(
         sorted(words), trainers.BpeTrainer(end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False)
     )
-    merges = [tuple(pair) for pair in _merges(pairs)]
+    merges = [tuple(pair) for pair in json.loads(pairs.to_str())["model"]["merges"]]
     entries = [*alphabet, *(byte + "</w>" for byte in alphabet), *("".join(pair) for pair in merges)]
     entries = [*dict.fromkeys(entries), START, END]
     return CLIPTokenizer(
         vocab={entry: number for number, entry in enumerate(entries)}, merges=merges, model_max_length=length
     )
-
-
-def _merges(tokenizer: Tokenizer) -> list:
-    import json
-
-    return json.loads(tokenizer.to_str())["model"]["merges"]

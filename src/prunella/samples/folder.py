@@ -28,7 +28,9 @@ def entries(path: Path) -> Iterator[tuple[str, str]]:
             row = json.loads(line)
             name = row["file_name"]
         except (ValueError, KeyError, TypeError):
-            raise UserError(f'{listing}, line {number}: expected {{"file_name": …, "text": …}}, got {line[:80]!r}') from None
+            raise UserError(
+                f'{listing}, line {number}: expected {{"file_name": …, "text": …}}, got {line[:80]!r}'
+            ) from None
         if not isinstance(name, str) or not (path / name).resolve().is_relative_to(path.resolve()):
             raise UserError(f"{listing}, line {number}: file_name {name!r} is not a file below {path}")
         text = row.get("text")

@@ -48,7 +48,11 @@ def judge(picture: np.ndarray, caption: str, vocabulary: Vocabulary) -> dict[str
     background, seen = look(picture, vocabulary)
     verdict = {"background": background == claimed.background, "count": len(seen) == len(claimed.things)}
     orders = [seen, seen[::-1]] if len(seen) == 2 else [seen]
-    rest = [_hold(claimed, order, vocabulary) for order in orders] if verdict["count"] else [_hold(claimed, [], vocabulary)]
+    rest = (
+        [_hold(claimed, order, vocabulary) for order in orders]
+        if verdict["count"]
+        else [_hold(claimed, [], vocabulary)]
+    )
     return verdict | max(rest, key=lambda claims: sum(claims.values()))
 
 
@@ -106,11 +110,17 @@ def look(picture: np.ndarray, vocabulary: Vocabulary) -> tuple[str | None, list[
     apart = np.sqrt(((pixels - ground) ** 2).sum(-1))
     labels, found = ndimage.label(apart > FOREGROUND * 255)
     areas = np.bincount(labels.ravel(), minlength=found + 1)
+    boxes = [(slice(0, 0),) * 2, *ndimage.find_objects(labels)]
     chosen = [i for i in np.argsort(-areas) if i and areas[i] >= SMALLEST]
-    return _name(ground, vocabulary.backgrounds), [_measure(pixels, ground, labels == i, vocabulary) for i in chosen]
+    seen = [_measure(pixels, ground, labels, i, boxes[i], vocabulary) for i in chosen]
+    return _name(ground, vocabulary.backgrounds), seen
 
 
-def _measure(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray, vocabulary: Vocabulary) -> Seen:
+def _measure(pixels: np.ndarray, ground: np.ndarray, labels: np.ndarray, label: int, box, vocabulary) -> Seen:
+    """The thing of `label`, looked at in a square window a little larger than its bounding box."""
+    top, left, side = _window(box, labels.shape[0])
+    window = np.s_[top : top + side, left : left + side]
+    pixels, mask = pixels[window], labels[window] == label
     core = ndimage.binary_erosion(mask)
     colour = np.median(pixels[core if core.sum() >= 5 else mask], axis=0)
     axis = colour - ground
@@ -123,7 +133,16 @@ def _measure(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray, vocabular
     fits = {shape: _fit(cover, area, x, y, shape) for shape in vocabulary.shapes}
     shape = max(fits, key=lambda name: fits[name][0])
     overlap, radius = fits[shape]
-    return Seen(_name(colour, vocabulary.colours), shape if overlap >= TOO_LOOSE else None, radius, x, y)
+    named = _name(colour, vocabulary.colours)
+    return Seen(named, shape if overlap >= TOO_LOOSE else None, radius, left + x, top + y)
+
+
+def _window(box: tuple[slice, slice], side: int, margin: int = 4) -> tuple[int, int, int]:
+    """Top, left and side of the square around `box`, inside a picture of `side` pixels."""
+    rows, columns = box
+    wanted = min(side, max(rows.stop - rows.start, columns.stop - columns.start) + 2 * margin)
+    top, left = (min(max(0, part.start - margin), side - wanted) for part in box)
+    return top, left, wanted
 
 
 def _fit(cover: np.ndarray, area: float, x: float, y: float, shape: str) -> tuple[float, float]:

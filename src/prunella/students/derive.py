@@ -79,7 +79,7 @@ def weight_map(plan: Plan) -> dict[str, str]:
 
 
 def teacher_key(key: str, places: dict[str, str]) -> str:
-    """The teacher's name of a student's weight, e.g. up_blocks.0.resnets.1.conv1.bias → up_blocks.1.resnets.2.conv1.bias."""
+    """The teacher's name of a student's weight: up_blocks.0.resnets.1.conv1.bias → up_blocks.1.resnets.2.conv1.bias."""
     if not key.startswith(("down_blocks.", "up_blocks.")):
         return key
     parts = key.split(".")

@@ -9,5 +9,5 @@ FAMILIES = {
 
 
 def family(config: dict[str, Any]) -> str | None:
-    """"sd" (1.x, 2.x) or "sdxl" by a UNet's config; None where it is neither."""
+    """ "sd" (1.x, 2.x) or "sdxl" by a UNet's config; None where it is neither."""
     return FAMILIES.get(tuple(config.get("down_block_types", ())))

@@ -27,7 +27,9 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionMode
         origin = teacher_key(key, places)
         if origin not in source or source[origin].shape != empty.shape:
             there = f"of shape {tuple(source[origin].shape)}" if origin in source else "missing"
-            raise UserError(f"student {plan.name}: {key} {tuple(empty.shape)} needs the teacher's {origin}, which is {there}")
+            raise UserError(
+                f"student {plan.name}: {key} {tuple(empty.shape)} needs the teacher's {origin}, which is {there}"
+            )
         copied[key] = source[origin].detach().clone().contiguous()
     student.load_state_dict(copied, strict=True, assign=True)
     return student.eval().requires_grad_(True)

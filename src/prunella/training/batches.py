@@ -40,10 +40,8 @@ def training_batches(
     return batch
 
 
-def heldout_batches(
-    latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None
-) -> Iterator[Batch]:
-    """The held-out split (or the pairs `among` it) once, each pair with fixed noise and one fixed timestep below `last`."""
+def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
+    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
     among = np.arange(len(latents)) if among is None else among
     for start in range(0, len(among), batch_size):
         rows = latents.take(among[start : start + batch_size])

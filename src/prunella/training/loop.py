@@ -78,10 +78,12 @@ def train(
         check_finite(values, step)
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
         done = step + 1
-        if folder and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            checkpoints.save(folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done})
         yield done, values
         model.train()
+
+        # Keep, after the caller has written down what this step gave
+        if folder and (done % settings.checkpoint_every == 0 or done == settings.steps):
+            checkpoints.save(folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done})
 
 
 def rate(done: int, settings: Training) -> float:
@@ -103,7 +105,11 @@ def check_finite(values: Terms, step: int) -> None:
 
 def averaged(model: nn.Module, settings: Training) -> EMAModel | None:
     """The EMA of the model's parameters that `settings` asks for, or None."""
-    return EMAModel(model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75) if settings.ema_decay else None
+    return (
+        EMAModel(model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75)
+        if settings.ema_decay
+        else None
+    )
 
 
 @contextmanager

@@ -1,0 +1,150 @@
+"""Toys that the tests share: a miniature Stable Diffusion of awkward sizes, its data, its parameters."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from prunella.doors import quiet
+from prunella.params import Params, check
+
+quiet()
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(2)
+
+# The sizes of the toy. Latents of 8×8, so that the fourth stage works on 1×1.
+SIDE, LATENT, TOKENS, WIDTH = 32, 8, 19, 24
+
+TRAINING = {
+    "steps": 2,
+    "batch_size": 3,
+    "learning_rate": 1e-3,
+    "warmup_steps": 1,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+    "clip_norm": 1.0,
+    "ema_decay": 0.9,
+    "precision": "fp32",
+    "checkpoint_every": 1,
+    "seed": 0,
+}
+LEARNING = TRAINING | {"caption_dropout": 0.1, "evaluate_every": 1, "picture_every": 2, "storage": "fp16"}
+
+
+def toy_params(teacher: Path, pictures: Path) -> dict:
+    """A whole params.yaml that runs in seconds, on a folder of pictures."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["teacher"] = {"source": "folder", "path": str(teacher)}
+    content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
+    content["encode"] |= {"resolution": SIDE, "batch_size": 5, "heldout": 7, "shard_size": 10}
+    for section in ("distill", "finetune"):
+        content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
+    content["benchmark"] |= {"prompts": 3, "inference_steps": 2, "batch_size": 2, "latency_rounds": 1}
+    return content
+
+
+@pytest.fixture(scope="session")
+def vocabulary():
+    from prunella.samples.scenes import read_vocabulary
+
+    return read_vocabulary(ROOT / "data" / "scenes.yaml")
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    """The miniature's recipe at the toy's sizes, two steps of each training."""
+    from prunella.miniature.recipe import Recipe, read_recipe
+
+    content = read_recipe().model_dump()
+    content["pictures"] = 11
+    content["autoencoder"]["config"] |= {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": SIDE}
+    content["autoencoder"] |= {"crop": 16, "training": TRAINING}
+    content["denoiser"]["unet"] |= {"sample_size": LATENT, "cross_attention_dim": WIDTH}
+    content["denoiser"]["text"] |= {
+        "hidden_size": WIDTH,
+        "intermediate_size": 40,
+        "num_attention_heads": 2,
+        "max_position_embeddings": TOKENS,
+        "projection_dim": WIDTH,
+    }
+    content["denoiser"]["training"] = TRAINING
+    return check(Recipe, content, "toy recipe")
+
+
+@pytest.fixture(scope="session")
+def teacher(recipe, vocabulary, tmp_path_factory) -> Path:
+    """A toy teacher's pipeline folder, made as the miniature is. Not to be changed: see `own_teacher`."""
+    from prunella.miniature.making import make
+
+    folder = tmp_path_factory.mktemp("teacher")
+    make(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
+    return folder / "toy"
+
+
+@pytest.fixture
+def own_teacher(teacher, tmp_path) -> Path:
+    """A copy of the toy teacher that a test may spoil."""
+    return Path(shutil.copytree(teacher, tmp_path / "teacher"))
+
+
+@pytest.fixture(scope="session")
+def pictures(vocabulary, tmp_path_factory) -> Path:
+    """A folder of 29 captioned pictures of several sizes, as `datasets`' imagefolder has them."""
+    import json
+
+    from prunella.samples.scenes import captioned
+
+    folder = tmp_path_factory.mktemp("pictures")
+    with (folder / "metadata.jsonl").open("w") as listing:
+        for i in range(29):
+            text, pixels = captioned(vocabulary, 5, i)
+            picture = Image.fromarray(pixels).resize((40 + i, 50))
+            picture.save(folder / f"{i}.png")
+            listing.write(json.dumps({"file_name": f"{i}.png", "text": text}) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def params(teacher, pictures) -> Params:
+    return check(Params, toy_params(teacher, pictures), "toy params")
+
+
+@pytest.fixture(scope="session")
+def manifest(params, tmp_path_factory) -> Path:
+    from prunella.filtering import filtered
+
+    out = tmp_path_factory.mktemp("filtered")
+    filtered(params.filter, params.seed, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def latents(params, teacher, manifest, tmp_path_factory) -> Path:
+    """The toy's encoded pairs: 22 to train on, 7 held out."""
+    from prunella.encoding import encoded
+
+    out = tmp_path_factory.mktemp("latents")
+    encoded(params.encode, params.seed, teacher, manifest, out, "cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def pruned_tiny(params, teacher, tmp_path_factory) -> Path:
+    """sd-tiny of the toy teacher, as a pipeline folder."""
+    from prunella.params import CATALOGUE
+    from prunella.students.pruning import pruned
+
+    out = tmp_path_factory.mktemp("pruned") / "sd-tiny"
+    pruned(params.prune, teacher, CATALOGUE / "sd-tiny.yaml", out)
+    return out
+
+
+@pytest.fixture
+def noise():
+    """A function from a shape to fixed random numbers."""
+    random = np.random.default_rng(0)
+    return lambda *shape: torch.from_numpy(random.standard_normal(shape, dtype=np.float32))

@@ -1,0 +1,130 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import LEARNING
+
+from prunella.errors import UserError
+from prunella.journal import Silent
+from prunella.learning import about, distill, finetune
+from prunella.params import Distill, Finetune, check
+from prunella.students.plan import read_plan
+from prunella.teachers import load_unet
+from prunella.training import checkpoints
+
+WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "features": None}
+
+
+def distilling(**changes) -> Distill:
+    return check(Distill, LEARNING | WEIGHTS | changes, "distill")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+@pytest.fixture
+def learn(teacher, latents, pruned_tiny, tmp_path):
+    def run(params: Distill, name: str = "out") -> dict:
+        out, curves = tmp_path / name / "sd-tiny", tmp_path / name / "curves"
+        return distill(params, teacher, latents, pruned_tiny, out, curves, "cpu", Silent())
+
+    return run
+
+
+def test_a_distilled_student_is_a_folder_with_its_plan_and_report(learn, pruned_tiny, tmp_path):
+    report = learn(distilling())
+    assert report["steps"] == 2 and report["images_per_second"] > 0 and report["peak_memory_mb"] > 0
+    features = {"feature/down_blocks.0", "feature/down_blocks.1", "feature/down_blocks.2"}
+    features |= {"feature/up_blocks.0", "feature/up_blocks.1", "feature/up_blocks.2"}
+    assert set(report["heldout"]) == set(report["train"]) == {"loss", "task", "output"} | features
+    out = tmp_path / "out" / "sd-tiny"
+    assert read_plan(out / "unet" / "plan.yaml") == read_plan(pruned_tiny / "unet" / "plan.yaml")
+    before, after = load_unet(pruned_tiny).state_dict(), load_unet(out).state_dict()
+    assert before.keys() == after.keys()
+    assert not torch.equal(before["conv_in.weight"], after["conv_in.weight"])
+
+
+def test_curves_have_a_row_a_step_and_held_out_values_from_the_start(learn, tmp_path):
+    learn(distilling())
+    tables = {}
+    for split in ("train", "heldout"):
+        with (tmp_path / "out" / "curves" / f"{split}.csv").open() as file:
+            tables[split] = list(csv.DictReader(file))
+    assert [row["step"] for row in tables["train"]] == ["1", "2"]
+    assert [row["step"] for row in tables["heldout"]] == ["0", "1", "2"]
+    assert all(float(row["output"]) > 0 for row in tables["heldout"])
+
+
+def test_more_steps_bring_the_student_nearer(learn, tmp_path):
+    report = learn(distilling(steps=25, learning_rate=2e-3, ema_decay=0, evaluate_every=100))
+    with (tmp_path / "out" / "curves" / "heldout.csv").open() as file:
+        first = float(next(csv.DictReader(file))["output"])
+    assert report["heldout"]["output"] < 0.9 * first
+
+
+def test_a_killed_distillation_goes_on_to_the_same_weights(learn, tmp_path, monkeypatch):
+    params = distilling(steps=3)
+    learn(params, "whole")
+    save, killed = checkpoints.save, []
+
+    def kill(folder, step, state):
+        save(folder, step, state)
+        if step == 2 and not killed:
+            killed.append(step)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", kill)
+    with pytest.raises(KeyboardInterrupt):
+        learn(params, "resumed")
+    assert not (tmp_path / "resumed" / "sd-tiny").exists()
+    learn(params, "resumed")
+    one, two = (load_unet(tmp_path / name / "sd-tiny").state_dict() for name in ("whole", "resumed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not list((tmp_path / "work" / "distill").iterdir())  # nothing is left behind
+    with (tmp_path / "resumed" / "curves" / "train.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monkeypatch):
+    def kill(folder, step, state):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "save", kill)
+        learn(distilling())
+    learn(distilling(feature_weight=0.7))
+    assert len(list((tmp_path / "work" / "distill").iterdir())) == 1  # the stale run's folder, untouched
+
+
+def test_words_choose_pairs_as_whole_words():
+    captions = ["A red Heart.", "hearts of red", "a heartless ring", "a blue ring, heart"]
+    assert about(captions, ["heart"]).tolist() == [0, 3]
+    assert about(captions, ["heart", "hearts"]).tolist() == [0, 1, 3]
+    assert about(captions, []).tolist() == [0, 1, 2, 3]
+
+
+def finetuning(**changes) -> Finetune:
+    return check(Finetune, LEARNING | {"words": []} | changes, "finetune")
+
+
+def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
+    captions = (latents / "train.jsonl").read_text().splitlines()
+    word = next(w for w in ("heart", "ring", "disc", "square") if about([json.loads(c) for c in captions], [w]).size)
+    params = finetuning(words=[word])
+    report = finetune(params, latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", "cpu", Silent())
+    assert report["pairs"] == len(about([json.loads(caption) for caption in captions], [word]))
+    assert set(report["heldout"]) == {"loss", "task"}
+    assert np.isfinite(report["heldout"]["task"])
+
+
+def test_words_of_no_caption_are_said(latents, pruned_tiny, tmp_path):
+    with pytest.raises(
+        UserError, match=r"finetune.words: none of 22 captions holds any of \['unicorn'\]; \[\] takes all"
+    ):
+        finetune(
+            finetuning(words=["unicorn"]), latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", "cpu", Silent()
+        )

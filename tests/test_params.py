@@ -1,0 +1,100 @@
+import pytest
+import yaml
+from conftest import ROOT
+
+from prunella.errors import UserError
+from prunella.params import Params, check, read_params
+
+
+@pytest.fixture
+def content() -> dict:
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def refused(content) -> str:
+    with pytest.raises(UserError) as caught:
+        check(Params, content, "params.yaml")
+    return str(caught.value)
+
+
+def test_the_committed_file_is_sound_and_has_the_published_weights():
+    params = read_params(ROOT / "params.yaml")
+    assert (params.distill.task_weight, params.distill.output_weight, params.distill.feature_weight) == (1.0, 0.5, 0.5)
+    assert params.students == ["sd-small", "sd-tiny"]
+
+
+@pytest.mark.parametrize(
+    "section", ["teacher", "filter", "encode", "prune", "distill", "finetune", "benchmark", "runtime"]
+)
+def test_unknown_keys_are_refused_in_every_section(content, section):
+    content[section]["zzz"] = 1
+    message = refused(content)
+    assert f"{section}.zzz" in message and f"section '{section}'" in message
+
+
+def test_a_misspelt_key_is_named_with_its_neighbour(content):
+    content["distill"]["feature_wieght"] = 1.0
+    assert refused(content) == (
+        "params.yaml: distill.feature_wieght: no key of section 'distill' is called 'feature_wieght'; "
+        "did you mean 'feature_weight'?"
+    )
+
+
+def test_a_misspelt_section_is_named_with_its_neighbour(content):
+    content["distil"] = content.pop("distill")
+    assert refused(content).splitlines() == [
+        "params.yaml: distill: missing",
+        "params.yaml: distil: no key of the file is called 'distil'; did you mean 'distill'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("distill", "steps", "many", "distill.steps: input should be a valid integer"),
+        ("distill", "steps", 0, "distill.steps: input should be greater than or equal to 1, got 0"),
+        ("distill", "feature_weight", -0.5, "distill.feature_weight: input should be greater than or equal to 0"),
+        ("distill", "feature_weight", float("nan"), "distill.feature_weight: input should be"),
+        ("distill", "learning_rate", 0, "distill.learning_rate: input should be greater than 0, got 0"),
+        ("distill", "schedule", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
+        ("encode", "precision", "fp8", "'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("finetune", "ema_decay", 1, "finetune.ema_decay: input should be less than 1, got 1"),
+        ("filter", "source", "laion", "'scenes' or 'folder', got 'laion'"),
+        ("filter", "path", None, "filter.path: input should be a valid string, got None"),
+        ("benchmark", "guidance", 0.5, "benchmark.guidance: input should be greater than or equal to 1, got 0.5"),
+        ("runtime", "processes", 2, "runtime.processes: input should be 1, got 2"),
+    ],
+)
+def test_wrong_type_or_range_says_what_is_allowed(content, section, key, value, said):
+    content[section][key] = value
+    assert said in refused(content)
+
+
+def test_every_mistake_is_said_at_once(content):
+    content["seed"], content["encode"]["heldout"] = -1, 0
+    assert [line.split()[1] for line in refused(content).splitlines()] == ["seed:", "encode.heldout:"]
+
+
+def test_students_must_be_known_and_single(content):
+    content["students"] = ["sd-smal"]
+    assert "no student is called 'sd-smal'; did you mean 'sd-small'?" in refused(content)
+    content["students"] = ["sd-tiny", "sd-tiny"]
+    assert "names a student twice" in refused(content)
+    content["students"] = []
+    assert "students: list should have at least 1 item" in refused(content)
+
+
+def test_all_weights_zero_leaves_nothing_to_learn(content):
+    content["distill"] |= {"task_weight": 0, "output_weight": 0, "feature_weight": 0}
+    assert "nothing to learn" in refused(content)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(UserError, match="there is no such parameter file"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match="not valid YAML"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("- 1")
+    with pytest.raises(UserError, match="valid dictionary"):
+        read_params(tmp_path / "params.yaml")

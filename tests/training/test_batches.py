@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+from conftest import LATENT, TOKENS, WIDTH
+
+from prunella.latents.shards import Latents
+from prunella.training.batches import heldout_batches, training_batches
+
+
+@pytest.fixture
+def train(latents) -> Latents:
+    return Latents(latents, "train")
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_batch_is_a_function_of_its_step(train):
+    one, two = (training_batches(train, 3, 0, 0.1, 1000) for _ in range(2))
+    assert same(one(4), two(4))
+    assert not same(one(4), one(5))
+    batch = one(0)
+    assert batch["latents"].shape == batch["noise"].shape == (3, 4, LATENT, LATENT)
+    assert batch["states"].shape == (3, TOKENS, WIDTH) and batch["timesteps"].shape == (3,)
+
+
+def test_timesteps_are_uniform_and_captions_dropped(train):
+    batches = training_batches(train, 22, 0, 0.3, 10)
+    drawn = [batches(step) for step in range(40)]
+    counts = torch.bincount(torch.cat([batch["timesteps"] for batch in drawn]), minlength=10)
+    assert len(counts) == 10 and counts.min() > 50 and counts.max() < 130  # 88 each on average
+    dropped = torch.cat([(batch["states"] == train.empty).flatten(1).all(1) for batch in drawn]).float().mean()
+    assert 0.24 < dropped < 0.36
+
+
+def test_among_restricts_the_pairs(train):
+    among = np.array([1, 4])
+    allowed = train.take(among)["text"]
+    for step in range(5):
+        for state in training_batches(train, 3, 0, 0.0, 1000, among)(step)["states"]:
+            assert any(torch.equal(state, text) for text in allowed)
+
+
+def test_the_held_out_split_is_seen_once_with_fixed_noise(latents):
+    heldout = Latents(latents, "heldout")
+    once, again = (list(heldout_batches(heldout, 3, 1000)) for _ in range(2))
+    assert [len(batch["latents"]) for batch in once] == [3, 3, 1]
+    assert all(same(a, b) for a, b in zip(once, again, strict=True))
+    times = torch.cat([batch["timesteps"] for batch in once])
+    # The golden ratio's multiples: any prefix is spread over the whole range.
+    assert times.tolist() == [309, 927, 545, 163, 781, 399, 17]

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from conftest import TRAINING
+from torch import nn
+
+from prunella.errors import UserError
+from prunella.params import Training, check
+from prunella.training.loop import averaged, ema_weights, rate, train
+
+
+def settings(**changes) -> Training:
+    return check(Training, TRAINING | {"steps": 7, "learning_rate": 0.1} | changes, "settings")
+
+
+def line(seed: int = 0) -> nn.Linear:
+    torch.manual_seed(seed)
+    return nn.Linear(3, 1)
+
+
+def batches(step: int) -> dict:
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+    return {"x": x, "y": x.sum(1, keepdim=True)}
+
+
+def loss(model, batch) -> dict:
+    square = (model(batch["x"]) - batch["y"]).pow(2).mean()
+    return {"loss": 2 * square, "square": square}
+
+
+def run(model, **options) -> list:
+    chosen = options.pop("settings", settings())
+    return list(train(model, loss, batches, chosen, **options))
+
+
+def test_it_learns_and_reports_every_step():
+    rows = run(line(), settings=settings(steps=60))
+    assert [done for done, _ in rows] == list(range(1, 61))
+    assert rows[-1][1]["square"] < 0.1 * rows[0][1]["square"]
+    assert all(row["loss"] == pytest.approx(2 * row["square"]) for _, row in rows)
+
+
+def test_the_first_step_by_hand():
+    # AdamW's first step moves each weight by the learning rate, against the gradient's sign.
+    model = line()
+    before = model.weight.detach().clone()
+    loss(model, batches(0))["loss"].backward()
+    sign = model.weight.grad.sign()
+    model.zero_grad()
+    next(iter(train(model, loss, batches, settings(warmup_steps=0, schedule="constant", clip_norm=1e9))))
+    assert torch.allclose(model.weight, before - 0.1 * sign, atol=1e-5)
+
+
+def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
+    whole = line()
+    ema = averaged(whole, settings())
+    expected = run(whole, ema=ema)
+
+    broken = line()
+    part = train(broken, loss, batches, settings(), folder=tmp_path, ema=averaged(broken, settings()))
+    seen = [next(part) for _ in range(4)]
+    part.close()
+    fresh = line(seed=9)
+    second = averaged(fresh, settings())
+    again = run(fresh, folder=tmp_path, ema=second)
+    assert again[0][0] == 4  # a step is kept once the caller comes back for the next, so the fourth is done again
+    assert seen[:3] + again == expected
+    assert torch.equal(fresh.weight, whole.weight)
+    assert all(torch.equal(a, b) for a, b in zip(second.shadow_params, ema.shadow_params, strict=True))
+
+
+def test_a_finished_run_does_nothing_again(tmp_path):
+    run(line(), folder=tmp_path)
+    assert run(line(), folder=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1]),
+        ("linear", [1 / 3, 2 / 3, 1, 0.5, 0]),
+        ("cosine", [1 / 3, 2 / 3, 1, 0.5, 0]),
+    ],
+)
+def test_rates_by_hand(schedule, expected):
+    chosen = settings(steps=6, warmup_steps=2, schedule=schedule)
+    assert [rate(done, chosen) for done in (0, 1, 2, 4, 6)] == pytest.approx(expected)
+
+
+def test_gradients_are_clipped():
+    model, before = line(), line()
+    plain = settings(clip_norm=1e-12, schedule="constant", warmup_steps=0)
+    next(iter(train(model, loss, batches, plain)))
+    # Below Adam's epsilon (1e-8) a gradient moves nothing to speak of.
+    assert torch.allclose(model.weight, before.weight, atol=1e-4)
+
+
+def test_what_is_not_finite_stops_the_run_and_is_named():
+    def bad(model, batch):
+        terms = loss(model, batch)
+        return terms if batch["x"][0, 0] != batches(2)["x"][0, 0] else {**terms, "square": terms["square"] / 0}
+
+    with pytest.raises(UserError, match="step 2: square is not finite; a smaller learning_rate"):
+        list(train(line(), bad, batches, settings()))
+
+
+def test_inside_ema_weights_the_model_is_the_average():
+    model = line()
+    ema = averaged(model, settings())
+    run(model, ema=ema)
+    own = model.weight.detach().clone()
+    model.train()
+    with ema_weights(model, ema):
+        assert not torch.equal(model.weight, own) and not model.training
+        assert torch.equal(model.weight, ema.shadow_params[0])
+    assert torch.equal(model.weight, own) and model.training
+
+
+def test_without_decay_there_is_no_average():
+    assert averaged(line(), settings(ema_decay=0)) is None
+    with ema_weights(model := line(), None):
+        assert not model.training
