@@ -22,9 +22,9 @@ def test_batches_change_no_picture(pipeline):
 
 
 def test_noise_is_counted_from_first(pipeline):
-    later = list(draw(pipeline, PROMPTS[2:], batch_size=2, first=2, **HOW))[0]
+    later = next(draw(pipeline, PROMPTS[2:], batch_size=2, first=2, **HOW))
     assert np.abs(later.astype(int) - list(draw(pipeline, PROMPTS, batch_size=2, **HOW))[2]).max() <= 1
-    other = list(draw(pipeline, PROMPTS[2:], batch_size=1, **(HOW | {"seed": 2}), first=2))[0]
+    other = next(draw(pipeline, PROMPTS[2:], batch_size=1, **(HOW | {"seed": 2}), first=2))
     assert not np.array_equal(later, other)
 
 

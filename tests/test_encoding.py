@@ -43,10 +43,10 @@ def _texts(manifest) -> list[str]:
 
 
 def test_more_held_out_than_there_are(params, teacher, manifest, tmp_path):
-    with pytest.raises(UserError, match="encode.heldout: 29 pairs are to be held out, but only 29 passed the filter"):
+    with pytest.raises(UserError, match=r"encode.heldout: 29 pairs are to be held out, but only 29 passed the filter"):
         encoded(changed(params, heldout=29), 0, teacher, manifest, tmp_path / "out", "cpu")
 
 
 def test_a_resolution_that_the_unet_cannot_halve(params, teacher, manifest, tmp_path):
-    with pytest.raises(UserError, match="encode.resolution: 40 is no multiple of 32, which this teacher needs"):
+    with pytest.raises(UserError, match=r"encode.resolution: 40 is no multiple of 32, which this teacher needs"):
         encoded(changed(params, resolution=40), 0, teacher, manifest, tmp_path / "out", "cpu")

@@ -116,8 +116,8 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
     half = out.with_name(out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
     with _said(origin):
-        pipeline = DiffusionPipeline.from_pretrained(origin, unet=_stored(unet, storage))
-    pipeline.register_modules(vae=_stored(pipeline.vae, storage))
+        pipeline = DiffusionPipeline.from_pretrained(origin, unet=stored(unet, storage))
+    pipeline.register_modules(vae=stored(pipeline.vae, storage))
     for name in ("text_encoder", "text_encoder_2"):
         if (encoder := getattr(pipeline, name, None)) is not None:
             encoder.float()
@@ -126,9 +126,10 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
     half.rename(out)
 
 
-def _stored(model, storage: Storage):
+def stored(model, storage: Storage):
     """A copy of a model with contiguous tensors of the stored dtype."""
-    copy = type(model).from_config(model.config)
+    # Without diffusers' notes: from_config would reset to its default whatever "_use_default_values" still names.
+    copy = type(model).from_config({name: value for name, value in model.config.items() if not name.startswith("_")})
     tensors = {
         name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()
     }

@@ -26,14 +26,14 @@ def test_lines_are_read_and_absent_captions_are_empty(tmp_path):
 )
 def test_a_bad_line_is_named_by_its_number(tmp_path, line):
     listing(tmp_path, '{"file_name": "a.png", "text": "x"}', line)
-    with pytest.raises(UserError, match="metadata.jsonl, line 2"):
+    with pytest.raises(UserError, match=r"metadata.jsonl, line 2"):
         list(entries(tmp_path))
 
 
 def test_no_folder_and_no_captions_are_said(tmp_path):
     with pytest.raises(UserError, match=r"filter.path: there is no folder .*none"):
         list(entries(tmp_path / "none"))
-    with pytest.raises(UserError, match="has no metadata.jsonl, so its pictures have no captions"):
+    with pytest.raises(UserError, match=r"has no metadata.jsonl, so its pictures have no captions"):
         list(entries(tmp_path))
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from prunella.miniature import autoencoder, denoiser, tokenizer
 from prunella.miniature.recipe import Recipe
 from prunella.samples.scenes import Vocabulary, captioned
+from prunella.teachers import stored
 from prunella.training.loop import averaged, ema_weights, train
 
 
@@ -118,8 +119,8 @@ def save(folder: Path, vae, pair, words, recipe: Recipe) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     scheduler = DPMSolverMultistepScheduler(**recipe.denoiser.scheduler)
     parts = {
-        "vae": _half(vae),
-        "unet": _half(pair.unet),
+        "vae": stored(vae, "fp16"),
+        "unet": stored(pair.unet, "fp16"),
         "text_encoder": pair.text,
         "tokenizer": words,
         "scheduler": scheduler,
@@ -127,9 +128,3 @@ def save(folder: Path, vae, pair, words, recipe: Recipe) -> None:
     StableDiffusionPipeline(
         **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     ).save_pretrained(folder)
-
-
-def _half(model):
-    copy = type(model).from_config(model.config)
-    copy.load_state_dict(model.state_dict())
-    return copy.to(torch.float16)

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import torch
+from conftest import LATENT, SIDE
+
+from prunella.miniature import autoencoder, denoiser, tokenizer
+from prunella.miniature.making import make
+from prunella.miniature.recipe import read_recipe
+from prunella.samples.scenes import captioned
+from prunella.teachers import load_pipeline
+
+
+def test_the_shipped_recipe_is_of_sd15s_shape():
+    unet = read_recipe().denoiser.unet
+    first = unet["block_out_channels"][0]
+    assert [width / first for width in unet["block_out_channels"]] == [1, 2, 4, 4]
+    assert unet["layers_per_block"] == 2 and unet["sample_size"] >= 16
+
+
+def test_the_made_folder_is_whole(teacher):
+    pipeline = load_pipeline(teacher)
+    assert type(pipeline).__name__ == "StableDiffusionPipeline"
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    made = json.loads((teacher / "training.json").read_text())
+    assert made["curves"].keys() == {"autoencoder", "denoiser"} and made["hardware"]
+
+
+def test_the_scaling_factor_gives_latents_of_unit_variance(teacher, recipe, vocabulary):
+    pipeline = load_pipeline(teacher)
+    pictures = torch.stack([torch.from_numpy(captioned(vocabulary, recipe.seed, i)[1]) for i in range(11)])
+    with torch.no_grad():
+        drawn = pipeline.vae.float().encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.sample()
+    assert (drawn * pipeline.vae.config.scaling_factor).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_continuing_keeps_the_autoencoder(teacher, recipe, vocabulary, tmp_path):
+    make(recipe, vocabulary, tmp_path / "out", tmp_path / "work", "cpu", start=teacher)
+    old, new = load_pipeline(teacher), load_pipeline(tmp_path / "out")
+    assert torch.equal(old.vae.encoder.conv_in.weight, new.vae.encoder.conv_in.weight)
+    assert not torch.equal(old.unet.conv_in.weight, new.unet.conv_in.weight)
+
+
+def test_every_caption_is_read_and_scene_words_are_one_token(vocabulary):
+    words = tokenizer.build(vocabulary, 77)
+    for text in ("ein Bär, 熊 🐻", "a\tb"):
+        ids = words(text).input_ids
+        assert words.unk_token_id not in ids[1:-1]
+        assert "".join(words.decode(ids, skip_special_tokens=True).split()) == "".join(text.lower().split())
+    ids = words("a small red heart on a grey background").input_ids
+    assert len(ids) == 8 + 2
+
+
+def test_crops_first_and_whole_pictures_last(recipe):
+    pictures = torch.zeros(5, 3, SIDE, SIDE, dtype=torch.uint8)
+    part = recipe.autoencoder.model_copy(
+        update={"training": recipe.autoencoder.training.model_copy(update={"steps": 4})}
+    )
+    shapes = [autoencoder.batches(pictures, part)(step)["pixels"].shape[-1] for step in range(4)]
+    assert shapes == [16, 16, 16, SIDE]
+
+
+def test_captions_are_dropped_and_timesteps_lie_in_range(recipe):
+    mean = std = torch.zeros(7, 4, LATENT, LATENT)
+    tokens, empty = torch.ones(7, 19, dtype=torch.long), torch.zeros(19, dtype=torch.long)
+    part = recipe.denoiser.model_copy(update={"caption_dropout": 0.5})
+    batches = denoiser.batches(mean, std, 1.0, tokens, empty, part, 10)
+    drawn = [batches(step) for step in range(100)]
+    times = torch.cat([batch["timesteps"] for batch in drawn])
+    assert times.min() == 0 and times.max() == 9
+    middle = ((times >= 3) & (times < 7)).float().mean()
+    assert middle > 0.5  # uniform ones would be 0.4
+    dropped = torch.cat([(batch["tokens"] == 0).all(1) for batch in drawn]).float().mean()
+    assert 0.38 < dropped < 0.62
