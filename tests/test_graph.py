@@ -1,0 +1,224 @@
+"""The real graph, in temporary clones of this repository, on toy parameters."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+from conftest import ROOT, toy_params
+
+DVC = Path(sys.executable).with_name("dvc")
+STUDENTS = ("sd-small", "sd-tiny")
+STAGES = {"teacher", "filter", "encode", "benchmark"}
+STAGES |= {f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in STUDENTS}
+
+
+def run(folder: Path, *command: str | Path, **environment: str) -> str:
+    """What a command prints in `folder`; fails with all of it when the command does."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=inherited | {"COLUMNS": "200"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def reproduced(folder: Path, *command: str) -> set[str]:
+    """The stages that a command ran."""
+    printed = run(folder, DVC, *(command or ("repro",)))
+    return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+
+
+def changed(folder: Path, section: str, key: str, value) -> None:
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content[section][key] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+def committed(folder: Path) -> None:
+    run(folder, "git", "add", "--all")
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    run(folder, "git", *who, "commit", "--quiet", "--message", "toy")
+
+
+@pytest.fixture(scope="module")
+def graph(teacher, pictures, tmp_path_factory) -> Path:
+    """A clone of this working tree where the whole graph has run on the toy; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("graph")
+    clone = folder / "clone"
+    run(folder, "git", "clone", "--quiet", ROOT, clone)
+    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
+    content = toy_params(*own)
+    content["finetune"]["words"] = []
+    (clone / "params.yaml").write_text(yaml.safe_dump(content))
+    committed(clone)
+    assert reproduced(clone) == STAGES
+    committed(clone)
+    return clone
+
+
+@pytest.fixture
+def clone(graph, tmp_path) -> Path:
+    return Path(shutil.copytree(graph, tmp_path / "clone", symlinks=True))
+
+
+def test_every_model_and_report_is_there(graph):
+    for stage in ("pruned", "distilled", "finetuned"):
+        for student in STUDENTS:
+            assert (graph / "models" / stage / student / "model_index.json").is_file()
+    models = json.loads((graph / "reports" / "benchmark.json").read_text())["models"]
+    assert len(models) == 7
+    assert run(graph, "git", "status", "--porcelain") == ""
+
+
+def test_a_second_repro_runs_nothing(clone):
+    assert reproduced(clone) == set()
+
+
+def test_fewer_students_rerun_the_benchmark_only_and_then_a_weight_reruns_what_learns(clone):
+    content = yaml.safe_load((clone / "params.yaml").read_text())
+    (clone / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["sd-tiny"]}))
+    assert reproduced(clone) == {"benchmark"}
+    models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
+    assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
+    assert "sd-small" not in (clone / "reports" / "index.html").read_text()
+
+    changed(clone, "distill", "feature_weight", 1.0)
+    assert reproduced(clone) == {"distill@sd-tiny", "finetune@sd-tiny", "benchmark"}
+
+
+@contextmanager
+def replaced(path: Path, old: str, new: str) -> Iterator[None]:
+    """The text file has `new` for `old` while this lasts."""
+    sound = path.read_text()
+    assert old in sound
+    path.write_text(sound.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(sound)
+
+
+def test_a_changed_file_of_teacher_or_data_reruns_what_depends_on_it(clone):
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    some = ("repro", "encode", "prune@sd-tiny")
+    with replaced(Path(params["teacher"]["path"]) / "scheduler" / "scheduler_config.json", "0.012", "0.0121"):
+        assert reproduced(clone, *some) == {"teacher", "encode", "prune@sd-tiny"}
+        with replaced(Path(params["filter"]["path"]) / "metadata.jsonl", "small", "tiny"):
+            assert reproduced(clone, *some) == {"filter", "encode"}
+
+
+def told(clone: Path) -> dict[str, str]:
+    """Tags of the newest teacher run in the clone's MLflow store."""
+    from mlflow import MlflowClient
+
+    from prunella.tracking import EXPERIMENT
+
+    client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    return client.search_runs([experiment], "tags.stage = 'teacher'", order_by=["attributes.start_time DESC"])[
+        0
+    ].data.tags
+
+
+@pytest.mark.parametrize("way", ["repro", "activated", "exp", "temp"])
+def test_interpreter_code_and_store_are_the_same_whichever_way_dvc_runs(clone, way):
+    binaries, bare = str(DVC.parent), "/usr/local/bin:/usr/bin:/bin"
+    command, path = {
+        "repro": ([DVC, "repro"], bare),
+        "activated": (["dvc", "repro"], f"{binaries}:{bare}"),
+        "exp": ([DVC, "exp", "run"], bare),
+        "temp": ([DVC, "exp", "run", "--temp"], bare),
+    }[way]
+    changed(clone, "distill", "steps", 1)  # so that an experiment has something to say
+    run(clone, *command, "--force", "--single-item", "teacher", PATH=path)
+    tags = told(clone)
+    assert Path(tags["interpreter"]).parent == Path(sys.executable).parent
+    code = Path(tags["code"])
+    assert code.is_relative_to(clone) and code.parts[-2:] == ("src", "prunella")
+    assert (code == clone / "src" / "prunella") == (way != "temp")
+    assert ("dvc.experiment" in tags) == (way in ("exp", "temp"))
+
+
+def test_dvc_shows_figures_curves_and_experiments(clone):
+    metrics = run(clone, DVC, "metrics", "show", "--md")
+    assert "sd-tiny.output_error_distilled" in metrics and "teacher.latency_ms" in metrics
+    experiments = run(clone, DVC, "exp", "show", "--md", "--no-pager")
+    assert "distill.feature_weight" in experiments and "sd-small.output_error_pruned" in experiments
+    page = Path(run(clone, DVC, "plots", "show").strip().splitlines()[-1].removeprefix("file://")).read_text()
+    for shown in ("distill sd-tiny: training loss", "finetune sd-small: held-out task error", "sd-tiny.png"):
+        assert shown in page
+
+
+def test_a_misspelt_override_is_refused(clone):
+    with pytest.raises(AssertionError, match="feature_wieght"):
+        run(clone, DVC, "exp", "run", "-S", "distill.feature_wieght=1.0")
+
+
+# What dvc.yaml says against what the code imports.
+
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def imports():
+    return grimp.build_graph("prunella", cache_dir=None)
+
+
+def closure(stage: str, imports) -> set[str]:
+    """Files of every module of ours that a stage can reach, packages' own files included."""
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    modules = {name for name in named if name.startswith("prunella")}
+    modules |= {found for name in modules for found in imports.find_upstream_modules(name)}
+    modules |= {name.rsplit(".", depth)[0] for name in modules for depth in range(1, name.count(".") + 1)}
+    files = set()
+    for name in modules:
+        stem = ROOT / "src" / Path(*name.split("."))
+        file = stem.with_suffix(".py") if stem.with_suffix(".py").is_file() else stem / "__init__.py"
+        if file.stat().st_size:
+            files.add(file.relative_to(ROOT).as_posix())
+    return files
+
+
+@pytest.mark.parametrize("stage", sorted(GRAPH))
+def test_dvc_yaml_lists_the_modules_that_a_stage_imports(stage, imports):
+    listed = {
+        dep for dep in GRAPH[stage].get("do", GRAPH[stage])["deps"] if dep.endswith(".py") or dep == "stages/python"
+    }
+    assert listed == closure(stage, imports) | {f"stages/{stage}.py", "stages/python"}
+
+
+@pytest.mark.parametrize("stage", sorted(set(GRAPH) - {"miniature"}))
+def test_dvc_yaml_lists_the_sections_that_a_stage_reads(stage):
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / "stages" / f"{stage}.py").read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "params"
+    }
+    needed = read | ({"runtime"} if stage == "benchmark" else set())
+    assert set(GRAPH[stage].get("do", GRAPH[stage])["params"]) == needed
+
+
+def test_stages_are_doors_of_forty_lines_at_most():
+    for path in (ROOT / "stages").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 40, path
