@@ -23,7 +23,9 @@ def test_the_made_folder_is_whole(teacher):
     assert type(pipeline).__name__ == "StableDiffusionPipeline"
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     made = json.loads((teacher / "training.json").read_text())
-    assert made["curves"].keys() == {"autoencoder", "denoiser"} and made["hardware"]
+    assert made["hardware"] and made["parts"].keys() == {"autoencoder", "denoiser"}
+    assert made["parts"]["denoiser"]["curve"]["columns"] == ["step", "loss"]
+    assert [row[0] for row in made["parts"]["autoencoder"]["curve"]["rows"]] == [2]
 
 
 def test_the_scaling_factor_gives_latents_of_unit_variance(teacher, recipe, vocabulary):

@@ -15,22 +15,27 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 from tqdm import tqdm
 
+from prunella.journal import Journal, Silent
 from prunella.miniature import autoencoder, denoiser, tokenizer
 from prunella.miniature.recipe import Recipe
+from prunella.params import Training
 from prunella.samples.scenes import Vocabulary, captioned
 from prunella.teachers import stored
+from prunella.training import checkpoints
 from prunella.training.loop import averaged, ema_weights, train
+
+PREVIEW_EVERY = 250  # steps
 
 
 def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: str, start: Path | None = None) -> None:
     """Train the miniature into `out`; `start` is a pipeline folder whose weights it continues from."""
-    began, curves = time.time(), {}
+    parts = {}
     captions, pictures = _scenes(recipe, vocabulary)
     torch.manual_seed(recipe.seed)
     vae = AutoencoderKL.from_pretrained(start / "vae") if start else autoencoder.build(recipe.autoencoder)
     vae.to(device)
     if not start:
-        curves["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
+        parts["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
     mean, std = encode(vae, pictures)
     scale = vae.config.scaling_factor if start else float(1 / (mean + std * torch.randn_like(mean)).std())
     vae.register_to_config(scaling_factor=scale)
@@ -45,17 +50,16 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
         save(work / "preview", vae, pair, words, recipe)
 
     latents = mean, std, scale
-    curves["denoiser"] = _train_denoiser(pair, words, captions, latents, recipe, work / "denoiser", preview)
+    parts["denoiser"] = _train_denoiser(pair, words, captions, latents, recipe, work / "denoiser", preview)
     half = work / "folder"
     save(half, vae, pair, words, recipe)
     made = {
-        "seconds": round(time.time() - began),
         "hardware": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "device": device,
         "torch": torch.__version__,
         "recipe": recipe.model_dump(),
-        "curves": curves,
+        "parts": parts,
     }
     (half / "training.json").write_text(json.dumps(made, indent=1))
     shutil.rmtree(out, ignore_errors=True)
@@ -67,19 +71,10 @@ def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
     return [caption for caption, _ in drawn], torch.from_numpy(np.stack([p for _, p in drawn])).permute(0, 3, 1, 2)
 
 
-def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> list:
+def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
     part = recipe.autoencoder
-    ema = averaged(vae, part.training)
     loss = autoencoder.Reconstruction(part.kl_weight)
-    batches = autoencoder.batches(pictures, part)
-    curve = [
-        [done, terms]
-        for done, terms in train(vae, loss, batches, part.training, folder=folder, ema=ema, title="autoencoder")
-        if done % 50 == 0
-    ]
-    if ema:
-        ema.copy_to(vae.parameters())
-    return curve
+    return _trained(vae, loss, autoencoder.batches(pictures, part), part.training, folder)
 
 
 @torch.no_grad()
@@ -90,22 +85,33 @@ def encode(vae, pictures: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.std.cpu() for part in parts])
 
 
-def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path, preview) -> list:
+def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path, preview) -> dict:
     part = recipe.denoiser
     scheduler = DDPMScheduler(**part.scheduler)
     tokens = words([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
     batches = denoiser.batches(*latents, tokens[:-1], tokens[-1], part, scheduler.config.num_train_timesteps)
-    ema = averaged(pair, part.training)
-    curve = []
-    loss = denoiser.Denoising(scheduler)
-    for done, terms in train(pair, loss, batches, part.training, folder=folder, ema=ema, title="denoiser"):
-        curve.append(terms["loss"])
-        if done % 250 == 0:
-            with ema_weights(pair, ema):
+    return _trained(pair, denoiser.Denoising(scheduler), batches, part.training, folder, preview)
+
+
+def _trained(model, loss, batches, settings: Training, folder: Path, preview=None) -> dict:
+    """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
+    ema, journal = averaged(model, settings), Journal(folder / "metrics.jsonl", Silent())
+    journal.resume(checkpoints.newest(folder))
+    began = time.perf_counter()
+    for done, terms in train(model, loss, batches, settings, folder=folder, ema=ema, title=folder.name):
+        journal.metrics(done, "train", {**terms, "seconds": time.perf_counter() - began})
+        began = time.perf_counter()
+        if preview and done % PREVIEW_EVERY == 0:
+            with ema_weights(model, ema):
                 preview()
     if ema:
-        ema.copy_to(pair.parameters())
-    return [[i + 50, float(np.mean(curve[i : i + 50]))] for i in range(0, len(curve) - 49, 50)]
+        ema.copy_to(model.parameters())
+    rows = journal.rows()
+    seconds = round(sum(row["seconds"] for row in rows), 1)
+    names = [name for name in rows[0] if name not in ("step", "split", "seconds")]
+    chunks = [rows[i : i + 50] for i in range(0, len(rows), 50)]
+    means = [[chunk[-1]["step"], *(round(float(np.mean([r[n] for r in chunk])), 5) for n in names)] for chunk in chunks]
+    return {"steps": settings.steps, "seconds": seconds, "curve": {"columns": ["step", *names], "rows": means}}
 
 
 def _copy_weights(pair, start: Path) -> None:
