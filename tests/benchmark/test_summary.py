@@ -1,4 +1,4 @@
-from prunella.benchmark.summary import headline, rows, text
+from prunella.benchmark.summary import claims, headline, rows, text
 
 SHARE = {"value": 0.5, "n": 10, "low": 0.24, "high": 0.76}
 REPORT = {
@@ -35,3 +35,14 @@ def test_the_figures_to_compare_runs_by():
             "score_distilled": 0.5,
         },
     }
+
+
+def test_claims_have_a_column_each():
+    by = {"count": SHARE, "relation": SHARE | {"value": 1.0, "high": 1.0}}
+    models = {"a": {"composition_by": by}, "b": {"composition_by": {"count": SHARE}}, "c": {}}
+    assert claims({"models": models}) == [
+        ["claim true in", "count", "relation"],
+        ["a", "0.50 (0.24–0.76)", "1.00 (0.24–1.00)"],
+        ["b", "0.50 (0.24–0.76)", "–"],
+    ]
+    assert claims({"models": {"c": {}}}) == []

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from prunella.benchmark.cost import latencies, macs, parameters, peak_memory_mb
 from prunella.benchmark.page import page
 from prunella.benchmark.quality import composition, output_error
-from prunella.benchmark.summary import headline, rows
+from prunella.benchmark.summary import claims, headline, rows
 from prunella.drawing import draw, grid
 from prunella.latents.shards import Latents
 from prunella.params import Benchmark
@@ -89,7 +89,8 @@ def benchmark(
     images = _write_images(drawn, students, reports / "images", tell)
     lines = {**_curves(curves, students), **_errors(report, students)}
     (reports / "headline.json").write_text(json.dumps(headline(result), indent=1) + "\n")
-    (reports / "index.html").write_text(page(result, rows(result), images, prompts[:SHOWN], lines))
+    tables = [table for table in (rows(result), claims(result)) if table]
+    (reports / "index.html").write_text(page(result, tables, images, prompts[:SHOWN], lines))
     return result
 
 
@@ -153,7 +154,7 @@ def _write_images(drawn: dict, students: list[str], out: Path, tell: Callable) -
     files = {}
     for student in students:
         shown = {"teacher": drawn["teacher"], **{stage: drawn[f"{student}/{stage}"] for stage in STAGES}}
-        zoom = max(1, 100 // drawn["teacher"][0].shape[0])
+        zoom = max(1, 128 // drawn["teacher"][0].shape[0])
         sheet = grid({name: pictures[:SHOWN] for name, pictures in shown.items()}, zoom)
         sheet.save(out / f"{student}.png")
         tell(student, sheet)

@@ -14,9 +14,9 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def page(
-    report: dict, rows: list[list[str]], images: dict[str, str], prompts: list[str], curves: dict[str, Curves]
+    report: dict, tables: list[list[list[str]]], images: dict[str, str], prompts: list[str], curves: dict[str, Curves]
 ) -> str:
-    """The whole page. `rows`: the table, its head first; `images`: file by caption; `curves`: lines by chart."""
+    """The whole page. `tables`: rows of cells, the head first; `images`: file by caption; `curves`: lines by chart."""
     pictures = "".join(
         f'<p>{escape(text)}</p><img src="{escape(file)}" alt="{escape(text)}">' for text, file in images.items()
     )
@@ -28,8 +28,9 @@ def page(
     said = "".join(f"<dd>{escape(str(name))}: {escape(str(value))}</dd>" for name, value in notes.items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Prunella</title><style>{STYLE}</style>'
-        f"<h1>Teacher and students</h1>{table(rows)}"
+        f"<h1>Teacher and students</h1>{''.join(map(table, tables))}"
         "<p>Score: share of pictures in which every claim of the caption is true, with its 95 % interval. "
+        "The second table: the share in which each single claim is true. "
         "Output error: mean squared difference from the teacher's prediction on held-out pairs. "
         "Latency: one picture, median.</p>"
         f"<h2>The same prompts from the same noise</h2>{pictures}<ol>{listed}</ol>"

@@ -20,6 +20,14 @@ def rows(report: dict) -> list[list[str]]:
     ]
 
 
+def claims(report: dict) -> list[list[str]]:
+    """Table cells of the judge's score by claim, the head first; no rows where nothing was judged."""
+    judged = {name: entry["composition_by"] for name, entry in report["models"].items() if "composition_by" in entry}
+    names = list(dict.fromkeys(claim for by in judged.values() for claim in by))
+    shares = [[name, *(_score(by.get(claim)) for claim in names)] for name, by in judged.items()]
+    return [["claim true in", *names], *shares] if judged else []
+
+
 def _score(share: dict | None) -> str:
     if share is None:
         return "–"
