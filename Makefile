@@ -1,5 +1,6 @@
 # make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
 PYTHON ?= python3
+CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
@@ -21,5 +22,5 @@ install: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Prunella needs Python 3.11 or newer; say which: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	@echo "Installing (some minutes; a GPU's torch build is large)"
-	$(BIN)/python -m pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) $(CONSTRAINTS) --editable '.[test]'
 	@touch $@

@@ -4,7 +4,7 @@ from prunella.doors import door
 
 with door("benchmark", __doc__, "teacher", "models", "latents", "pairs", "curves", "report", section="benchmark") as it:
     from prunella.benchmark.benchmarking import benchmark
-    from prunella.benchmark.summary import text
+    from prunella.benchmark.summary import headline, text
     from prunella.teachers import pinned_path
 
     at, reports = it.paths, it.paths.report.parent
@@ -21,6 +21,7 @@ with door("benchmark", __doc__, "teacher", "models", "latents", "pairs", "curves
         it.device,
         lambda name, sheet: it.run.picture(0, name, sheet),
     )
+    it.run.headline(headline(report))
     it.run.artifact(reports / "index.html")
     it.run.artifact(reports / "images")
     it.done(f"{len(report['models'])} models\n{text(report)}", report)

@@ -42,6 +42,7 @@ def test_runs_hold_what_they_are_told(local, monkeypatch):
         run.params({"steps": 3})
         run.metrics(2, {"train/loss": 0.5})
         run.picture(2, "samples", Image.new("RGB", (4, 4)))
+        run.headline({"x": {"output_error": 0.125}})
         run.report({"heldout": {"task": 0.25}, "name": "not a number"})
     with pytest.raises(RuntimeError, match="broken"), stage_run("finetune x", {}):
         raise RuntimeError("broken")
@@ -55,6 +56,8 @@ def test_runs_hold_what_they_are_told(local, monkeypatch):
     assert distill.tags["dvc.experiment"] == "brave-heart" and len(distill.tags["git.commit"]) == 40
     assert distill.tags["interpreter"] == sys.executable
     assert Path(distill.tags["code"]) == ROOT / "src" / "prunella"
+    assert found["brave-heart"].data.metrics == {"x.output_error": 0.125}
+    assert found["brave-heart"].info.end_time >= max(made.info.end_time for made in found.values())
     ends = {name: made.info.status for name, made in found.items()}
     assert ends == {"brave-heart": "FINISHED", "distill x": "FINISHED", "finetune x": "FAILED", "benchmark": "KILLED"}
 

@@ -62,6 +62,7 @@ def _students(given: argparse.Namespace) -> None:
 def _ui(given: argparse.Namespace) -> None:
     from prunella.tracking import store
 
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # workers for LLM judges, heavy and unused
     print(f"MLflow on {store()}: http://127.0.0.1:{given.port}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(given.port)]
     os.execv(sys.executable, command)

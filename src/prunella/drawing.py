@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from prunella.training.noise import generator
 
@@ -37,9 +37,9 @@ def grid(rows: dict[str, list[np.ndarray]], zoom: int = 1) -> Image.Image:
     tile_w, tile_h = width * zoom + 4, height * zoom + 4
     columns = max(map(len, rows.values()))
     sheet = Image.new("RGB", (label + columns * tile_w, len(rows) * tile_h), "white")
-    pen = ImageDraw.Draw(sheet)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
     for y, (name, pictures) in enumerate(rows.items()):
-        pen.text((6, y * tile_h + tile_h // 2 - 6), name, fill="black")
+        pen.text((6, y * tile_h + tile_h // 2 - 8), name, fill="black", font=font)
         for x, picture in enumerate(pictures):
             image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
             sheet.paste(image, (label + x * tile_w, y * tile_h + 2))

@@ -32,8 +32,8 @@ def store() -> str:
 class Run:
     """An MLflow run that a stage tells things; without a client it is silent. Also a `journal.Mirror`."""
 
-    def __init__(self, client=None, run_id: str | None = None):
-        self.client, self.id = client, run_id
+    def __init__(self, client=None, run_id: str | None = None, parent: str | None = None):
+        self.client, self.id, self.parent = client, run_id, parent
 
     def _try(self, what: Callable[[], Any]) -> None:
         if self.client is None:
@@ -53,6 +53,13 @@ class Run:
         self._try(lambda: self.client.log_batch(self.id, params=entries))
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
+        self._metrics(self.id, step, values)
+
+    def headline(self, values: dict[str, Any]) -> None:
+        """The few figures to compare executions by, told to the parent run."""
+        self._metrics(self.parent, 0, flat(values))
+
+    def _metrics(self, run_id: str | None, step: int, values: dict[str, float]) -> None:
         if self.client is None:
             return
         import time
@@ -61,7 +68,7 @@ class Run:
 
         now = int(time.time() * 1000)
         entries = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self._try(lambda: self.client.log_batch(self.id, metrics=entries))
+        self._try(lambda: self.client.log_batch(run_id, metrics=entries))
 
     def report(self, values: dict[str, Any]) -> None:
         """The numbers of a nested report, as metrics without steps."""
@@ -103,6 +110,7 @@ def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
         raise
     finally:
         run._try(lambda: run.client.set_terminated(run.id, status))
+        run._try(lambda: run.client.set_terminated(run.parent))  # moves its end, so that it spans its stages
 
 
 def _start(stage: str, all_params: dict[str, Any]) -> Run:
@@ -120,7 +128,7 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
             experiment = _experiment(client)
             parent = _parent(client, experiment, all_params)
             tags = {"mlflow.parentRunId": parent, "stage": stage, **_tags()}
-            return Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
+            return Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id, parent)
     except Exception as error:  # as above
         warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {error}", stacklevel=4)
         return Run()
@@ -149,7 +157,7 @@ def _experiment(client) -> str:
 def _parent(client, experiment: str, all_params: dict[str, Any]) -> str:
     tags = _tags()
     digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
-    key = tags.get("dvc.experiment") or f"{tags.get('git.commit', 'no commit')[:12]} {digest}"
+    key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
     found = client.search_runs([experiment], f"tags.`{PARENT}` = '{key}'", max_results=1)
     if found:
         return found[0].info.run_id
