@@ -71,7 +71,7 @@ def recipe():
         "max_position_embeddings": TOKENS,
         "projection_dim": WIDTH,
     }
-    content["denoiser"]["training"] = TRAINING
+    content["denoiser"] |= {"naming": TRAINING, "training": TRAINING}
     return check(Recipe, content, "toy recipe")
 
 

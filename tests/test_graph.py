@@ -16,6 +16,7 @@ import yaml
 from conftest import ROOT, toy_params
 
 DVC = Path(sys.executable).with_name("dvc")
+IDENTITY = {"user.name": "test", "user.email": "test@example.org", "commit.gpgsign": "false"}  # experiments are commits
 STUDENTS = ("sd-small", "sd-tiny")
 STAGES = {"teacher", "filter", "encode", "benchmark"}
 STAGES |= {f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in STUDENTS}
@@ -52,8 +53,7 @@ def changed(folder: Path, section: str, key: str, value) -> None:
 
 def committed(folder: Path) -> None:
     run(folder, "git", "add", "--all")
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-    run(folder, "git", *who, "commit", "--quiet", "--message", "toy")
+    run(folder, "git", "commit", "--quiet", "--message", "toy")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,8 @@ def graph(teacher, pictures, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
     clone = folder / "clone"
     run(folder, "git", "clone", "--quiet", ROOT, clone)
+    for key, value in IDENTITY.items():
+        run(clone, "git", "config", key, value)
     for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
         if (ROOT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The miniature's UNet and text encoder, trained together to predict v (or the noise)."""
+"""The miniature's UNet, trained to predict v (or the noise) from what the text encoder says of the caption."""
 
 from collections.abc import Callable
 
@@ -8,19 +8,21 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from prunella.miniature.quiet import silence
 from prunella.miniature.recipe import Denoiser
 from prunella.training import noise as noising
 from prunella.training.order import examples
 
 
 class Pair(nn.Module):
-    """UNet and text encoder under one roof, for the loop's sake."""
+    """UNet and text encoder under one roof, for the loop's sake; the text encoder has learnt to name and stays so."""
 
     def __init__(self, recipe: Denoiser, tokenizer: CLIPTokenizer):
         super().__init__()
         self.unet = UNet2DConditionModel(**recipe.unet)
+        silence(self.unet, "conv2", "proj_out", "conv_out")
         ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        self.text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **recipe.text, **ids))
+        self.text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **recipe.text, **ids)).requires_grad_(False)
 
 
 class Denoising:
@@ -48,14 +50,11 @@ def batches(
         chosen = torch.from_numpy(examples(step, settings.batch_size, len(mean), settings.seed))
         latents = noising.sampled(mean[chosen], std[chosen], source, scaling_factor)
         n = len(chosen)
-        uniform = torch.rand(n, generator=source)
-        middle = torch.sigmoid(torch.randn(n, generator=source))
-        share = torch.where(torch.rand(n, generator=source) < recipe.middle, middle, uniform)
         dropped = torch.rand(n, generator=source) < recipe.caption_dropout
         return {
             "latents": latents,
             "noise": torch.randn(latents.shape, generator=source),
-            "timesteps": (share * last).long().clamp(0, last - 1),
+            "timesteps": torch.randint(0, last, (n,), generator=source),
             "tokens": torch.where(dropped[:, None], empty, tokens[chosen]),
         }
 

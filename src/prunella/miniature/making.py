@@ -1,4 +1,4 @@
-"""Make the miniature: render scenes, train the VAE, train UNet and text encoder, assemble a pipeline folder.
+"""Make the miniature: render scenes, train VAE, text encoder and UNet one after the other, assemble a pipeline folder.
 
 Each part resumes from `work`; the finished folder is written beside and moved into place at the end.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prunella.journal import Journal, Silent
-from prunella.miniature import autoencoder, denoiser, tokenizer
+from prunella.miniature import autoencoder, denoiser, naming, tokenizer
 from prunella.miniature.recipe import Recipe
 from prunella.params import Training
 from prunella.samples.scenes import Vocabulary, captioned
@@ -42,9 +42,11 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     words = tokenizer.build(vocabulary, recipe.denoiser.text["max_position_embeddings"])
     torch.manual_seed(recipe.seed)
     pair = denoiser.Pair(recipe.denoiser, words)
+    pair.to(device)
     if start:
         _copy_weights(pair, start)
-    pair.to(device)
+    else:
+        parts["naming"] = _teach_naming(pair.text, words, vocabulary, recipe, work / "naming")
 
     def preview() -> None:
         save(work / "preview", vae, pair, words, recipe)
@@ -73,8 +75,7 @@ def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
 
 def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
     part = recipe.autoencoder
-    loss = autoencoder.Reconstruction(part.kl_weight)
-    return _trained(vae, loss, autoencoder.batches(pictures, part), part.training, folder)
+    return _trained(vae, autoencoder.Reconstruction(part), autoencoder.batches(pictures, part), part.training, folder)
 
 
 @torch.no_grad()
@@ -83,6 +84,15 @@ def encode(vae, pictures: Tensor) -> tuple[Tensor, Tensor]:
     vae.eval()
     parts = [vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist for chunk in pictures.split(64)]
     return torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.std.cpu() for part in parts])
+
+
+def _teach_naming(text, words, vocabulary: Vocabulary, recipe: Recipe, folder: Path) -> dict:
+    settings = recipe.denoiser.naming
+    namer = naming.Namer(text.requires_grad_(True), naming.fields(vocabulary)).to(text.device)
+    batches = naming.batches(vocabulary, words, settings.batch_size, settings.seed)
+    curve = _trained(namer, naming.Naming(words.eos_token_id), batches, settings, folder)
+    text.requires_grad_(False)
+    return curve
 
 
 def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path, preview) -> dict:

@@ -13,6 +13,7 @@ RECIPE = Path(__file__).with_name("recipe.yaml")
 class Autoencoder(Section):
     config: dict[str, Any]
     kl_weight: Amount
+    decorrelation: Amount
     crop: Count
     training: Training
 
@@ -20,9 +21,9 @@ class Autoencoder(Section):
 class Denoiser(Section):
     unet: dict[str, Any]
     text: dict[str, Any]
+    naming: Training
     scheduler: dict[str, Any]
     caption_dropout: Share
-    middle: Share
     training: Training
 
 
