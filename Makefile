@@ -1,10 +1,11 @@
 # make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
+# make miniature-check: the bundled teacher's gates (minutes).
 PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro test ui install
+.PHONY: repro test ui install miniature-check
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -15,6 +16,9 @@ test: install
 
 ui: install
 	$(BIN)/prunella ui
+
+miniature-check: install
+	$(BIN)/python stages/miniature_check.py
 
 install: .venv/installed
 
