@@ -14,6 +14,7 @@ class Autoencoder(Section):
     config: dict[str, Any]
     kl_weight: Amount
     decorrelation: Amount
+    noise: Amount
     crop: Count
     training: Training
 
