@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from prunella.doors import quiet
@@ -82,6 +83,10 @@ def teacher(recipe, vocabulary, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("teacher")
     make(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
+    # Two steps from nothing predict next to nothing; a random UNet gives students something to differ from.
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "toy" / "unet"))
+    unet.half().save_pretrained(folder / "toy" / "unet")
     return folder / "toy"
 
 

@@ -37,7 +37,7 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     if not start:
         parts["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
     mean, std = encode(vae, pictures)
-    scale = vae.config.scaling_factor if start else float(1 / (mean + std * torch.randn_like(mean)).std())
+    scale = vae.config.scaling_factor if start else float((mean.var() + std.square().mean()).rsqrt())
     vae.register_to_config(scaling_factor=scale)
     words = tokenizer.build(vocabulary, recipe.denoiser.text["max_position_embeddings"])
     torch.manual_seed(recipe.seed)

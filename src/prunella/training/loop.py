@@ -43,7 +43,7 @@ def train(
     """
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(
-        groups or model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        groups or model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
