@@ -63,7 +63,7 @@ def recipe():
     content = read_recipe().model_dump()
     content["pictures"] = 11
     content["autoencoder"]["config"] |= {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": SIDE}
-    content["autoencoder"] |= {"crop": 16, "training": TRAINING}
+    content["autoencoder"] |= {"crop": 16, "training": TRAINING, "polish": TRAINING}
     content["denoiser"]["unet"] |= {"sample_size": LATENT, "cross_attention_dim": WIDTH}
     content["denoiser"]["text"] |= {
         "hidden_size": WIDTH,

@@ -25,7 +25,7 @@ def test_the_made_folder_is_whole(teacher):
     assert type(pipeline).__name__ == "StableDiffusionPipeline"
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     made = json.loads((teacher / "training.json").read_text())
-    assert made["hardware"] and made["parts"].keys() == {"autoencoder", "naming", "denoiser"}
+    assert made["hardware"] and made["parts"].keys() == {"autoencoder", "decoder", "naming", "denoiser"}
     assert made["parts"]["denoiser"]["curve"]["columns"] == ["step", "loss"]
     assert [row[0] for row in made["parts"]["autoencoder"]["curve"]["rows"]] == [2]
 
@@ -70,12 +70,21 @@ def test_every_caption_is_read_and_scene_words_are_one_token(vocabulary):
 
 
 def test_crops_first_and_whole_pictures_last(recipe):
-    pictures = torch.zeros(5, 3, SIDE, SIDE, dtype=torch.uint8)
-    part = recipe.autoencoder.model_copy(
-        update={"training": recipe.autoencoder.training.model_copy(update={"steps": 4})}
-    )
-    shapes = [autoencoder.batches(pictures, part)(step)["pixels"].shape[-1] for step in range(4)]
-    assert shapes == [16, 16, 16, SIDE]
+    pictures, part = torch.zeros(5, 3, SIDE, SIDE, dtype=torch.uint8), recipe.autoencoder
+    batches = autoencoder.batches(pictures, part, part.training, whole_from=3)
+    assert [batches(step)["pixels"].shape[-1] for step in range(5)] == [16, 16, 16, SIDE, SIDE]
+
+
+def test_polishing_moves_the_decoder_and_no_latent(recipe):
+    pictures, part = torch.randint(0, 255, (5, 3, SIDE, SIDE), dtype=torch.uint8), recipe.autoencoder
+    vae = autoencoder.build(part)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    batches = autoencoder.batches(pictures, part, part.polish, whole_from=0)
+    with autoencoder.encoder_held(vae):
+        list(train(vae, autoencoder.Reconstruction(part), batches, part.polish))
+    moved = {name.split(".")[0] for name, value in vae.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"decoder", "post_quant_conv"}
+    assert all(parameter.requires_grad for parameter in vae.parameters())
 
 
 def test_captions_are_dropped_and_timesteps_lie_in_range(recipe):

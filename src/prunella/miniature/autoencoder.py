@@ -5,7 +5,8 @@ variance was brightness: colour and outline lay in directions so weak that the f
 the UNet trained on such latents drew hardly any of either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from prunella.miniature.quiet import silence
 from prunella.miniature.recipe import Autoencoder
+from prunella.params import Training
 from prunella.training.noise import generator
 from prunella.training.order import examples
 
@@ -56,15 +58,16 @@ def whiteness(latents: Tensor) -> Tensor:
     return (covariance - torch.eye(len(channels), device=latents.device)).square().sum() + means.square().sum()
 
 
-def batches(pictures: Tensor, recipe: Autoencoder) -> Callable[[int], dict[str, Tensor]]:
-    """Batches by step from NCHW uint8 `pictures`: crops at first, whole pictures in the last twentieth."""
-    settings = recipe.training
+def batches(
+    pictures: Tensor, recipe: Autoencoder, settings: Training, whole_from: int
+) -> Callable[[int], dict[str, Tensor]]:
+    """Batches by step from NCHW uint8 `pictures`: crops before step `whole_from`, then whole pictures."""
     factor = 2 ** (len(recipe.config["block_out_channels"]) - 1)
 
     def batch(step: int) -> dict[str, Tensor]:
         source = generator(settings.seed, step)
         chosen = pictures[torch.from_numpy(examples(step, settings.batch_size, len(pictures), settings.seed))]
-        if step < settings.steps * 19 // 20:
+        if step < whole_from:
             x, y = torch.randint(0, pictures.shape[-1] - recipe.crop + 1, (2,), generator=source).tolist()
             chosen = chosen[:, :, y : y + recipe.crop, x : x + recipe.crop]
         n, _, h, w = chosen.shape
@@ -72,3 +75,16 @@ def batches(pictures: Tensor, recipe: Autoencoder) -> Callable[[int], dict[str, 
         return {"pixels": chosen.float() / 127.5 - 1, "noise": noise}
 
     return batch
+
+
+@contextmanager
+def encoder_held(vae: AutoencoderKL) -> Iterator[None]:
+    """Inside, only the decoder learns, so that latents stay what they are."""
+    held = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)

@@ -36,6 +36,7 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     vae.to(device)
     if not start:
         parts["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
+        parts["decoder"] = _polish_decoder(vae, pictures, recipe, work / "decoder")
     mean, std = encode(vae, pictures)
     scale = vae.config.scaling_factor if start else float((mean.var() + std.square().mean()).rsqrt())
     vae.register_to_config(scaling_factor=scale)
@@ -75,7 +76,15 @@ def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
 
 def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
     part = recipe.autoencoder
-    return _trained(vae, autoencoder.Reconstruction(part), autoencoder.batches(pictures, part), part.training, folder)
+    batches = autoencoder.batches(pictures, part, part.training, whole_from=part.training.steps * 19 // 20)
+    return _trained(vae, autoencoder.Reconstruction(part), batches, part.training, folder)
+
+
+def _polish_decoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
+    part = recipe.autoencoder
+    batches = autoencoder.batches(pictures, part, part.polish, whole_from=0)
+    with autoencoder.encoder_held(vae):
+        return _trained(vae, autoencoder.Reconstruction(part), batches, part.polish, folder)
 
 
 @torch.no_grad()

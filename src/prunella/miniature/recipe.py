@@ -17,6 +17,7 @@ class Autoencoder(Section):
     noise: Amount
     crop: Count
     training: Training
+    polish: Training
 
 
 class Denoiser(Section):
