@@ -2,9 +2,7 @@
 
 import ast
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,35 +11,17 @@ from pathlib import Path
 import grimp
 import pytest
 import yaml
-from conftest import ROOT, toy_params
+from conftest import ROOT
+from toygraph import DVC, committed, run, stages_run
 
-DVC = Path(sys.executable).with_name("dvc")
-IDENTITY = {"user.name": "test", "user.email": "test@example.org", "commit.gpgsign": "false"}  # experiments are commits
 STUDENTS = ("sd-small", "sd-tiny")
 STAGES = {"teacher", "filter", "encode", "benchmark"}
 STAGES |= {f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in STUDENTS}
 
 
-def run(folder: Path, *command: str | Path, **environment: str) -> str:
-    """What a command prints in `folder`; fails with all of it when the command does."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=inherited | {"COLUMNS": "200"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 def reproduced(folder: Path, *command: str) -> set[str]:
     """The stages that a command ran."""
-    printed = run(folder, DVC, *(command or ("repro",)))
-    return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+    return stages_run(run(folder, DVC, *(command or ("repro",))))
 
 
 def changed(folder: Path, section: str, key: str, value) -> None:
@@ -51,29 +31,12 @@ def changed(folder: Path, section: str, key: str, value) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
-def committed(folder: Path) -> None:
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "toy")
-
-
-@pytest.fixture(scope="module")
-def graph(teacher, pictures, tmp_path_factory) -> Path:
-    """A clone of this working tree where the whole graph has run on the toy; tests work on copies of it."""
-    folder = tmp_path_factory.mktemp("graph")
-    clone = folder / "clone"
-    run(folder, "git", "clone", "--quiet", ROOT, clone)
-    for key, value in IDENTITY.items():
-        run(clone, "git", "config", key, value)
-    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
-    own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
-    content = toy_params(*own)
-    content["finetune"]["words"] = []
-    (clone / "params.yaml").write_text(yaml.safe_dump(content))
-    committed(clone)
-    assert reproduced(clone) == STAGES
+@pytest.fixture(scope="session")
+def graph(graph_under_way) -> Path:
+    """The clone where the whole graph has run; tests work on copies of it."""
+    clone, process, printed = graph_under_way
+    assert process.wait() == 0, printed.read_text()
+    assert stages_run(printed.read_text()) == STAGES
     committed(clone)
     return clone
 

@@ -1,0 +1,61 @@
+"""The real graph on the toy, in a clone of this working tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import ROOT, toy_params
+
+DVC = Path(sys.executable).with_name("dvc")
+IDENTITY = {"user.name": "test", "user.email": "test@example.org", "commit.gpgsign": "false"}  # experiments are commits
+
+# One thread: toys gain nothing from two, and two tests at once do not wait for each other.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+ENVIRONMENT |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, *command: str | Path, **environment: str) -> str:
+    """What a command prints in `folder`; fails with all of it when the command does."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def stages_run(printed: str) -> set[str]:
+    return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+
+
+def committed(folder: Path) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "toy")
+
+
+def started(teacher: Path, pictures: Path, folder: Path) -> tuple[Path, subprocess.Popen, Path]:
+    """A clone where `dvc repro` is under way on the toy, its process, and the file it prints to."""
+    clone = folder / "clone"
+    run(folder, "git", "clone", "--quiet", ROOT, clone)
+    for key, value in IDENTITY.items():
+        run(clone, "git", "config", key, value)
+    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
+    content = toy_params(*own)
+    content["finetune"]["words"] = []
+    (clone / "params.yaml").write_text(yaml.safe_dump(content))
+    committed(clone)
+    with (folder / "printed").open("w") as printed:
+        process = subprocess.Popen([DVC, "repro"], cwd=clone, env=ENVIRONMENT, stdout=printed, stderr=printed)
+    return clone, process, folder / "printed"
