@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from prunella.doors import quiet
@@ -79,6 +78,8 @@ def recipe():
 @pytest.fixture(scope="session")
 def teacher(recipe, vocabulary, tmp_path_factory) -> Path:
     """A toy teacher's pipeline folder, made as the miniature is. Not to be changed: see `own_teacher`."""
+    from diffusers import UNet2DConditionModel
+
     from prunella.miniature.making import make
 
     folder = tmp_path_factory.mktemp("teacher")

@@ -6,21 +6,10 @@ the same number of pictures (the distance falls with it); the distance between t
 """
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 CELLS = 4  # to a side: 4 × 4 cells × 4 channels = 64 features
-
-
-@torch.no_grad()
-def latent_means(vae, pictures: list[np.ndarray], batch_size: int = 64) -> Tensor:
-    """Raw latents' means (NCHW, on the CPU) of HWC uint8 pictures."""
-    means = []
-    for start in range(0, len(pictures), batch_size):
-        chunk = torch.from_numpy(np.stack(pictures[start : start + batch_size])).permute(0, 3, 1, 2)
-        means.append(vae.encode(chunk.to(vae.device, vae.dtype) / 127.5 - 1).latent_dist.mean.float().cpu())
-    return torch.cat(means)
 
 
 def features(latents: Tensor) -> np.ndarray:
@@ -36,8 +25,8 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
     """
     if min(len(one), len(other)) < 2:
         raise ValueError(f"a Gaussian needs two pictures or more; there are {len(one)} and {len(other)}")
-    first, second = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
+    first, second = (np.atleast_2d(np.cov(each, rowvar=False)) for each in (one, other))
     # The trace of (C₁ C₂)^½ is the sum of the roots of the product's eigenvalues, all real and not negative.
-    roots = np.sqrt(np.clip(np.linalg.eigvals(np.atleast_2d(first) @ np.atleast_2d(second)).real, 0, None))
+    roots = np.sqrt(np.clip(np.linalg.eigvals(first @ second).real, 0, None))
     apart = float(np.square(one.mean(0) - other.mean(0)).sum())
-    return apart + float(np.trace(np.atleast_2d(first)) + np.trace(np.atleast_2d(second)) - 2 * roots.sum())
+    return apart + float(np.trace(first) + np.trace(second) - 2 * roots.sum())

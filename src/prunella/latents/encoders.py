@@ -15,6 +15,19 @@ from prunella.teachers import load_pipeline
 from prunella.training.precision import autocast
 
 
+@torch.no_grad()
+def raw_latents(
+    vae, pictures: np.ndarray, precision: Precision = "fp32", batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Mean and std (NCHW fp32, on the CPU) that `vae` gives of pictures (NHWC uint8), `batch_size` at a time."""
+    parts = []
+    for start in range(0, len(pictures), batch_size):
+        chunk = torch.from_numpy(pictures[start : start + batch_size]).permute(0, 3, 1, 2)
+        with autocast(vae.device, precision):
+            parts.append(vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist)
+    return torch.cat([part.mean.float().cpu() for part in parts]), torch.cat([part.std.float().cpu() for part in parts])
+
+
 class Encoders:
     """VAE, tokenizer and text encoder of the pipeline folder `folder`, on `device`; the VAE computes in `precision`."""
 
@@ -27,13 +40,9 @@ class Encoders:
         self.factor = pipeline.vae_scale_factor
         self.device, self.precision = torch.device(device), precision
 
-    @torch.no_grad()
     def latents(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and std (NCHW fp32, on the CPU) of pictures (NHWC uint8)."""
-        pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self.device).float() / 127.5 - 1
-        with autocast(self.device, self.precision):
-            drawn = self.vae.encode(pixels).latent_dist
-        return drawn.mean.float().cpu(), drawn.std.float().cpu()
+        return raw_latents(self.vae, pictures, self.precision, batch_size=len(pictures))
 
     @torch.no_grad()
     def text(self, captions: list[str]) -> tuple[Tensor, int]:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prunella.benchmark.frechet import features, frechet, latent_means
+from prunella.benchmark.frechet import features, frechet
 from prunella.benchmark.quality import composition
 from prunella.drawing import draw, grid
 from prunella.errors import UserError
+from prunella.latents.encoders import raw_latents
 from prunella.samples.judge import CLAIMS, look, parse
 from prunella.samples.scenes import Vocabulary, captioned, render
 from prunella.teachers import load_pipeline
@@ -75,13 +76,16 @@ def _drawn(pipeline, captions: list[str], drawing: Drawing, title: str) -> list[
 def reconstructions(vae, scenes: Scenes, vocabulary: Vocabulary) -> dict:
     """Gate 1: the judge on pictures that went through the VAE and back, and their peak signal-to-noise ratio in dB."""
     back = []
-    for start in range(0, len(scenes), 50):
-        means = latent_means(vae, [picture for _, picture in scenes[start : start + 50]])
+    for means in _means(vae, [picture for _, picture in scenes]).split(64):
         images = vae.decode(means.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1).permute(0, 2, 3, 1)
         back += list(((images + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
     errors = [np.square(a.astype(float) - b).mean() for a, (_, b) in zip(back, scenes, strict=True)]
     psnr = 10 * np.log10(255**2 / np.mean(errors))
     return {"psnr_db": round(float(psnr), 2)} | composition(back, [caption for caption, _ in scenes], vocabulary)
+
+
+def _means(vae, pictures: list[np.ndarray]) -> torch.Tensor:
+    return raw_latents(vae, np.stack(pictures))[0]
 
 
 def chance(scenes: Scenes, vocabulary: Vocabulary) -> dict:
@@ -92,9 +96,9 @@ def chance(scenes: Scenes, vocabulary: Vocabulary) -> dict:
 
 def distances(vae, scenes: Scenes, drawn: list[np.ndarray]) -> dict:
     """Fréchet distance of drawn from rendered pictures, beside that of the rendered pictures' halves."""
-    rendered = features(latent_means(vae, [picture for _, picture in scenes]))
+    rendered = features(_means(vae, [picture for _, picture in scenes]))
     half = len(rendered) // 2
-    there = features(latent_means(vae, drawn))
+    there = features(_means(vae, drawn))
     return {
         "frechet": round(frechet(there[:half], rendered[half:]), 4),
         "frechet_floor": round(frechet(rendered[:half], rendered[half:]), 4),

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prunella.journal import Journal, Silent
+from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming, tokenizer
 from prunella.miniature.recipe import Recipe
 from prunella.params import Training
@@ -37,7 +38,7 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
     if not start:
         parts["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
         parts["decoder"] = _polish_decoder(vae, pictures, recipe, work / "decoder")
-    mean, std = encode(vae, pictures)
+    mean, std = raw_latents(vae.eval(), pictures.permute(0, 2, 3, 1).numpy())
     scale = vae.config.scaling_factor if start else float((mean.var() + std.square().mean()).rsqrt())
     vae.register_to_config(scaling_factor=scale)
     words = tokenizer.build(vocabulary, recipe.denoiser.text["max_position_embeddings"])
@@ -85,14 +86,6 @@ def _polish_decoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict
     batches = autoencoder.batches(pictures, part, part.polish, whole_from=0)
     with autoencoder.encoder_held(vae):
         return _trained(vae, autoencoder.Reconstruction(part), batches, part.polish, folder)
-
-
-@torch.no_grad()
-def encode(vae, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Raw latents' mean and std (NCHW each, on the CPU) of NCHW uint8 pictures."""
-    vae.eval()
-    parts = [vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist for chunk in pictures.split(64)]
-    return torch.cat([part.mean.cpu() for part in parts]), torch.cat([part.std.cpu() for part in parts])
 
 
 def _teach_naming(text, words, vocabulary: Vocabulary, recipe: Recipe, folder: Path) -> dict:

@@ -1,7 +1,7 @@
 """Teach the text encoder to name what a caption says, before the UNet learns to draw it.
 
-A dozen heads read the scene's words (background, relation, each thing's size, colour, shape) off the states of
-the text encoder. It takes minutes, since no picture is involved; the UNet then finds the words' meanings laid out
+Eight heads read the scene's words (background, relation, each thing's size, colour, shape) off the states of the
+text encoder. It takes a minute, since no picture is involved; the UNet then finds the words' meanings laid out
 linearly, where training both together left the shapes unlearnt longest. The heads are thrown away.
 """
 

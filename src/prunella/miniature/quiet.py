@@ -4,7 +4,6 @@ diffusers leaves these layers at random, since it is made to load trained weight
 trained with zeroes them (`zero_module`, CompVis/latent-diffusion).
 """
 
-import torch
 from torch import nn
 
 
@@ -12,5 +11,5 @@ def silence(model: nn.Module, *endings: str) -> None:
     """Set weight and bias of every layer whose dotted name ends in one of `endings` to zero."""
     for name, module in model.named_modules():
         if name.endswith(endings):
-            torch.nn.init.zeros_(module.weight)
-            torch.nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
