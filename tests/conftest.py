@@ -91,6 +91,14 @@ def teacher(recipe, vocabulary, tmp_path_factory) -> Path:
     return folder / "toy"
 
 
+@pytest.fixture(scope="session")
+def xl_teacher(vocabulary, tmp_path_factory) -> Path:
+    """A toy SDXL teacher's pipeline folder, its weights random."""
+    from toyxl import written
+
+    return written(tmp_path_factory.mktemp("xl") / "toy", vocabulary)
+
+
 @pytest.fixture
 def own_teacher(teacher, tmp_path) -> Path:
     """A copy of the toy teacher that a test may spoil."""

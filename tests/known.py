@@ -1,4 +1,4 @@
-"""Published architectures as data: the UNet configs of SD 1.5 and SDXL, as far as they shape the network."""
+"""Published architectures as data: the UNet configs of SD 1.5, SD 2.1 and SDXL, as far as they shape the network."""
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 SD15 = {
@@ -14,6 +14,7 @@ SD15 = {
     "attention_head_dim": 8,
     "cross_attention_dim": 768,
 }
+SD21 = SD15 | {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True}
 SDXL = SD15 | {
     "sample_size": 128,
     "down_block_types": [PLAIN, CROSS, CROSS],
@@ -21,4 +22,9 @@ SDXL = SD15 | {
     "block_out_channels": [320, 640, 1280],
     "attention_head_dim": [5, 10, 20],
     "cross_attention_dim": 2048,
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
 }

@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Precision = Literal["fp32", "bf16", "fp16"]
 Storage = Literal["fp32", "fp16"]
+Mode = Literal["block-bk", "block-segmind", "sub-block", "self-attention"]  # which features are compared
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -82,7 +83,7 @@ class Distill(Training):
     task_weight: Amount
     output_weight: Amount
     feature_weight: Amount
-    features: Literal["block-bk", "block-segmind"] | None  # None: what the student's plan names
+    features: Mode | None  # None: what the student's plan names
     caption_dropout: Share
     evaluate_every: Count
     picture_every: Count

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from prunella.errors import UserError
 from prunella.params import Storage, Teacher
-from prunella.students.families import FAMILIES, family
+from prunella.students.families import FAMILIES, family, shape
 
 WEIGHTS = (".safetensors", ".json", ".txt", ".model")
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
@@ -35,10 +35,10 @@ def pin(teacher: Teacher) -> dict:
     unet = _read(folder / "unet" / "config.json", folder)
     kind = family(unet)
     if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:
-        blocks = ", ".join(unet.get("down_block_types", [])) or "none"
+        known = ", ".join(f"{name} ({each.title})" for name, each in FAMILIES.items())
         raise UserError(
-            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with down blocks "
-            f"{blocks}; known families: {', '.join(sorted(set(FAMILIES.values())))}"
+            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with "
+            f"{shape(unet)}; known families: {known}"
         )
     scheduler = _read(folder / "scheduler" / "scheduler_config.json", folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in WEIGHTS)

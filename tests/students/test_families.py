@@ -10,6 +10,20 @@ def test_families_are_told_by_block_types_not_by_widths():
     assert family(SDXL) == "sdxl"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transformer_layers_per_block": [1, 2, 4]},
+        {"transformer_layers_per_block": [1, [2, 1], 10]},
+        {"mid_block_type": None},
+        {"layers_per_block": 1},
+    ],
+)
+def test_a_student_is_not_of_its_teachers_family(changes):
+    assert family(SDXL) == "sdxl"
+    assert family(SDXL | changes) is None
+
+
 @pytest.mark.parametrize("types", [(), ("DownBlock2D",), tuple(SD15["down_block_types"][::-1])])
 def test_anything_else_is_of_no_family(types):
     assert family({"down_block_types": types}) is None
