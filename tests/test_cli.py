@@ -4,6 +4,7 @@ import pytest
 from conftest import ROOT
 
 from prunella.cli import main
+from prunella.params import CATALOGUE
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +42,18 @@ def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
     assert refused("check", "none.yaml").startswith("prunella: none.yaml: there is no such parameter file")
 
 
-def test_students_are_listed_with_their_source(capsys):
-    lines = said(capsys, "students").splitlines()
-    assert lines[0].startswith("sd-small") and "BK-SDM" in lines[0]
+def test_students_of_a_teacher_are_listed(capsys, teacher):
+    head, titles, whole, *students = said(capsys, "students", "--teacher", str(teacher)).splitlines()
+    assert head == f"{teacher} (Stable Diffusion 1.x or 2.x)" and "with attention" in titles
+    assert whole.startswith("teacher")
+    assert [line.split()[0] for line in students[:5]] == [
+        "bk-sdm-base",
+        "bk-sdm-small",
+        "bk-sdm-tiny",
+        "sd-small",
+        "sd-tiny",
+    ]
+    assert students[5] == ""
 
 
 def test_summary_needs_a_benchmark(capsys, tmp_path):
@@ -53,3 +63,24 @@ def test_summary_needs_a_benchmark(capsys, tmp_path):
     (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": entry}}))
     text = said(capsys, "summary")
     assert "1.00 M" in text and str(tmp_path / "reports" / "index.html") in text and "make ui" in text
+
+
+def test_a_plan_is_told_and_drawn(capsys, tmp_path):
+    assert "mid     keeps the first resnet alone" in said(capsys, "plan", "ssd-1b")
+    assert said(capsys, "draw", "ssd-1b", "--out", "ssd.svg") == ""
+    drawn = (tmp_path / "ssd.svg").read_text()
+    assert drawn.startswith("<svg") and said(capsys, "draw", "ssd-1b") == drawn
+
+
+def test_an_own_plan_is_checked_by_its_file(tmp_path):
+    text = (CATALOGUE / "sd-tiny.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("down: [[0], [0]", "down: [[0], [3]"))
+    message = refused("plan", "mine.yaml")
+    assert message.startswith("prunella: mine.yaml: ")
+    assert "down stage 1 keeps pair 3, but a teacher of family 'sd' has pairs 0 to 1 there" in message
+
+
+def test_students_of_a_teacher_of_no_family(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text("{}")
+    assert "is of no known family (its UNet has no down blocks)" in refused("students", "--teacher", ".")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from prunella.errors import UserError
 
+TEACHER = "an original (sd15, sd21, sdxl) or a diffusers pipeline folder"
+
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script; a user's mistake is one line on stderr and status 1."""
@@ -24,13 +26,20 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, about in (
         ("summary", _summary, "print the table of the last benchmark, and where its report is"),
         ("check", _check, "check params.yaml without running anything"),
-        ("students", _students, "list the students that can be made"),
+        ("students", _students, "list the students that can be made, with what they cost"),
+        ("plan", _plan, "say what a student keeps of its teacher"),
+        ("draw", _draw, "draw what a student keeps of its teacher, as SVG"),
         ("ui", _ui, "start the MLflow UI on the store that the stages log to"),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.set_defaults(run=run)
     commands.choices["ui"].add_argument("--port", type=int, default=5000)
     commands.choices["check"].add_argument("params", nargs="?", type=Path, default=Path("params.yaml"))
+    commands.choices["students"].add_argument("--teacher", help=TEACHER + " (default: all originals)")
+    for name in ("plan", "draw"):
+        commands.choices[name].add_argument("student", help="a name in the catalogue, or a plan's YAML file")
+    commands.choices["plan"].add_argument("--teacher", help=TEACHER + " (default: the original of the plan's family)")
+    commands.choices["draw"].add_argument("--out", type=Path, help="file to write (default: standard output)")
     return parser
 
 
@@ -53,10 +62,48 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _students(given: argparse.Namespace) -> None:
-    from prunella.students.plan import STUDENTS
+    from prunella.benchmark.catalogue import LEGEND, catalogue
+    from prunella.benchmark.summary import aligned
+    from prunella.students.originals import originals, teacher_config
 
-    for name, plan in STUDENTS.items():
-        print(f"{name:10} {plan.title} ({plan.family}); {plan.source}")
+    for teacher in [given.teacher] if given.teacher else originals():
+        config = teacher_config(teacher)
+        print(f"{teacher} ({_family(config, teacher).title})")
+        print(aligned(catalogue(config, teacher)), end="\n\n", flush=True)
+    print(LEGEND)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    from prunella.students.description import description
+    from prunella.students.originals import teacher_config
+
+    plan = _named(given.student)
+    print(description(plan, teacher_config(given.teacher or {"sd": "sd15", "sdxl": "sdxl"}[plan.family])))
+
+
+def _draw(given: argparse.Namespace) -> None:
+    from prunella.students.picture import svg
+
+    drawn = svg(_named(given.student))
+    if given.out:
+        given.out.write_text(drawn)
+    else:
+        print(drawn, end="")
+
+
+def _named(student: str):
+    """The plan of a name in the catalogue, or of a YAML file."""
+    from prunella.students.plan import STUDENTS, read_plan
+
+    return read_plan(student) if student.endswith((".yaml", ".yml")) else STUDENTS[student]
+
+
+def _family(config: dict, teacher: str):
+    from prunella.students.families import FAMILIES, family, shape
+
+    if (name := family(config)) is None:
+        raise UserError(f"--teacher: {teacher} is of no known family (its UNet has {shape(config)})")
+    return FAMILIES[name]
 
 
 def _ui(given: argparse.Namespace) -> None:

@@ -90,10 +90,11 @@ def test_polishing_moves_the_decoder_and_no_latent(recipe):
 def test_captions_are_dropped_and_timesteps_lie_in_range(recipe):
     mean = std = torch.zeros(7, 4, LATENT, LATENT)
     tokens, empty = torch.ones(7, 19, dtype=torch.long), torch.zeros(19, dtype=torch.long)
-    part = recipe.denoiser.model_copy(update={"caption_dropout": 0.5})
+    part = recipe.denoiser.model_copy(update={"caption_dropout": 0.5, "noisier": 0.6})
     batches = denoiser.batches(mean, std, 1.0, tokens, empty, part, 10)
     drawn = [batches(step) for step in range(100)]
     times = torch.cat([batch["timesteps"] for batch in drawn])
     assert times.min() == 0 and times.max() == 9
+    assert 0.75 < (times >= 5).float().mean() < 0.85  # 0.6 of them, and half of the rest
     dropped = torch.cat([(batch["tokens"] == 0).all(1) for batch in drawn]).float().mean()
     assert 0.38 < dropped < 0.62

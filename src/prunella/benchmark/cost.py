@@ -42,10 +42,18 @@ def macs(config: dict) -> dict[str, int]:
         side, tokens, width = unet.config.sample_size, 77, unet.config.cross_attention_dim
         inputs = torch.empty(1, unet.config.in_channels, side, side), torch.empty(1), torch.empty(1, tokens, width)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            unet(*inputs)
+            unet(*inputs, added_cond_kwargs=_added(unet.config))
     flops = {str(op).split(".")[1]: count for op, count in counter.get_flop_counts()["Global"].items()}
     linear = sum(flops.get(name, 0) for name in CONV_LINEAR)
     return {"macs": sum(flops.values()) // 2, "macs_conv_linear": linear // 2}
+
+
+def _added(config) -> dict[str, torch.Tensor] | None:
+    """SDXL's size conditioning and pooled text embedding, empty, for one example; None for a UNet without."""
+    if config.addition_embed_type != "text_time":
+        return None
+    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    return {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
 
 
 def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:

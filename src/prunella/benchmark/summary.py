@@ -36,8 +36,12 @@ def _score(share: dict | None) -> str:
 
 def text(report: dict) -> str:
     """The table for a terminal."""
-    cells = rows(report)
-    widths = [max(len(row[i]) for row in cells) for i in range(len(HEAD))]
+    return aligned(rows(report))
+
+
+def aligned(cells: list[list[str]]) -> str:
+    """Rows of cells as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if i == 0 else cell.rjust(width)

@@ -51,10 +51,11 @@ def batches(
         latents = noising.sampled(mean[chosen], std[chosen], source, scaling_factor)
         n = len(chosen)
         dropped = torch.rand(n, generator=source) < recipe.caption_dropout
+        least = torch.where(torch.rand(n, generator=source) < recipe.noisier, last // 2, 0)
         return {
             "latents": latents,
             "noise": torch.randn(latents.shape, generator=source),
-            "timesteps": torch.randint(0, last, (n,), generator=source),
+            "timesteps": (least + torch.rand(n, generator=source) * (last - least)).long(),
             "tokens": torch.where(dropped[:, None], empty, tokens[chosen]),
         }
 

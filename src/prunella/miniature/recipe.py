@@ -26,6 +26,7 @@ class Denoiser(Section):
     naming: Training
     scheduler: dict[str, Any]
     caption_dropout: Share
+    noisier: Share
     training: Training
 
 

@@ -40,6 +40,7 @@ class Plan(Section):
     layers: Layers = Layers()
     features: Mode
     source: str
+    published: dict[str, str] = Field(default={})  # size of the UNet, by original, as its makers give it
 
     @model_validator(mode="after")
     def _mirrored(self):
