@@ -147,6 +147,16 @@ def latents(params, teacher, manifest, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def xl_latents(params, xl_teacher, manifest, tmp_path_factory) -> Path:
+    """The same pairs, encoded by the toy SDXL teacher."""
+    from prunella.encoding import encoded
+
+    out = tmp_path_factory.mktemp("xl-latents")
+    encoded(params.encode, params.seed, xl_teacher, manifest, out, "cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
 def pruned_tiny(params, teacher, tmp_path_factory) -> Path:
     """sd-tiny of the toy teacher, as a pipeline folder."""
     from prunella.params import CATALOGUE

@@ -85,10 +85,10 @@ def load_scheduler(folder: Path) -> DDPMScheduler:
         return DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
 
 
-def load_pipeline(folder: Path, device: str = "cpu") -> DiffusionPipeline:
-    """The whole pipeline as stock diffusers loads it, with no progress bars of its own."""
+def load_pipeline(folder: Path, device: str = "cpu", **parts) -> DiffusionPipeline:
+    """The pipeline as stock diffusers loads it, with no progress bars of its own; `parts` as given (None: left out)."""
     with _said(folder):
-        pipeline = DiffusionPipeline.from_pretrained(folder).to(device)
+        pipeline = DiffusionPipeline.from_pretrained(folder, **parts).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -23,7 +23,7 @@ def folder(tmp_path):
     writer.add("train", ["a", "b"], rows(0, 2))
     writer.add("train", ["c", "d", "e", "f", "g"], rows(2, 5))
     writer.add("heldout", ["h", "ü\n"], rows(7, 2))
-    writer.close(torch.ones(5, 4), scaling_factor=0.5)
+    writer.close({"text": torch.ones(5, 4)}, scaling_factor=0.5)
     return tmp_path / "latents"
 
 
@@ -41,7 +41,16 @@ def test_pairs_come_back_in_the_order_asked_for(folder):
     assert taken["std"][:, 0, 0, 0].tolist() == [-6, 0, -3, -2]
     assert taken["text"][:, 0, 0].tolist() == [60, 0, 30, 20]
     assert (len(train), train.captions, train.scaling_factor) == (7, ["a", "b", "c", "d", "e", "f", "g"], 0.5)
-    assert train.empty.tolist() == torch.ones(5, 4).tolist()
+    assert train.empty["text"].tolist() == torch.ones(5, 4).tolist()
+
+
+def test_any_tensor_that_is_added_comes_back(tmp_path):
+    writer = Writer(tmp_path / "latents", 2)
+    writer.add("train", ["a", "b", "c"], rows(0, 3) | {"sizes": torch.arange(18.0).reshape(3, 6)})
+    writer.close({"text": torch.ones(5, 4), "pooled": torch.zeros(2)}, scaling_factor=1.0)
+    train = Latents(tmp_path / "latents", "train")
+    assert train.take([2, 0])["sizes"].tolist() == [[12, 13, 14, 15, 16, 17], [0, 1, 2, 3, 4, 5]]
+    assert train.empty["pooled"].tolist() == [0, 0]
 
 
 def test_captions_of_any_kind_come_back(folder):
@@ -53,7 +62,7 @@ def test_the_manifest_names_the_content(folder, tmp_path):
     for caption in ("a", "b"):
         writer = Writer(tmp_path / caption, 3)
         writer.add("train", [caption], rows(0, 1))
-        sums.append(writer.close(torch.ones(5, 4))["sha256"])
+        sums.append(writer.close({"text": torch.ones(5, 4)})["sha256"])
     assert sums[0] != sums[1]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from prunella.samples.pairs import Pair, chunks, read_manifest, reader, squared, write_manifest
+from prunella.samples.pairs import Pair, chunks, read_manifest, reader, size_conditioning, squared, write_manifest
 from prunella.samples.scenes import captioned
 
 
@@ -26,6 +26,12 @@ def test_the_middle_square_is_taken():
     assert squared(wide, 10).min() == 255
     assert squared(wide, 5).shape == (5, 5, 3)
     assert squared(wide.rotate(90, expand=True), 10).min() == 255
+
+
+def test_sdxls_size_conditioning_by_hand():
+    # 300 wide and 100 high: the middle square starts 100 to the right, which is 64 in a picture of a height of 64.
+    assert size_conditioning(Image.new("RGB", (300, 100)), 64) == [100, 300, 0, 64, 64, 64]
+    assert size_conditioning(Image.new("RGB", (64, 96)), 64) == [96, 64, 16, 0, 64, 64]
 
 
 def test_chunks_leave_nothing_out():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LATENT, TOKENS, WIDTH
+from toyxl import POOLED
 
 from prunella.latents.shards import Latents
 from prunella.training.batches import heldout_batches, training_batches
@@ -30,8 +31,18 @@ def test_timesteps_are_uniform_and_captions_dropped(train):
     drawn = [batches(step) for step in range(40)]
     counts = torch.bincount(torch.cat([batch["timesteps"] for batch in drawn]), minlength=10)
     assert len(counts) == 10 and counts.min() > 50 and counts.max() < 130  # 88 each on average
-    dropped = torch.cat([(batch["states"] == train.empty).flatten(1).all(1) for batch in drawn]).float().mean()
+    dropped = torch.cat([(batch["states"] == train.empty["text"]).flatten(1).all(1) for batch in drawn]).float().mean()
     assert 0.24 < dropped < 0.36
+
+
+def test_sdxls_pooled_embedding_is_dropped_with_its_caption(xl_latents):
+    train = Latents(xl_latents, "train")
+    for step in range(8):
+        batch = training_batches(train, 3, 0, 0.5, 1000)(step)
+        assert batch["pooled"].shape == (3, POOLED) and batch["sizes"].shape == (3, 6)
+        assert torch.equal((batch["states"] == 0).flatten(1).all(1), (batch["pooled"] == 0).all(1))
+    held = next(heldout_batches(Latents(xl_latents, "heldout"), 3, 1000))
+    assert (held["pooled"] != 0).any(1).all() and held["sizes"].shape == (3, 6)
 
 
 def test_among_restricts_the_pairs(train):

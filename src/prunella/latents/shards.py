@@ -1,8 +1,9 @@
 """Encoded pairs on disk: shards of safetensors and a manifest.
 
-A folder holds `SPLIT-00000.safetensors` (tensors "mean", "std" NCHW and "text" NLD, fp32), `SPLIT.jsonl` (a
-caption a line, in the same order), `empty.safetensors` (the text embedding of "", LD) and `manifest.json`. The
-manifest is written last: a folder without one is not whole. Splits: "train" and "heldout".
+A folder holds `SPLIT-00000.safetensors` (tensors "mean", "std" NCHW and "text" NLD; of an SDXL teacher also "pooled" NP
+and "sizes" N6; fp32), `SPLIT.jsonl` (a caption a line, in the same order), `empty.safetensors` ("text" and "pooled" of
+no caption) and `manifest.json`. The manifest is written last: a folder without one is not whole. Splits: "train" and
+"heldout".
 """
 
 import hashlib
@@ -18,8 +19,6 @@ from torch import Tensor
 
 from prunella.errors import UserError
 
-TENSORS = ("mean", "std", "text")
-
 
 class Writer:
     """Writes a folder of shards: `add` batches split by split, then `close`."""
@@ -34,7 +33,7 @@ class Writer:
     def add(self, split: str, captions: list[str], tensors: dict[str, Tensor]) -> None:
         """Append pairs whose tensors share their first dimension."""
         self.content.update(json.dumps([split, captions]).encode())
-        for name in TENSORS:
+        for name in sorted(tensors):
             self.content.update(tensors[name].contiguous().numpy())
         self.waiting.setdefault(split, []).append(tensors)
         with (self.folder / f"{split}.jsonl").open("a") as file:
@@ -42,18 +41,18 @@ class Writer:
         while sum(len(part["mean"]) for part in self.waiting[split]) >= self.shard_size:
             self._flush(split, self.shard_size)
 
-    def close(self, empty: Tensor, **notes) -> dict:
-        """Write what is left and the manifest; `notes` (scaling_factor, …) go into it."""
+    def close(self, empty: dict[str, Tensor], **notes) -> dict:
+        """Write what is left, what no caption is encoded to, and the manifest; `notes` (scaling_factor, …) go there."""
         for split in self.waiting:
             self._flush(split, self.shard_size)
-        save_file({"text": empty.contiguous()}, self.folder / "empty.safetensors")
+        save_file({name: value.contiguous() for name, value in empty.items()}, self.folder / "empty.safetensors")
         manifest = {"splits": self.shards, "sha256": self.content.hexdigest(), **notes}
         (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         return manifest
 
     def _flush(self, split: str, size: int) -> None:
         parts = self.waiting[split]
-        whole = {name: torch.cat([part[name] for part in parts]) for name in TENSORS} if parts else {}
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
         if not parts or not len(whole["mean"]):
             return
         counts = self.shards.setdefault(split, [])
@@ -85,20 +84,20 @@ class Latents:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
     @cached_property
-    def empty(self) -> Tensor:
-        """Text embedding (LD) of the empty caption."""
-        return load_file(self.folder / "empty.safetensors")["text"]
+    def empty(self) -> dict[str, Tensor]:
+        """ "text" (LD) and, of an SDXL teacher, "pooled" (P) of no caption."""
+        return load_file(self.folder / "empty.safetensors")
 
     @cached_property
     def _shards(self) -> list:
         return [safe_open(self.folder / f"{self.split}-{i:05d}.safetensors", "pt") for i in range(len(self.starts) - 1)]
 
     def take(self, indices) -> dict[str, Tensor]:
-        """ "mean", "std" and "text" of the pairs at `indices`, in that order."""
-        rows: dict[str, list[Tensor]] = {name: [] for name in TENSORS}
+        """Every tensor of the pairs at `indices`, by name, in that order."""
+        rows: dict[str, list[Tensor]] = {}
         for index in map(int, indices):
             shard = int(np.searchsorted(self.starts, index, side="right")) - 1
             place = index - int(self.starts[shard])
-            for name in TENSORS:
-                rows[name].append(self._shards[shard].get_slice(name)[place : place + 1])
+            for name in self._shards[shard].keys():  # noqa: SIM118 - a file, no dict
+                rows.setdefault(name, []).append(self._shards[shard].get_slice(name)[place : place + 1])
         return {name: torch.cat(parts) for name, parts in rows.items()}

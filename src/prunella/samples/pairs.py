@@ -56,5 +56,16 @@ def squared(picture: Image.Image, side: int) -> np.ndarray:
     return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=box))
 
 
+def size_conditioning(picture: Image.Image, side: int) -> list[int]:
+    """SDXL's six numbers of a picture that `squared` made: original height and width, crop top and left, target both.
+
+    The crop is measured in the resized picture (arXiv 2307.01952, section 2.2; as in diffusers' SDXL training script).
+    """
+    width, height = picture.size
+    edge = min(width, height)
+    top, left = (round((length - edge) // 2 * side / edge) for length in (height, width))
+    return [height, width, top, left, side, side]
+
+
 def chunks(items: list, size: int) -> Iterator[list]:
     return (items[i : i + size] for i in range(0, len(items), size))

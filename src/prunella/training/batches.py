@@ -34,10 +34,18 @@ def training_batches(
             "latents": final,
             "noise": torch.randn(final.shape, generator=source),
             "timesteps": torch.randint(0, last, (len(final),), generator=source),
-            "states": torch.where(dropped[:, None, None], latents.empty, rows["text"]),
+            "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
+            **_added(rows, dropped, latents),
         }
 
     return batch
+
+
+def _added(rows: Batch, dropped: Tensor, latents: Latents) -> Batch:
+    """SDXL's "pooled" embedding, that of no caption where it is `dropped`, and "sizes"; nothing for SD 1.x and 2.x."""
+    if "pooled" not in rows:
+        return {}
+    return {"pooled": torch.where(dropped[:, None], latents.empty["pooled"], rows["pooled"]), "sizes": rows["sizes"]}
 
 
 def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
@@ -54,4 +62,5 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
             "noise": torch.randn(final.shape, generator=source),
             "timesteps": torch.from_numpy((share * last).astype(np.int64)),
             "states": rows["text"],
+            **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
         }

@@ -1,7 +1,8 @@
 """What a student learns from: `loss(student, batch) -> {"loss": total, term: value, …}`.
 
 Every term is a mean squared error over all elements, computed in fp32 (in fp16 a feature that differs by 256
-overflows when squared). A batch: "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings).
+overflows when squared). A batch: "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings);
+for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning).
 """
 
 import torch
@@ -29,7 +30,10 @@ class Task:
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
         noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        return unet(noisy, batch["timesteps"], batch["states"]).sample
+        added = {}
+        if "pooled" in batch:
+            added = {"added_cond_kwargs": {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}}
+        return unet(noisy, batch["timesteps"], batch["states"], **added).sample
 
     def error(self, predicted: Tensor, batch: Batch) -> Tensor:
         return mse(predicted, target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler))

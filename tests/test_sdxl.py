@@ -1,0 +1,80 @@
+"""SDXL from end to end, on a toy of its shape: encode, prune, distil, measure what it costs."""
+
+import pytest
+import torch
+from conftest import LEARNING
+from diffusers import DiffusionPipeline
+from test_learning import WEIGHTS
+
+from prunella.benchmark.cost import macs
+from prunella.drawing import draw
+from prunella.errors import UserError
+from prunella.journal import Silent
+from prunella.latents.shards import Latents
+from prunella.learning import distill, finetune
+from prunella.params import CATALOGUE, Distill, Finetune, check
+from prunella.students.pruning import pruned
+from prunella.teachers import load_scheduler, load_unet
+from prunella.training.batches import heldout_batches
+from prunella.training.losses import Task
+from prunella.training.measuring import heldout_terms
+
+STUDENTS = ("ssd-1b", "segmind-vega", "koala-1b", "koala-700m")
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def test_pairs_carry_size_conditioning(xl_latents):
+    rows = Latents(xl_latents, "heldout").take(range(7))
+    # The toy's pictures are 40 to 68 wide and 50 high, and cut to 32 × 32.
+    assert {tuple(row[[0, 4, 5]].tolist()) for row in rows["sizes"]} == {(50, 32, 32)}
+    assert rows["sizes"][:, 1].min() >= 40 and rows["sizes"][:, 1].max() <= 68
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp_path):
+    small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
+    pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)
+    learning = check(Distill, LEARNING | WEIGHTS | {"steps": 12, "evaluate_every": 12, "picture_every": 12}, "distill")
+    report = distill(learning, xl_teacher, xl_latents, small, out, curves, "cpu", Silent())
+    before = heldout_terms(
+        load_unet(small),
+        Task(load_scheduler(small)),
+        heldout_batches(Latents(xl_latents, "heldout"), 3, 1000),
+    )
+    assert report["heldout"]["task"] < before["task"]
+    stock = DiffusionPipeline.from_pretrained(out)
+    stock.set_progress_bar_config(disable=True)
+    (picture,) = draw(stock, ["a small red heart"], steps=2, guidance=4.0, seed=0, batch_size=1)
+    assert picture.shape == (32, 32, 3)
+
+
+def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_path):
+    small = tmp_path / "pruned"
+    pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
+    tuning = check(Finetune, LEARNING | {"words": []}, "finetune")
+    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", "cpu", Silent())
+    assert report["pairs"] == 22
+
+
+def test_size_and_pooled_text_reach_the_unet(xl_teacher, xl_latents):
+    unet, task = load_unet(xl_teacher), Task(load_scheduler(xl_teacher))
+    batch = next(heldout_batches(Latents(xl_latents, "heldout"), 3, 1000))
+    with torch.no_grad():
+        as_it_is = task.predict(unet, batch)
+        for name in ("pooled", "sizes"):
+            other = task.predict(unet, batch | {name: batch[name] + 1})
+            assert not torch.allclose(as_it_is, other, atol=1e-6)
+
+
+def test_its_costs_are_counted(xl_teacher):
+    counted = macs(dict(load_unet(xl_teacher).config))
+    assert 0 < counted["macs_conv_linear"] < counted["macs"]
+
+
+def test_a_plan_of_the_other_family_is_refused(params, xl_teacher, tmp_path):
+    with pytest.raises(UserError, match=r"family 'sd' .* this teacher is Stable Diffusion XL"):
+        pruned(params.prune, xl_teacher, CATALOGUE / "sd-tiny.yaml", tmp_path / "out")
