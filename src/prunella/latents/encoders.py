@@ -32,8 +32,8 @@ def raw_latents(
 class Encoders:
     """VAE, tokenizers and text encoders of the pipeline folder `folder`, on `device`; the VAE computes in `precision`.
 
-    SDXL's VAE overflows in fp16 unless a fixed one says `force_upcast: false`, so it computes in fp32 where fp16 is asked
-    for. Those of SD 1.x and 2.x, which say nothing and hence true, do not.
+    SDXL's VAE overflows in fp16 unless a fixed one says `force_upcast: false`, so it computes in fp32 where fp16 is
+    asked for. Those of SD 1.x and 2.x, which say nothing and hence true, do not.
     """
 
     def __init__(self, folder: Path, device: str, precision: Precision = "fp32"):
