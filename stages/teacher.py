@@ -5,10 +5,12 @@ from prunella.doors import door
 with door("teacher", __doc__, "out", section="teacher") as it:
     import json
 
-    from prunella.teachers import pin
+    from prunella.pinning import pin
 
-    pinned = pin(it.params.teacher)
+    earlier = json.loads(it.paths.out.read_text()) if it.paths.out.is_file() else None
+    pinned = pin(it.params.teacher, earlier)
     it.paths.out.parent.mkdir(parents=True, exist_ok=True)
     it.paths.out.write_text(json.dumps(pinned, indent=1) + "\n")
     it.run.artifact(it.paths.out)
-    it.done(f"{pinned['path']}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+    name = pinned.get("path") or f"{pinned['id']} at {pinned['commit']}"
+    it.done(f"{name}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")

@@ -38,7 +38,7 @@ LEARNING = TRAINING | {"caption_dropout": 0.1, "evaluate_every": 1, "picture_eve
 def toy_params(teacher: Path, pictures: Path) -> dict:
     """A whole params.yaml that runs in seconds, on a folder of pictures."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    content["teacher"] = {"source": "folder", "path": str(teacher)}
+    content["teacher"] |= {"source": "folder", "path": str(teacher)}
     content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
     content["encode"] |= {"resolution": SIDE, "batch_size": 5, "heldout": 7, "shard_size": 10}
     for section in ("distill", "finetune"):

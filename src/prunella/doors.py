@@ -50,7 +50,7 @@ def door(stage: str, about: str, *names: str, section: str | None = None) -> Ite
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    quiet()
+    quiet(offline=stage != "teacher")  # which alone may ask the Hub
     try:
         params = read_params()
         it = Door(stage, paths, params)
@@ -66,12 +66,13 @@ def _student(paths: argparse.Namespace) -> list[str]:
     return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
 
 
-def quiet() -> None:
+def quiet(offline: bool = True) -> None:
     """No chatter from libraries that the user can do nothing about (torchvision is not needed here)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if offline:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

@@ -30,10 +30,20 @@ class Section(BaseModel):
 
 
 class Teacher(Section):
-    """The model to be made smaller. `path` is a diffusers pipeline folder."""
+    """The model to be made smaller: a diffusers pipeline folder, a checkpoint of one file, or a Hub id."""
 
-    source: Literal["bundled", "folder"]
+    source: Literal["bundled", "folder", "file", "hub"]
     path: Annotated[str, Field(min_length=1)]
+    id: str | None  # hub: owner/model
+    revision: Annotated[str, Field(min_length=1)]  # hub: branch, tag or commit
+    config: str | None  # file: folder or Hub id of its configs and tokenizers; None: the original's
+    allow_pickle: bool
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source == "hub" and not self.id:
+            raise ValueError("source hub needs an id such as stable-diffusion-v1-5/stable-diffusion-v1-5")
+        return self
 
 
 class Filter(Section):

@@ -1,9 +1,8 @@
-"""Teachers: what a diffusers pipeline folder is, pinned by its files' hashes, and how parts of it are loaded.
+"""Teachers: where a pinned one is, and how parts of a diffusers pipeline folder are loaded and saved.
 
 A finished model of Prunella's is such a folder too, so everything here serves students as well.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,63 +13,22 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from prunella import hub
+from prunella.conversion import converted
 from prunella.errors import UserError
-from prunella.params import Storage, Teacher
-from prunella.students.families import FAMILIES, family, shape
+from prunella.params import Storage
 
-WEIGHTS = (".safetensors", ".json", ".txt", ".model")
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
 transformers_logging.disable_progress_bar()
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
 
 
-def pin(teacher: Teacher) -> dict:
-    """What the teacher is: {"source", "path", "family", "prediction_type", "files": {name: sha256}, "unet": config}.
-
-    Raises UserError when the folder is missing or holds no Stable Diffusion UNet.
-    """
-    folder = Path(teacher.path)
-    if not folder.is_dir():
-        raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
-    unet = _read(folder / "unet" / "config.json", folder)
-    kind = family(unet)
-    if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:
-        known = ", ".join(f"{name} ({each.title})" for name, each in FAMILIES.items())
-        raise UserError(
-            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with "
-            f"{shape(unet)}; known families: {known}"
-        )
-    scheduler = _read(folder / "scheduler" / "scheduler_config.json", folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in WEIGHTS)
-    return {
-        "source": teacher.source,
-        "path": teacher.path,
-        "family": kind,
-        "prediction_type": scheduler.get("prediction_type", "epsilon"),
-        "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
-        "unet": unet,
-    }
-
-
 def pinned_path(pinned: Path) -> Path:
-    """The teacher's folder, as models/teacher.json says."""
-    return Path(json.loads(pinned.read_text())["path"])
-
-
-def _read(path: Path, folder: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The pipeline folder of the teacher that models/teacher.json pins; a single file is turned into one first."""
+    known = json.loads(pinned.read_text())
+    if known["source"] == "hub":
+        return hub.snapshot(known["id"], known["commit"], hub.MODEL, cached=True)
+    return converted(known) if known["source"] == "file" else Path(known["path"])
 
 
 def load_unet(folder: Path, device: str = "cpu") -> UNet2DConditionModel:
