@@ -1,11 +1,12 @@
 # make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
+# make test-all: also what takes minutes and gigabytes.
 # make miniature-check: the bundled teacher's gates (minutes).
 PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro test ui install miniature-check
+.PHONY: repro test test-all ui install miniature-check
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -13,6 +14,9 @@ repro: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 ui: install
 	$(BIN)/prunella ui

@@ -35,15 +35,23 @@ TRAINING = {
 LEARNING = TRAINING | {"caption_dropout": 0.1, "evaluate_every": 1, "picture_every": 2, "storage": "fp16"}
 
 
-def toy_params(teacher: Path, pictures: Path) -> dict:
-    """A whole params.yaml that runs in seconds, on a folder of pictures."""
-    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict:
+    """A whole parameter file that runs in seconds, on a folder of pictures; `file` may be a recipe."""
+    content = yaml.safe_load((ROOT / file).read_text())
     content["teacher"] |= {"source": "folder", "path": str(teacher)}
     content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
     content["encode"] |= {"resolution": SIDE, "batch_size": 5, "heldout": 7, "shard_size": 10}
     for section in ("distill", "finetune"):
         content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
-    content["benchmark"] |= {"prompts": 3, "inference_steps": 2, "batch_size": 2, "latency_rounds": 1}
+        content[section]["precision"] = "fp32"
+    content["encode"]["precision"] = "fp32"
+    content["benchmark"] |= {
+        "prompts": 3,
+        "inference_steps": 2,
+        "batch_size": 2,
+        "latency_rounds": 1,
+        "precision": "fp32",
+    }
     return content
 
 

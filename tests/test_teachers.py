@@ -42,3 +42,11 @@ def test_saving_replaces_what_was_there(teacher, tmp_path):
     save_pipeline(teacher, load_unet(teacher), tmp_path / "out", "fp32")
     assert not (tmp_path / "out" / "stale").exists()
     assert load_pipeline(tmp_path / "out").unet.dtype == torch.float32
+
+
+def test_a_unet_is_loaded_in_fp32_or_as_it_is_stored(teacher, tmp_path):
+    assert load_unet(teacher).dtype == torch.float32
+    assert load_unet(teacher, as_stored=True).dtype == torch.float16  # as the toy's is
+    for dtype in (torch.bfloat16, torch.float32):
+        load_unet(teacher).to(dtype).save_pretrained(tmp_path / "unet")
+        assert load_unet(tmp_path, as_stored=True).dtype == dtype

@@ -41,8 +41,13 @@ def committed(folder: Path) -> None:
     run(folder, "git", "commit", "--quiet", "--message", "toy")
 
 
-def started(teacher: Path, pictures: Path, folder: Path) -> tuple[Path, subprocess.Popen, Path]:
-    """A clone where `dvc repro` is under way on the toy, its process, and the file it prints to."""
+def started(
+    teacher: Path, pictures: Path, folder: Path, file: str = "params.yaml", students: list[str] | None = None
+) -> tuple[Path, subprocess.Popen, Path]:
+    """A clone where `dvc repro` is under way on the toy, its process, and the file it prints to.
+
+    `file` may be a recipe; `students` are others than it names.
+    """
     clone = folder / "clone"
     run(folder, "git", "clone", "--quiet", ROOT, clone)
     for key, value in IDENTITY.items():
@@ -52,8 +57,9 @@ def started(teacher: Path, pictures: Path, folder: Path) -> tuple[Path, subproce
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
-    content = toy_params(*own)
+    content = toy_params(*own, file)
     content["finetune"]["words"] = []
+    content["students"] = students or content["students"]
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     committed(clone)
     with (folder / "printed").open("w") as printed:

@@ -17,6 +17,7 @@ from prunella import hub
 from prunella.conversion import converted
 from prunella.errors import UserError
 from prunella.params import Storage
+from prunella.weights import header
 
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
 transformers_logging.disable_progress_bar()
@@ -31,10 +32,19 @@ def pinned_path(pinned: Path) -> Path:
     return converted(known) if known["source"] == "file" else Path(known["path"])
 
 
-def load_unet(folder: Path, device: str = "cpu") -> UNet2DConditionModel:
-    """The UNet of a pipeline folder, in fp32."""
+def load_unet(folder: Path, device: str = "cpu", as_stored: bool = False) -> UNet2DConditionModel:
+    """The UNet of a pipeline folder, in fp32; `as_stored` leaves it in its files' precision, mapped and not copied."""
+    dtype = stored_dtype(folder / "unet") if as_stored else torch.float32
     with _said(folder):
-        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32).to(device)
+        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
+
+
+def stored_dtype(part: Path) -> torch.dtype:
+    """The precision of a model folder's weights: fp16 or bf16 where all of them are, else fp32."""
+    kinds = {entry["dtype"] for path in part.glob("*.safetensors") for entry in header(path).values()}
+    return (
+        {"F16": torch.float16, "BF16": torch.bfloat16}[kinds.pop()] if kinds in ({"F16"}, {"BF16"}) else torch.float32
+    )
 
 
 def load_scheduler(folder: Path) -> DDPMScheduler:
@@ -87,7 +97,9 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
 def stored(model, storage: Storage):
     """A copy of a model with contiguous tensors of the stored dtype."""
     # Without diffusers' notes: from_config would reset to its default whatever "_use_default_values" still names.
-    copy = type(model).from_config({name: value for name, value in model.config.items() if not name.startswith("_")})
+    config = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    with torch.device("meta"):
+        copy = type(model).from_config(config)
     tensors = {
         name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()
     }

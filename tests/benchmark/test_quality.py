@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
+from conftest import SIDE
 from diffusers import DDPMScheduler
 from torch import nn
 
-from prunella.benchmark.quality import composition, output_error
+from prunella.benchmark.quality import Fidelity, composition, output_error
+from prunella.latents.shards import Latents
 from prunella.samples.judge import parse
+from prunella.samples.pairs import read_manifest, reader, squared
 from prunella.samples.scenes import captioned
+from prunella.teachers import load_pipeline
 
 
 def test_the_score_is_the_share_with_every_claim_true(vocabulary):
@@ -45,3 +49,25 @@ def test_output_error_by_hand():
     # Predictions 3·(1, 2) and 1·(1, 2) differ by (2, 4).
     assert output_error(Scaled(3.0), Scaled(1.0), scheduler, [batch]) == (4 + 16) / 2
     assert output_error(Scaled(1.0), Scaled(1.0), scheduler, [batch]) == 0.0
+
+
+def test_the_frechet_distance_of_drawn_from_real_pictures(latents, teacher, manifest):
+    heldout, vae = Latents(latents, "heldout"), load_pipeline(teacher).vae
+    fidelity = Fidelity(vae, heldout, 3)
+    source, pairs = read_manifest(manifest)
+
+    def pictures(captions):
+        return [squared(reader(source)(pair.key), SIDE) for pair in pairs if pair.text in captions]
+
+    first, others = pictures(heldout.captions[:3]), pictures(heldout.captions[3:])
+    assert (len(first), len(others)) == (3, 4)
+    floor = fidelity.floor()["frechet_floor"]
+    assert (floor["pictures"], floor["against"]) == (3, 4)
+    # The held-out pictures themselves, drawn again, are as far from the others as they are.
+    assert fidelity(first)["frechet"] == pytest.approx(floor["value"], rel=1e-3)
+    assert abs(fidelity(others)["frechet"]) < 1e-3 * floor["value"]
+
+
+def test_too_few_pictures_have_no_distance(latents, teacher):
+    fidelity = Fidelity(load_pipeline(teacher).vae, Latents(latents, "heldout"), 6)
+    assert fidelity([]) == {} and fidelity.floor() == {}

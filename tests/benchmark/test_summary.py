@@ -3,25 +3,34 @@ from prunella.benchmark.summary import claims, headline, rows, text
 SHARE = {"value": 0.5, "n": 10, "low": 0.24, "high": 0.76}
 REPORT = {
     "models": {
-        "teacher": {"params": 8_000_000, "latency_ms_p50": 900.4, "output_error": 0.0, "composition": SHARE},
+        "teacher": {
+            "params": 8_000_000,
+            "latency_ms_p50": 900.4,
+            "output_error": 0.0,
+            "composition": SHARE,
+            "frechet": 0.125,
+        },
         "sd-tiny/pruned": {"params": 2_000_000, "latency_ms_p50": 400.0, "output_error": 0.51234567},
         "sd-tiny/distilled": {"params": 2_000_000, "latency_ms_p50": 400.0, "output_error": 0.01, "composition": SHARE},
-    }
+    },
+    "frechet_floor": {"value": 0.03125, "pictures": 3, "against": 4},
 }
 
 
 def test_rows_by_hand():
     assert rows(REPORT)[1:] == [
-        ["teacher", "8.00 M", "100.0 %", "900", "0.0000", "0.50 (0.24–0.76)"],
-        ["sd-tiny/pruned", "2.00 M", "25.0 %", "400", "0.5123", "–"],
-        ["sd-tiny/distilled", "2.00 M", "25.0 %", "400", "0.0100", "0.50 (0.24–0.76)"],
+        ["teacher", "8.00 M", "100.0 %", "900", "0.0000", "0.50 (0.24–0.76)", "0.125"],
+        ["sd-tiny/pruned", "2.00 M", "25.0 %", "400", "0.5123", "–", "–"],
+        ["sd-tiny/distilled", "2.00 M", "25.0 %", "400", "0.0100", "0.50 (0.24–0.76)", "–"],
+        ["real pictures", "", "", "", "", "", "0.031"],
     ]
+    assert len(rows({"models": REPORT["models"]})) == 4
 
 
 def test_the_table_is_aligned():
     lines = text(REPORT).splitlines()
-    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
-    assert lines[0].startswith("model ") and lines[1].endswith("0.50 (0.24–0.76)")
+    assert len(lines) == 5 and len({len(line) for line in lines}) == 1
+    assert lines[0].startswith("model ") and lines[1].endswith("0.50 (0.24–0.76)    0.125")
 
 
 def test_the_figures_to_compare_runs_by():

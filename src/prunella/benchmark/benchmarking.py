@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from prunella.benchmark.cost import latencies, macs, parameters, peak_memory_mb
 from prunella.benchmark.page import page
-from prunella.benchmark.quality import composition, output_error
+from prunella.benchmark.quality import Fidelity, composition, output_error
 from prunella.benchmark.summary import claims, headline, rows
 from prunella.drawing import draw, grid
 from prunella.latents.shards import Latents
@@ -54,6 +54,7 @@ def benchmark(
     vocabulary = read_vocabulary(source["path"]) if source["source"] == "scenes" else None
     named = folders(teacher, models, students)
     taught, scheduler = load_unet(teacher, device), load_scheduler(teacher)
+    fidelity = Fidelity(load_pipeline(teacher, device, unet=None).vae, heldout, len(prompts))
     drawing = {"steps": params.inference_steps, "guidance": params.guidance, "seed": params.seed}
 
     # Each model by itself: what it needs, how far it is from the teacher, what it draws.
@@ -74,7 +75,7 @@ def benchmark(
         entry["images_per_second"] = round(len(prompts) / (time.perf_counter() - began), 3)
         if vocabulary:
             entry |= composition(drawn[name], prompts, vocabulary)
-        report[name] = entry
+        report[name] = entry | fidelity(drawn[name])
 
     # Latency belongs to an architecture, so the three stages of a student share it.
     speeds = _latencies(named, device, params, prompts[:1], drawing)
@@ -85,6 +86,7 @@ def benchmark(
         "hardware": _hardware(device),
         "settings": _settings(params, seed, len(prompts), device),
         "models": report,
+        **fidelity.floor(),
     }
     images = _write_images(drawn, students, reports / "images", tell)
     lines = {**_curves(curves, students), **_errors(report, students)}

@@ -33,7 +33,9 @@ def page(
         "<p>Score: share of pictures in which every claim of the caption is true, with its 95 % interval. "
         "The second table: the share in which each single claim is true. "
         "Output error: mean squared difference from the teacher's prediction on held-out pairs. "
-        "Latency: one picture, median.</p>"
+        "Latency: one picture, median. "
+        "Fréchet: distance of the drawn from real pictures in the teacher's VAE's latents, averaged over 4 × 4 cells; "
+        "that of other real pictures is its floor, and values compare at this number of pictures only.</p>"
         f"<h2>The same prompts from the same noise</h2>{pictures}<ol>{listed}</ol>"
         f"<h2>Curves</h2>{charts}<h2>How it was measured</h2><dl>{said}</dl></html>\n"
     )

@@ -5,7 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 from torch import nn
 
+from prunella.benchmark.frechet import features, frechet
 from prunella.benchmark.intervals import share
+from prunella.latents.encoders import raw_latents
+from prunella.latents.shards import Latents
 from prunella.samples.judge import CLAIMS, judge
 from prunella.samples.scenes import Vocabulary
 from prunella.training.losses import OUTPUT, Task, mse
@@ -20,6 +23,33 @@ def output_error(unet: nn.Module, teacher: nn.Module, scheduler, batches: Iterab
         return {OUTPUT: mse(task.predict(model, batch), task.predict(teacher, batch))}
 
     return heldout_terms(unet, loss, batches)[OUTPUT]
+
+
+class Fidelity:
+    """Fréchet distance of drawn pictures from real ones, in the space of `prunella.benchmark.frechet`.
+
+    The held-out pictures are split: the first `drawn`, whose captions are drawn, and the others, which both the drawn
+    and the first are compared with: the latter is the floor. Nothing is measured with fewer than two of either.
+    """
+
+    def __init__(self, vae, heldout: Latents, drawn: int):
+        self.vae = vae
+        real = features(heldout.take(range(len(heldout)))["mean"])
+        self.first, self.others = real[:drawn], real[drawn:]
+        self.possible = min(len(self.first), len(self.others)) >= 2
+
+    def __call__(self, pictures: list[np.ndarray]) -> dict[str, float]:
+        """{"frechet": …} of the drawn pictures (HWC uint8, of the held-out ones' size)."""
+        if not self.possible:
+            return {}
+        return {"frechet": frechet(features(raw_latents(self.vae, np.stack(pictures))[0]), self.others)}
+
+    def floor(self) -> dict[str, dict]:
+        """{"frechet_floor": {"value": …, "pictures": …, "against": …}}."""
+        if not self.possible:
+            return {}
+        value = frechet(self.first, self.others)
+        return {"frechet_floor": {"value": value, "pictures": len(self.first), "against": len(self.others)}}
 
 
 def composition(pictures: list[np.ndarray], captions: list[str], vocabulary: Vocabulary) -> dict[str, dict]:

@@ -1,13 +1,13 @@
 """The short of `reports/benchmark.json`: a table of one row a model, and the few figures to compare runs by."""
 
-HEAD = ["model", "parameters", "of teacher", "latency ms", "output error", "score"]
+HEAD = ["model", "parameters", "of teacher", "latency ms", "output error", "score", "Fréchet"]
 
 
 def rows(report: dict) -> list[list[str]]:
     """Table cells, the head first."""
     models = report["models"]
     whole = models["teacher"]["params"]
-    return [HEAD] + [
+    cells = [
         [
             name,
             f"{entry['params'] / 1e6:.2f} M",
@@ -15,9 +15,12 @@ def rows(report: dict) -> list[list[str]]:
             f"{entry['latency_ms_p50']:.0f}",
             f"{entry['output_error']:.4f}",
             _score(entry.get("composition")),
+            _distance(entry.get("frechet")),
         ]
         for name, entry in models.items()
     ]
+    floor = report.get("frechet_floor")
+    return [HEAD, *cells] + ([["real pictures", "", "", "", "", "", _distance(floor["value"])]] if floor else [])
 
 
 def claims(report: dict) -> list[list[str]]:
@@ -32,6 +35,10 @@ def _score(share: dict | None) -> str:
     if share is None:
         return "–"
     return f"{share['value']:.2f} ({share['low']:.2f}–{share['high']:.2f})"
+
+
+def _distance(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def text(report: dict) -> str:

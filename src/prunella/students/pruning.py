@@ -37,8 +37,9 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionMode
 
 def pruned(params: Prune, teacher: Path, plan: Path, out: Path) -> tuple[int, int]:
     """Write the student that the file `plan` states as a pipeline folder `out`; parameters of student and teacher."""
-    whole = load_unet(teacher)
-    student = prune(whole, read_plan(plan))
+    whole = load_unet(teacher, as_stored=True)
+    student, count = prune(whole, read_plan(plan)), whole.num_parameters()
+    del whole  # before VAE and text encoders are loaded: an SDXL teacher and its student fill 8 GB
     save_pipeline(teacher, student, out, params.storage)
     shutil.copy2(plan, out / "unet" / BESIDE)
-    return student.num_parameters(), whole.num_parameters()
+    return student.num_parameters(), count
