@@ -3,48 +3,49 @@
 import json
 from pathlib import Path
 
+import inprocess
 import pytest
 from toygraph import stages_run, started
 
 from prunella import STUDENTS
 
 
-def reproduced(teacher: Path, pictures: Path, folder: Path, recipe: str, students: list[str] | None = None) -> None:
-    """Run the recipe's graph in a clone; every stage must have run, every model be there and drawn."""
-    clone, process, printed = started(teacher, pictures, folder, f"recipes/{recipe}.yaml", students)
-    assert process.wait() == 0, printed.read_text()
-    models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
-    named = {name.partition("/")[0] for name in models if name != "teacher"}
-    assert stages_run(printed.read_text()) == {"teacher", "filter", "encode", "benchmark"} | {
-        f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in named
-    }
-    for name in models:
-        if name != "teacher":
-            student, stage = name.split("/")
-            assert (clone / "models" / stage / student / "model_index.json").is_file()
-    assert named == set(students or [recipe])
+def check(folder: Path, students: set[str], stages: set[str]) -> None:
+    """Every stage of every student has run, and every model is there and measured."""
+    per_student = {f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in students}
+    assert stages == {"teacher", "filter", "encode", "benchmark"} | per_student
+    models = json.loads((folder / "reports" / "benchmark.json").read_text())["models"]
+    names = {f"{student}/{stage}" for student in students for stage in ("pruned", "distilled", "finetuned")}
+    assert set(models) == {"teacher"} | names
+    for name in names:
+        student, stage = name.split("/")
+        assert (folder / "models" / stage / student / "model_index.json").is_file()
+        assert models[name]["output_error"] > 0
 
 
-def test_sd_tiny(teacher, pictures, tmp_path):
-    reproduced(teacher, pictures, tmp_path, "sd-tiny")
+def test_sd_tiny(teacher, pictures, tmp_path, monkeypatch):
+    check(tmp_path, {"sd-tiny"}, set(inprocess.reproduced(tmp_path, teacher, pictures, "sd-tiny", monkeypatch)))
 
 
-def test_ssd_1b(xl_teacher, pictures, tmp_path):
-    reproduced(xl_teacher, pictures, tmp_path, "ssd-1b")
+def test_ssd_1b(xl_teacher, pictures, tmp_path, monkeypatch):
+    check(tmp_path, {"ssd-1b"}, set(inprocess.reproduced(tmp_path, xl_teacher, pictures, "ssd-1b", monkeypatch)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "family"), [("bk-sdm", "sd"), ("koala", "sdxl")])
-def test_every_student_of_a_family_at_once(recipe, family, teacher, xl_teacher, pictures, tmp_path):
+@pytest.mark.parametrize("recipe", ["sd-small", "bk-sdm", "vega", "koala"])
+def test_the_other_recipes(recipe, teacher, xl_teacher, pictures, tmp_path, monkeypatch):
+    family = "sdxl" if recipe in ("vega", "koala") else "sd"
+    stages = inprocess.reproduced(tmp_path, {"sd": teacher, "sdxl": xl_teacher}[family], pictures, recipe, monkeypatch)
+    students = {"sd-small": {"sd-small"}, "vega": {"segmind-vega"}, "koala": {"koala-1b", "koala-700m"}}
+    check(tmp_path, students.get(recipe, {"bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"}), set(stages))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_every_student_of_a_family_under_dvc(family, teacher, xl_teacher, pictures, tmp_path):
     students = [name for name, plan in STUDENTS.items() if plan.family == family]
-    reproduced({"sd": teacher, "sdxl": xl_teacher}[family], pictures, tmp_path, recipe, students)
-
-
-@pytest.mark.slow
-def test_sd_small(teacher, pictures, tmp_path):
-    reproduced(teacher, pictures, tmp_path, "sd-small")
-
-
-@pytest.mark.slow
-def test_vega(xl_teacher, pictures, tmp_path):
-    reproduced(xl_teacher, pictures, tmp_path, "vega", ["segmind-vega"])
+    recipe = {"sd": "recipes/bk-sdm.yaml", "sdxl": "recipes/koala.yaml"}[family]
+    folder = {"sd": teacher, "sdxl": xl_teacher}[family]
+    clone, process, printed = started(folder, pictures, tmp_path, recipe, students)
+    assert process.wait() == 0, printed.read_text()
+    check(clone, set(students), stages_run(printed.read_text()))

@@ -1,0 +1,39 @@
+"""The graph's commands, as dvc.yaml has them, run one after another in this process: no DVC, no start-up per stage."""
+
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+from conftest import ROOT, toy_params
+
+
+def commands(students: list[str]) -> dict[str, list[str]]:
+    """Stage → words of its command, in an order that its dependencies allow (dvc.yaml's own)."""
+    words = {}
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        if stage.get("frozen"):
+            continue
+        if "foreach" in stage:
+            for item in students:
+                words[f"{name}@{item}"] = shlex.split(stage["do"]["cmd"].replace("${item}", item))
+        else:
+            words[name] = shlex.split(stage["cmd"])
+    return words
+
+
+def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch) -> list[str]:
+    """Run a recipe's whole graph at toy size in `folder`; the names of its stages."""
+    content = toy_params(teacher, pictures, f"recipes/{recipe}.yaml")
+    content["finetune"]["words"] = []
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    (folder / "src").symlink_to(ROOT / "src")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DVC_ROOT", str(folder))
+    stages = commands(content["students"])
+    for words in stages.values():
+        assert words[:2] == ["sh", "stages/python"]
+        monkeypatch.setattr(sys, "argv", words[2:])
+        runpy.run_path(str(ROOT / words[2]), run_name="__main__")
+    return list(stages)
