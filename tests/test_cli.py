@@ -1,7 +1,8 @@
 import json
 
 import pytest
-from conftest import ROOT
+import yaml
+from conftest import ROOT, toy_params
 
 from prunella.cli import main
 from prunella.params import CATALOGUE
@@ -31,6 +32,7 @@ def test_help_explains_every_command(capsys):
 
 
 def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
+    (tmp_path / "src").symlink_to(ROOT / "src")  # where the bundled teacher is
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
     assert said(capsys, "check") == "params.yaml: all keys known, all values in range\n"
@@ -40,6 +42,16 @@ def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
         == "prunella: params.yaml: distil: no key of the file is called 'distil'; did you mean 'distill'?"
     )
     assert refused("check", "none.yaml").startswith("prunella: none.yaml: there is no such parameter file")
+
+
+def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_teacher, pictures):
+    content = toy_params(xl_teacher, pictures)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    message = refused("check")
+    assert "student sd-small is made from a teacher of family 'sd'" in message
+    assert "this teacher is Stable Diffusion XL" in message
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["ssd-1b", "koala-1b"]}))
+    main(["check"])
 
 
 def test_students_of_a_teacher_are_listed(capsys, teacher):

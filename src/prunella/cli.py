@@ -56,8 +56,14 @@ def _summary(given: argparse.Namespace) -> None:
 
 def _check(given: argparse.Namespace) -> None:
     from prunella.params import read_params
+    from prunella.pinning import described
+    from prunella.students.derive import check_fit
+    from prunella.students.plan import STUDENTS
 
-    read_params(given.params)
+    params = read_params(given.params)
+    if params.teacher.source in ("bundled", "folder"):  # of others the teacher stage finds out
+        for name in params.students:
+            check_fit(STUDENTS[name], described(Path(params.teacher.path))["unet"])
     print(f"{given.params}: all keys known, all values in range")
 
 

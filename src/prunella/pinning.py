@@ -44,12 +44,12 @@ def _pin_hub(teacher: Teacher, earlier: dict) -> dict:
 
 
 def _pin_folder(folder: Path, allow_pickle: bool) -> dict:
-    described = _described(folder)
+    told = described(folder)
     for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if (folder / name).is_dir():
             check_part(folder / name, allow_pickle)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in PINNED)
-    return described | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+    return told | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
 
 
 def _pin_file(teacher: Teacher, earlier: dict) -> dict:
@@ -70,7 +70,7 @@ def _pin_file(teacher: Teacher, earlier: dict) -> dict:
         folder = hub.snapshot(name, revision, hub.CONFIGS, key="teacher.config")
         config = {"id": name, "commit": folder.name}
     where = {"source": "file", "path": teacher.path, "config": config}
-    return where | _described(folder) | {"files": {path.name: sha256(path)}}
+    return where | described(folder) | {"files": {path.name: sha256(path)}}
 
 
 def _configs_of(path: Path) -> str:
@@ -85,8 +85,8 @@ def _configs_of(path: Path) -> str:
     )
 
 
-def _described(folder: Path) -> dict:
-    """Family, prediction type and UNet config by the folder's JSON files."""
+def described(folder: Path) -> dict:
+    """Family, prediction type and UNet config, by a pipeline folder's JSON files."""
     unet = _read(folder / "unet" / "config.json", folder)
     kind = family(unet)
     if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:

@@ -26,8 +26,23 @@ def test_values_that_a_logarithm_lacks_are_left_out():
 
 def test_the_page_holds_everything_and_is_well_nested():
     report = {"hardware": {"device": "cpu"}, "settings": {"guidance": 4.0}}
-    text = page(report, [ROWS], {"grid": "images/a.png"}, ["a <cat>"], {"loss": {"a": [(0, 1.0), (1, 2.0)]}})
-    for part in ("<td>0.5</td>", 'src="images/a.png"', "a &lt;cat&gt;", "<svg", "guidance: 4.0", "device: cpu"):
+    text = page(
+        report,
+        [ROWS],
+        ["<svg><!-- kept --></svg>"],
+        {"grid": "images/a.png"},
+        ["a <cat>"],
+        {"loss": {"a": [(0, 1.0), (1, 2.0)]}},
+    )
+    for part in (
+        "<td>0.5</td>",
+        'src="images/a.png"',
+        "a &lt;cat&gt;",
+        "<svg",
+        "<!-- kept -->",
+        "guidance: 4.0",
+        "device: cpu",
+    ):
         assert part in text
     opened: list[str] = []
 

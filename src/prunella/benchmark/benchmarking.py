@@ -21,6 +21,8 @@ from prunella.latents.shards import Latents
 from prunella.params import Benchmark
 from prunella.samples.pairs import read_manifest
 from prunella.samples.scenes import read_vocabulary
+from prunella.students.picture import svg
+from prunella.students.plan import BESIDE, read_plan
 from prunella.teachers import load_pipeline, load_scheduler, load_unet
 from prunella.training.batches import heldout_batches
 from prunella.training.precision import BITS
@@ -92,7 +94,8 @@ def benchmark(
     lines = {**_curves(curves, students), **_errors(report, students)}
     (reports / "headline.json").write_text(json.dumps(headline(result), indent=1) + "\n")
     tables = [table for table in (rows(result), claims(result)) if table]
-    (reports / "index.html").write_text(page(result, tables, images, prompts[:SHOWN], lines))
+    plans = [svg(read_plan(models / "pruned" / student / "unet" / BESIDE)) for student in students]
+    (reports / "index.html").write_text(page(result, tables, plans, images, prompts[:SHOWN], lines))
     return result
 
 

@@ -15,9 +15,17 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def page(
-    report: dict, tables: list[list[list[str]]], images: dict[str, str], prompts: list[str], curves: dict[str, Curves]
+    report: dict,
+    tables: list[list[list[str]]],
+    drawings: list[str],
+    images: dict[str, str],
+    prompts: list[str],
+    curves: dict[str, Curves],
 ) -> str:
-    """The whole page. `tables`: rows of cells, the head first; `images`: file by caption; `curves`: lines by chart."""
+    """The whole page.
+
+    `tables`: rows of cells, the head first; `drawings`: SVG; `images`: file by caption; `curves`: lines by chart.
+    """
     pictures = "".join(
         f'<p>{escape(text)}</p><img src="{escape(file)}" alt="{escape(text)}">' for text, file in images.items()
     )
@@ -36,6 +44,7 @@ def page(
         "Latency: one picture, median. "
         "Fréchet: distance of the drawn from real pictures in the teacher's VAE's latents, averaged over 4 × 4 cells; "
         "that of other real pictures is its floor, and values compare at this number of pictures only.</p>"
+        f"<h2>What is kept</h2>{''.join(drawings)}"
         f"<h2>The same prompts from the same noise</h2>{pictures}<ol>{listed}</ol>"
         f"<h2>Curves</h2>{charts}<h2>How it was measured</h2><dl>{said}</dl></html>\n"
     )
