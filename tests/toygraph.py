@@ -15,6 +15,8 @@ IDENTITY = {"user.name": "test", "user.email": "test@example.org", "commit.gpgsi
 # One thread: toys gain nothing from two, and two tests at once do not wait for each other.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
 ENVIRONMENT |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+# The checkout under test may be another user's, as in a container.
+ENVIRONMENT |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
 
 
 def run(folder: Path, *command: str | Path, **environment: str) -> str:
