@@ -32,12 +32,12 @@ def test_ssd_1b(xl_teacher, pictures, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["sd-small", "bk-sdm", "vega", "koala"])
-def test_the_other_recipes(recipe, teacher, xl_teacher, pictures, tmp_path, monkeypatch):
-    family = "sdxl" if recipe in ("vega", "koala") else "sd"
-    stages = inprocess.reproduced(tmp_path, {"sd": teacher, "sdxl": xl_teacher}[family], pictures, recipe, monkeypatch)
+@pytest.mark.parametrize("name", ["sd-small", "bk-sdm", "vega", "koala"])
+def test_the_other_recipes(name, teacher, xl_teacher, pictures, tmp_path, monkeypatch):
+    family = "sdxl" if name in ("vega", "koala") else "sd"
+    stages = inprocess.reproduced(tmp_path, {"sd": teacher, "sdxl": xl_teacher}[family], pictures, name, monkeypatch)
     students = {"sd-small": {"sd-small"}, "vega": {"segmind-vega"}, "koala": {"koala-1b", "koala-700m"}}
-    check(tmp_path, students.get(recipe, {"bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"}), set(stages))
+    check(tmp_path, students.get(name, {"bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"}), set(stages))
 
 
 @pytest.mark.slow

@@ -61,3 +61,8 @@ def test_the_nearest_training_picture_is_found():
     training[1501] = 250
     wanted = np.full((2, 2, 3), 248, np.uint8)
     assert checking._nearest([wanted, training[7]], training) == [(1501, 2.0), (7, 0.0)]
+
+
+def test_where_nothing_is_drawn_there_is_no_spread(vocabulary):
+    blank = np.zeros((SIDE, SIDE, 3), np.uint8)
+    assert checking._spread([[blank, blank]], vocabulary) == {"x_px": None, "y_px": None, "radius_px": None}

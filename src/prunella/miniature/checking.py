@@ -128,8 +128,10 @@ def _spread(groups: list[list[np.ndarray]], vocabulary: Vocabulary) -> dict:
         seen = [things[0] for _, things in (look(picture, vocabulary) for picture in group) if things]
         if len(seen) > 1:
             spreads.append(np.std([(thing.x, thing.y, thing.radius) for thing in seen], axis=0))
-    middle = np.median(spreads, axis=0) if spreads else [np.nan] * 3
-    return {f"{name}_px": round(float(value), 2) for name, value in zip(("x", "y", "radius"), middle, strict=True)}
+    names = ("x_px", "y_px", "radius_px")
+    if not spreads:  # nothing was drawn twice
+        return dict.fromkeys(names)
+    return {name: round(float(value), 2) for name, value in zip(names, np.median(spreads, axis=0), strict=True)}
 
 
 def _short(caption: str) -> str:
