@@ -14,7 +14,7 @@ from prunella.params import Params, check
 
 quiet()
 ROOT = Path(__file__).resolve().parents[1]
-torch.set_num_threads(1)  # the graph runs meanwhile, see graph_under_way
+torch.set_num_threads(1)  # two workers, a core each
 
 # The sizes of the toy. Latents of 8×8, so that the fourth stage works on 1×1.
 SIDE, LATENT, TOKENS, WIDTH = 32, 8, 19, 24
@@ -182,19 +182,6 @@ def noise():
     return lambda *shape: torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
 
 
-@pytest.fixture(scope="session")
-def graph_under_way(teacher, pictures, tmp_path_factory):
-    """A clone where the whole graph runs on the toy, the process that runs it, and what that prints."""
-    from toygraph import started
-
-    clone, process, printed = started(teacher, pictures, tmp_path_factory.mktemp("graph"))
-    yield clone, process, printed
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def graph_started_early(request):
-    """Where tests of the graph are among the chosen ones, let it run beside the others: it takes minutes."""
-    if any("graph" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("graph_under_way")
+def pytest_collection_modifyitems(items):
+    """The graph's tests first: they take longest, and each file goes to one of the workers."""
+    items.sort(key=lambda item: item.path.name != "test_graph.py")

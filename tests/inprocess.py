@@ -34,6 +34,11 @@ def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeyp
     stages = commands(content["students"])
     for words in stages.values():
         assert words[:2] == ["sh", "stages/python"]
-        monkeypatch.setattr(sys, "argv", words[2:])
-        runpy.run_path(str(ROOT / words[2]), run_name="__main__")
+        run(words[2:], monkeypatch)
     return list(stages)
+
+
+def run(words: list[str], monkeypatch) -> None:
+    """Run a stage's script, the first of `words`, as its command line would."""
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")

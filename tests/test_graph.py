@@ -12,7 +12,7 @@ import grimp
 import pytest
 import yaml
 from conftest import ROOT
-from toygraph import DVC, committed, run, stages_run
+from toygraph import DVC, committed, run, stages_run, started
 
 STUDENTS = ("sd-small", "sd-tiny")
 STAGES = {"teacher", "filter", "encode", "benchmark"}
@@ -31,10 +31,10 @@ def changed(folder: Path, section: str, key: str, value) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
-@pytest.fixture(scope="session")
-def graph(graph_under_way) -> Path:
+@pytest.fixture(scope="module")
+def graph(teacher, pictures, tmp_path_factory) -> Path:
     """The clone where the whole graph has run; tests work on copies of it."""
-    clone, process, printed = graph_under_way
+    clone, process, printed = started(teacher, pictures, tmp_path_factory.mktemp("graph"))
     assert process.wait() == 0, printed.read_text()
     assert stages_run(printed.read_text()) == STAGES
     committed(clone)

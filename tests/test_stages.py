@@ -1,56 +1,32 @@
-"""Each stage's door, one after the other in a temporary folder, and what stock diffusers makes of the models."""
+"""Each stage's door, one after the other, in the recipe of SD-Tiny; what stock diffusers makes of the models."""
 
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import inprocess
 import pytest
 import yaml
-from conftest import ROOT, toy_params
 
 from prunella.tracking import EXPERIMENT
 
-CATALOGUE = ROOT / "src" / "prunella" / "students" / "catalogue"
 TINY = "models/{}/sd-tiny"
 
 
 def stage(name: str, *arguments: str) -> None:
     """Run stages/NAME.py here, in this process, as its command line would."""
-    argv, sys.argv = sys.argv, [f"stages/{name}.py", *arguments]
-    try:
-        runpy.run_path(str(ROOT / "stages" / f"{name}.py"), run_name="__main__")
-    finally:
-        sys.argv = argv
+    with pytest.MonkeyPatch.context() as patch:
+        inprocess.run([f"stages/{name}.py", *arguments], patch)
 
 
 @pytest.fixture(scope="module")
 def folder(teacher, pictures, tmp_path_factory):
-    """A folder where the whole chain has run on the toy for the student sd-tiny."""
+    """A folder where the whole recipe of SD-Tiny has run on the toy."""
     folder = tmp_path_factory.mktemp("chain")
-    content = toy_params(teacher, pictures) | {"students": ["sd-tiny"]}
-    content["finetune"]["words"] = []
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        stage("teacher", "--out", "models/teacher.json")
-        stage("filter", "--out", "data/filtered", "--report", "reports/filter.json")
-        about = ["--teacher", "models/teacher.json"]
-        stage("encode", *about, "--pairs", "data/filtered", "--out", "data/latents", "--report", "reports/encode.json")
-        stage("prune", *about, "--plan", str(CATALOGUE / "sd-tiny.yaml"), "--out", TINY.format("pruned"))
-        _learn("distill", "pruned", "distilled", *about)
-        _learn("finetune", "distilled", "finetuned")
-        where = ["--models", "models", "--latents", "data/latents", "--pairs", "data/filtered"]
-        stage("benchmark", *about, *where, "--curves", "reports/curves", "--report", "reports/benchmark.json")
+        inprocess.reproduced(folder, teacher, pictures, "sd-tiny", patch)
         yield folder
-
-
-def _learn(name: str, before: str, after: str, *arguments: str) -> None:
-    curves, report = f"reports/curves/{name}/sd-tiny", f"reports/{name}/sd-tiny.json"
-    student = ["--latents", "data/latents", "--student", TINY.format(before), "--out", TINY.format(after)]
-    stage(name, *arguments, *student, "--curves", curves, "--report", report)
 
 
 def report(folder: Path, name: str) -> dict:
@@ -75,7 +51,7 @@ def test_the_benchmark_has_every_model_and_every_figure(folder):
     models = report(folder, "benchmark")["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     expected = {"params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "output_error"}
-    expected |= {"latency_ms_p50", "latency_ms_p95", "images_per_second", "peak_memory_mb"}
+    expected |= {"latency_ms_p50", "latency_ms_p95", "images_per_second", "peak_memory_mb", "frechet"}
     for entry in models.values():
         assert set(entry) == expected  # the folder's scenes are pictures like any other: nothing judges them
     assert models["teacher"]["output_error"] == 0
