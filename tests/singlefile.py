@@ -1,7 +1,8 @@
-"""The original layout of a Stable Diffusion 1.x checkpoint, all parts in one state dict, from a diffusers pipeline."""
+"""The original layout of a checkpoint (SD 1.x, 2.x, SDXL), all parts in one state dict, from a diffusers pipeline."""
 
 import re
 
+import torch
 from torch import Tensor
 
 RESNET = {
@@ -13,6 +14,8 @@ RESNET = {
     "conv_shortcut": "skip_connection",
 }
 OUTER = {
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
     "conv_in": "input_blocks.0.0",
@@ -25,7 +28,8 @@ OUTER = {
 ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
-def single(pipeline) -> dict[str, Tensor]:
+def single(pipeline, two: bool = False) -> dict[str, Tensor]:
+    """`two`: of an SD pipeline in the layout of SD 2.x, whose text encoder is OpenCLIP's."""
     stages = len(pipeline.vae.config.block_out_channels)
     attended = [block == "CrossAttnUpBlock2D" for block in pipeline.unet.config.up_block_types]
     state = {}
@@ -35,10 +39,49 @@ def single(pipeline) -> dict[str, Tensor]:
         name = _vae(key, stages)
         linear = ".attn_1." in name and name.endswith(".weight") and ".norm." not in name
         state[f"first_stage_model.{name}"] = (value[..., None, None] if linear else value).contiguous()
+    if two:
+        named = open_clip(pipeline.text_encoder).items()
+        return state | {f"cond_stage_model.model.{key}": value.contiguous() for key, value in named}
+    second = getattr(pipeline, "text_encoder_2", None)
+    place = "cond_stage_model" if second is None else "conditioner.embedders.0"
     for key, value in pipeline.text_encoder.state_dict().items():
-        name = key.removeprefix("text_model.")
-        state[f"cond_stage_model.transformer.text_model.{name}"] = value.contiguous()
+        state[f"{place}.transformer.text_model.{key.removeprefix('text_model.')}"] = value.contiguous()
+    if second is not None:
+        for key, value in open_clip(second).items():
+            state[f"conditioner.embedders.1.model.{key}"] = value.contiguous()
     return state
+
+
+def open_clip(encoder) -> dict[str, Tensor]:
+    """A CLIP text encoder's state by OpenCLIP's names: queries, keys and values in one, the projection turned."""
+    state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
+    names = {
+        "embeddings.token_embedding.weight": "token_embedding.weight",
+        "embeddings.position_embedding.weight": "positional_embedding",
+    }
+    made = {}
+    for key, value in state.items():
+        if key == "text_projection.weight":
+            made["text_projection"] = value.T
+        elif ".q_proj." in key:
+            parts = [state[key.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            made[_open_clip(key).replace("q_proj.", "in_proj_")] = torch.cat(parts)
+        elif not any(part in key for part in (".k_proj.", ".v_proj.")):
+            made[names.get(key, _open_clip(key))] = value
+    return made
+
+
+def _open_clip(key: str) -> str:
+    for old, new in (
+        ("encoder.layers.", "transformer.resblocks."),
+        ("self_attn", "attn"),
+        ("layer_norm", "ln_"),
+        ("mlp.fc1", "mlp.c_fc"),
+        ("mlp.fc2", "mlp.c_proj"),
+        ("final_ln_", "ln_final"),
+    ):
+        key = key.replace(old, new)
+    return key
 
 
 def _unet(key: str, attended: list[bool]) -> str:

@@ -168,25 +168,28 @@ def test_offline_and_not_in_the_cache(cache):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(teacher, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("single") / "toy.safetensors"
-    save_file(single(load_pipeline(teacher)), path)
-    return path
+def checkpoints(teacher, xl_teacher, tmp_path_factory) -> dict[str, tuple[Path, Path]]:
+    """By kind: a checkpoint of one file, and the pipeline folder that it was made from."""
+    folders, made = {"sd1": teacher, "sd2": teacher, "sdxl": xl_teacher}, {}
+    for kind, folder in folders.items():
+        made[kind] = tmp_path_factory.mktemp("single") / f"{kind}.safetensors", folder
+        save_file(single(load_pipeline(folder), two=kind == "sd2"), made[kind][0])
+    return made
 
 
-def test_a_single_file_becomes_the_same_pipeline(checkpoint, teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "family"), [("sd1", "sd"), ("sd2", "sd"), ("sdxl", "sdxl")])
+def test_a_single_file_becomes_the_same_pipeline(checkpoints, kind, family, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    pinned = pin(asked(checkpoint, source="file", config=str(teacher)))
-    assert (pinned["family"], pinned["prediction_type"], list(pinned["files"])) == (
-        "sd",
-        "v_prediction",
-        [checkpoint.name],
-    )
+    checkpoint, origin = checkpoints[kind]
+    pinned = pin(asked(checkpoint, source="file", config=str(origin)))
+    assert (pinned["family"], list(pinned["files"])) == (family, [checkpoint.name])
     (tmp_path / "teacher.json").write_text(json.dumps(pinned))
     folder = pinned_path(tmp_path / "teacher.json")
     assert folder.is_relative_to(tmp_path / "work" / "teachers")
-    whole, original = load_pipeline(folder), load_pipeline(teacher)
-    for part in ("unet", "vae", "text_encoder"):
+    whole, original = load_pipeline(folder), load_pipeline(origin)
+    assert type(whole) is type(original) and dict(whole.scheduler.config) == dict(original.scheduler.config)
+    parts = ["unet", "vae", "text_encoder"] + (["text_encoder_2"] if family == "sdxl" else [])
+    for part in parts:
         expected = getattr(original, part).state_dict()
         found = getattr(whole, part).state_dict()
         assert set(found) == set(expected)
@@ -195,8 +198,9 @@ def test_a_single_file_becomes_the_same_pipeline(checkpoint, teacher, tmp_path, 
     assert pinned_path(tmp_path / "teacher.json") == folder
 
 
-def test_a_single_file_that_changed_since_it_was_pinned(checkpoint, teacher, tmp_path, monkeypatch):
+def test_a_single_file_that_changed_since_it_was_pinned(checkpoints, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    checkpoint, teacher = checkpoints["sd1"]
     own = Path(shutil.copy2(checkpoint, tmp_path))
     (tmp_path / "teacher.json").write_text(json.dumps(pin(asked(own, source="file", config=str(teacher)))))
     own.write_bytes(own.read_bytes() + b" ")
@@ -211,8 +215,14 @@ def test_what_is_no_checkpoint_of_one_file(tmp_path, teacher):
         pin(asked(teacher / "unet" / WEIGHTS, source="file"))
 
 
-def test_without_configs_the_originals_are_asked_for(checkpoint, cache):
-    with pytest.raises(
-        UserError, match=r"teacher.config: stable-diffusion-v1-5/.* at 'main' is not in .* teacher.config: FOLDER"
-    ):
-        pin(asked(checkpoint, source="file"))
+@pytest.mark.parametrize(
+    ("kind", "original"),
+    [
+        ("sd1", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("sd2", "stabilityai/stable-diffusion-2-1"),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+    ],
+)
+def test_without_configs_the_originals_are_asked_for(checkpoints, cache, kind, original):
+    with pytest.raises(UserError, match=rf"teacher.config: {original} at 'main' is not in .* teacher.config: FOLDER"):
+        pin(asked(checkpoints[kind][0], source="file"))

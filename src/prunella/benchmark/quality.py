@@ -26,15 +26,15 @@ def output_error(unet: nn.Module, teacher: nn.Module, scheduler, batches: Iterab
 
 
 class Fidelity:
-    """Fréchet distance of drawn pictures from real ones, in the space of `prunella.benchmark.frechet`.
+    """Fréchet distance of drawn pictures from real ones, in the space of `prunella.benchmark.frechet`, scaled.
 
     The held-out pictures are split: the first `drawn`, whose captions are drawn, and the others, which both the drawn
     and the first are compared with: the latter is the floor. Nothing is measured with fewer than two of either.
     """
 
     def __init__(self, vae, heldout: Latents, drawn: int):
-        self.vae = vae
-        real = features(heldout.take(range(len(heldout)))["mean"])
+        self.vae, self.scaling_factor = vae, heldout.scaling_factor
+        real = features(heldout.take(range(len(heldout)))["mean"] * self.scaling_factor)
         self.first, self.others = real[:drawn], real[drawn:]
         self.possible = min(len(self.first), len(self.others)) >= 2
 
@@ -42,7 +42,8 @@ class Fidelity:
         """{"frechet": …} of the drawn pictures (HWC uint8, of the held-out ones' size)."""
         if not self.possible:
             return {}
-        return {"frechet": frechet(features(raw_latents(self.vae, np.stack(pictures))[0]), self.others)}
+        mean, _ = raw_latents(self.vae, np.stack(pictures))
+        return {"frechet": frechet(features(mean * self.scaling_factor), self.others)}
 
     def floor(self) -> dict[str, dict]:
         """{"frechet_floor": {"value": …, "pictures": …, "against": …}}."""

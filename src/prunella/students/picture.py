@@ -7,6 +7,7 @@ from prunella.students.plan import Plan
 CELL, GAP, STAGE, MARGIN = 26, 4, 24, 16  # pixels: a block, between blocks, between stages, around all
 KEPT = {"resnet": "#3b7dd8", "attention": "#e2843b"}
 INK, PALE = "#333", "#bbb"
+LEGEND = "blue: resnet; orange: attention, transformer layers kept of all; outline: removed"
 
 
 def svg(plan: Plan) -> str:
@@ -28,11 +29,10 @@ def svg(plan: Plan) -> str:
     shapes.append(_label(MARGIN, y + CELL / 2 + 4, "mid"))
     shapes += _mid(plan, left + 2 * (CELL + GAP), y)
     width, height = right + 3 * (CELL + GAP) + 60 + MARGIN, y + CELL + MARGIN + 20
-    shapes.append(_label(MARGIN, MARGIN + 6, f"{plan.title}, from {plan.teacher.title}"))
-    shapes.append(
-        _label(MARGIN, height - 8, "blue: resnet; orange: attention, transformer layers kept of all; outline: removed")
-    )
-    width = max(width, 8 + 7 * max(len(plan.title) + len(plan.teacher.title), 62))
+    title = f"{plan.title}, from {plan.teacher.title}"
+    shapes.append(_label(MARGIN, MARGIN + 6, title))
+    shapes.append(_label(MARGIN, height - 8, LEGEND))
+    width = max(width, MARGIN + 7 * max(len(title), len(LEGEND)))  # a letter is about 6 pixels wide
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">\n'
