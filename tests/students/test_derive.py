@@ -158,6 +158,12 @@ def test_pairs_of_sdxls_students_by_blocks():
     assert modules("koala-700m", "block-segmind") == [*blocks[0], *blocks[1]]
 
 
+def test_block_pairs_where_the_last_kept_stage_has_no_attention():
+    plan = own("koala-700m", down=[[0], None, None], up=[None, None, [0, 2]], layers={})
+    pairs = [pair[1:] for pair in feature_pairs(plan, "block-bk")]
+    assert pairs == [(f"{D}.0.resnets.0", f"{D}.0.resnets.1"), (f"{U}.0", f"{U}.2")]
+
+
 def test_the_26_terms_of_ssd_1b():
     # Each resnet and each attention of each block; the teacher's whole mid block with the student's one resnet.
     same = [f"{D}.{stage}.resnets.{i}" for stage in (0, 1, 2) for i in (0, 1)]

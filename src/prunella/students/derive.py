@@ -130,8 +130,8 @@ def feature_pairs(plan: Plan, mode: Mode | None = None) -> list[FeaturePair]:
 
     A student's part is compared with the part of the teacher that its weights come from. In the block modes, where
     the deepest stages are removed, the student's last down stage has no downsampler, so its output has the size of
-    an earlier point of the teacher: `block-bk` compares the last attention inside that stage, `block-segmind` the
-    output of the teacher's last removed up stage.
+    an earlier point of the teacher: `block-bk` compares the last attention inside that stage (the last resnet where
+    there is none), `block-segmind` the output of the teacher's last removed up stage.
     """
     mode = mode or plan.features
     if mode.startswith("block"):
@@ -151,10 +151,10 @@ def _blocks(plan: Plan, mode: Mode) -> list[FeaturePair]:
     if removed and mode == "block-segmind":
         pairs[last] = pairs[last]._replace(teacher=f"up_blocks.{removed - 1}")
     elif removed:
-        inner = f"down_blocks.{last}.attentions"
-        # The teacher's last attention there: its up stages have one pair more, and plans keep the last of those.
-        student, teacher = len(plan.down[last]) - 1, plan.up[removed][-1] - 1
-        pairs[last] = FeaturePair(pairs[last].name, f"{inner}.{student}.proj_out", f"{inner}.{teacher}.proj_out")
+        inner = "attentions.{}.proj_out" if plan.teacher.layers_of("down", last) else "resnets.{}"
+        student, teacher = (inner.format(count - 1) for count in (len(plan.down[last]), plan.teacher.pairs))
+        stage = f"down_blocks.{last}"
+        pairs[last] = FeaturePair(stage, f"{stage}.{student}", f"{stage}.{teacher}")
     if plan.mid != "drop" and mode == "block-segmind":
         pairs.append(FeaturePair("mid_block", "mid_block", "mid_block"))
     pairs += [FeaturePair(f"up_blocks.{i}", f"up_blocks.{i}", f"up_blocks.{i + removed}") for i in range(plan.kept)]
