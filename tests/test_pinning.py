@@ -196,6 +196,9 @@ def test_a_single_file_becomes_the_same_pipeline(checkpoints, kind, family, tmp_
         assert all(torch.equal(found[name].float(), expected[name].float()) for name in expected), part
     # Turned once: found again, even when the file is gone.
     assert pinned_path(tmp_path / "teacher.json") == folder
+    # With other configs the same file makes another pipeline.
+    (tmp_path / "teacher.json").write_text(json.dumps(pinned | {"prediction_type": "sample"}))
+    assert pinned_path(tmp_path / "teacher.json") != folder
 
 
 def test_a_single_file_that_changed_since_it_was_pinned(checkpoints, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Checkpoints of one file, turned by diffusers' own loader into a pipeline folder once, and kept in `work/`."""
 
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +23,10 @@ def converted(pinned: dict) -> Path:
     """
     path = Path(pinned["path"])
     (expected,) = pinned["files"].values()
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / "teachers" / expected[:16]
+    # Of the same file with other configs another pipeline is made.
+    made_of = json.dumps([expected, *(pinned[key] for key in ("config", "prediction_type", "unet"))], sort_keys=True)
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / "teachers" / name
     if folder.is_dir():
         return folder
     if not path.is_file() or sha256(path) != expected:

@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from prunella.weights import sha256
+
 
 def work_folder(stage: str, params: dict, inputs: list[Path]) -> Path:
     """The resume folder of `stage`. `inputs` are files or folders whose content matters."""
@@ -20,15 +22,10 @@ def work_folder(stage: str, params: dict, inputs: list[Path]) -> Path:
 
 def _content(path: Path) -> list:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [[file.relative_to(path).as_posix(), _sum(file)] for file in files if file.is_file()]
+    return [[file.relative_to(path).as_posix(), sha256(file)] for file in files if file.is_file()]
 
 
 def _code() -> list:
     """Sums of every module of ours that is loaded, which is what the stage imports."""
     loaded = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "prunella"}
-    return [[name, _sum(Path(file))] for name, file in sorted(loaded.items()) if file]
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [[name, sha256(Path(file))] for name, file in sorted(loaded.items()) if file]
