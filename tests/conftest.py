@@ -32,7 +32,22 @@ TRAINING = {
     "checkpoint_every": 1,
     "seed": 0,
 }
-LEARNING = TRAINING | {"caption_dropout": 0.1, "evaluate_every": 1, "picture_every": 2, "storage": "fp16"}
+LEARNING = TRAINING | {
+    "snr_gamma": None,
+    "noise_offset": 0.0,
+    "caption_dropout": 0.1,
+    "gradient_checkpointing": False,
+    "evaluate_every": 1,
+    "picture_every": 2,
+    "storage": "fp16",
+}
+DISTILLING = LEARNING | {
+    "task_weight": 1.0,
+    "output_weight": 0.5,
+    "feature_weight": 0.5,
+    "features": None,
+    "feature_normalisation": "none",
+}
 
 
 def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict:
@@ -43,6 +58,7 @@ def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict
     content["encode"] |= {"resolution": SIDE, "batch_size": 5, "heldout": 7, "shard_size": 10}
     for section in ("distill", "finetune"):
         content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
+        content[section]["accumulation"] = 1
         content[section]["precision"] = "fp32"
     content["encode"]["precision"] = "fp32"
     content["benchmark"] |= {

@@ -15,7 +15,7 @@ from prunella.params import Runtime
 
 def test_devices():
     def asked(name: str, threads: int = 0) -> str:
-        return device(Runtime(device=name, processes=1, threads=threads))
+        return device(Runtime(device=name, processes=1, threads=threads, compile="auto", channels_last="auto"))
 
     assert asked("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
     assert asked("cpu") == "cpu"

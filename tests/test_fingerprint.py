@@ -1,3 +1,9 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from prunella.errors import UserError
 from prunella.fingerprint import work_folder
 
 
@@ -20,13 +26,37 @@ def test_what_changes_a_fingerprint(tmp_path, monkeypatch):
     assert folder() != changed
 
 
-def test_code_counts(tmp_path, monkeypatch):
-    import sys
-    from types import ModuleType
-
-    first = work_folder("x", {}, [])
-    (tmp_path / "new.py").write_text("1")
+def code(folder, text: str, monkeypatch) -> None:
+    """A module of Prunella's is loaded whose file holds `text`."""
+    (folder / "new.py").write_text(text)
     module = ModuleType("prunella.new")
-    module.__file__ = str(tmp_path / "new.py")
+    module.__file__ = str(folder / "new.py")
     monkeypatch.setitem(sys.modules, "prunella.new", module)
-    assert work_folder("x", {}, []) != first
+
+
+def test_other_code_goes_on_with_what_was_begun_only_when_told_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    code(tmp_path, "1", monkeypatch)
+    first = work_folder("x", {}, [])
+    code(tmp_path, "2", monkeypatch)
+    assert work_folder("x", {}, []) == first  # nothing is lost where nothing was kept
+    (first / "step-000100.pt").touch()
+    code(tmp_path, "3", monkeypatch)
+    with pytest.raises(
+        UserError, match=r"begun by other code: prunella\.new changed since\. PRUNELLA_ACCEPT_CODE=1 goes"
+    ):
+        work_folder("x", {}, [])
+    monkeypatch.setenv("PRUNELLA_ACCEPT_CODE", "1")
+    assert work_folder("x", {}, []) == first
+    monkeypatch.delenv("PRUNELLA_ACCEPT_CODE")
+    assert work_folder("x", {}, []) == first  # it is theirs now
+
+
+def test_a_finished_runs_folder_goes_when_the_next_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    one, two = (work_folder("x", {"steps": steps}, []) for steps in (1, 2))
+    (one / "done.json").write_text("{}")
+    work_folder("y", {}, [])
+    assert work_folder("x", {"steps": 1}, []) == one and one.exists()
+    work_folder("x", {"steps": 3}, [])
+    assert not one.exists() and two.exists()

@@ -1,24 +1,29 @@
 import csv
 import json
+import shutil
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
-from conftest import LEARNING
+from accelerate import Accelerator
+from conftest import DISTILLING, LEARNING, SIDE
+from diffusers import UNet2DConditionModel
+from PIL import Image
 
 from prunella.errors import UserError
+from prunella.fingerprint import DONE
 from prunella.journal import Silent
 from prunella.learning import about, distill, finetune
 from prunella.params import Distill, Finetune, check
 from prunella.students.plan import read_plan
 from prunella.teachers import load_unet
 from prunella.training import checkpoints
-
-WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "features": None}
+from prunella.training.placing import Place
 
 
 def distilling(**changes) -> Distill:
-    return check(Distill, LEARNING | WEIGHTS | changes, "distill")
+    return check(Distill, DISTILLING | changes, "distill")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +35,7 @@ def root(tmp_path, monkeypatch):
 def learn(teacher, latents, pruned_tiny, tmp_path):
     def run(params: Distill, name: str = "out") -> dict:
         out, curves = tmp_path / name / "sd-tiny", tmp_path / name / "curves"
-        return distill(params, teacher, latents, pruned_tiny, out, curves, "cpu", Silent())
+        return distill(params, teacher, latents, pruned_tiny, out, curves, Place(), Silent())
 
     return run
 
@@ -40,7 +45,8 @@ def test_a_distilled_student_is_a_folder_with_its_plan_and_report(learn, pruned_
     assert report["steps"] == 2 and report["images_per_second"] > 0 and report["peak_memory_mb"] > 0
     features = {"feature/down_blocks.0", "feature/down_blocks.1", "feature/down_blocks.2"}
     features |= {"feature/up_blocks.0", "feature/up_blocks.1", "feature/up_blocks.2"}
-    assert set(report["heldout"]) == set(report["train"]) == {"loss", "task", "output"} | features
+    assert set(report["heldout"]) == {"loss", "task", "output"} | features
+    assert set(report["train"]) == {"loss", "task", "output", "gradient_norm"} | features
     out = tmp_path / "out" / "sd-tiny"
     assert read_plan(out / "unet" / "plan.yaml") == read_plan(pruned_tiny / "unet" / "plan.yaml")
     before, after = load_unet(pruned_tiny).state_dict(), load_unet(out).state_dict()
@@ -69,6 +75,7 @@ def test_more_steps_bring_the_student_nearer(learn, tmp_path):
 def test_a_killed_distillation_goes_on_to_the_same_weights(learn, tmp_path, monkeypatch):
     params = distilling(steps=3)
     learn(params, "whole")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "another"))
     save, killed = checkpoints.save, []
 
     def kill(folder, step, state):
@@ -84,7 +91,6 @@ def test_a_killed_distillation_goes_on_to_the_same_weights(learn, tmp_path, monk
     learn(params, "resumed")
     one, two = (load_unet(tmp_path / name / "sd-tiny").state_dict() for name in ("whole", "resumed"))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not list((tmp_path / "work" / "distill").iterdir())  # nothing is left behind
     with (tmp_path / "resumed" / "curves" / "train.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
@@ -97,7 +103,45 @@ def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monke
         patch.setattr(checkpoints, "save", kill)
         learn(distilling())
     learn(distilling(feature_weight=0.7))
-    assert len(list((tmp_path / "work" / "distill").iterdir())) == 1  # the stale run's folder, untouched
+    stale, finished = sorted((tmp_path / "work" / "distill").iterdir(), key=lambda path: (path / DONE).exists())
+    assert not (stale / DONE).exists() and (finished / DONE).exists()
+
+
+def test_a_run_killed_after_its_end_is_not_run_again(learn, tmp_path, capsys):
+    first = learn(distilling(), "one")
+    shutil.rmtree(tmp_path / "one")  # as DVC does before a stage runs
+    assert learn(distilling(), "one") == first | {"peak_memory_mb": ANY}
+    assert "distill: this very run has ended before; what it gave is taken from" in capsys.readouterr().out
+    assert (tmp_path / "one" / "sd-tiny" / "model_index.json").is_file()
+
+
+def test_the_best_weights_are_kept_beside_the_last(learn, tmp_path):
+    # A large learning rate without warm-up spoils the student from the first step on, and ever more.
+    report = learn(distilling(steps=4, learning_rate=0.02, warmup_steps=0, schedule="constant", ema_decay=0))
+    with (tmp_path / "out" / "curves" / "heldout.csv").open() as file:
+        errors = {int(row["step"]): float(row["output"]) for row in csv.DictReader(file)}
+    step = min((1, 2, 3, 4), key=errors.get)
+    assert report["best"] == {"step": step, "output": errors[step]}
+    assert step < 4
+    best = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "sd-tiny" / "best").state_dict()
+    last = load_unet(tmp_path / "out" / "sd-tiny").state_dict()
+    assert best.keys() == last.keys() and not torch.equal(best["conv_in.weight"], last["conv_in.weight"])
+
+
+def test_pictures_show_the_teacher_beside_the_student(learn, tmp_path):
+    learn(distilling(steps=3))
+    samples = sorted((tmp_path / "out" / "curves" / "samples").iterdir())
+    assert [path.name for path in samples] == ["0.png", "2.png", "3.png"]
+    with Image.open(samples[0]) as picture:
+        assert picture.height == 2 * (SIDE + 4)  # two rows
+
+
+def test_batches_that_processes_cannot_share_are_refused(learn, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(
+        UserError, match=r"batch_size: 3 examples cannot be shared by 2 processes .* a multiple of 2 can"
+    ):
+        learn(distilling())
 
 
 def test_words_choose_pairs_as_whole_words():
@@ -115,7 +159,7 @@ def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
     captions = (latents / "train.jsonl").read_text().splitlines()
     word = next(w for w in ("heart", "ring", "disc", "square") if about([json.loads(c) for c in captions], [w]).size)
     params = finetuning(words=[word])
-    report = finetune(params, latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", "cpu", Silent())
+    report = finetune(params, latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", Place(), Silent())
     assert report["pairs"] == len(about([json.loads(caption) for caption in captions], [word]))
     assert set(report["heldout"]) == {"loss", "task"}
     assert np.isfinite(report["heldout"]["task"])
@@ -126,5 +170,11 @@ def test_words_of_no_caption_are_said(latents, pruned_tiny, tmp_path):
         UserError, match=r"finetune.words: none of 22 captions holds any of \['unicorn'\]; \[\] takes all"
     ):
         finetune(
-            finetuning(words=["unicorn"]), latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", "cpu", Silent()
+            finetuning(words=["unicorn"]),
+            latents,
+            pruned_tiny,
+            tmp_path / "out",
+            tmp_path / "curves",
+            Place(),
+            Silent(),
         )

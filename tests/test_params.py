@@ -57,12 +57,16 @@ def test_a_misspelt_section_is_named_with_its_neighbour(content):
         ("distill", "feature_weight", float("nan"), "distill.feature_weight: input should be"),
         ("distill", "learning_rate", 0, "distill.learning_rate: input should be greater than 0, got 0"),
         ("distill", "schedule", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
-        ("encode", "precision", "fp8", "'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ("encode", "precision", "fp8", "'fp32', 'tf32', 'bf16' or 'fp16', got 'fp8'"),
         ("finetune", "ema_decay", 1, "finetune.ema_decay: input should be less than 1, got 1"),
         ("filter", "source", "laion", "'scenes' or 'folder', got 'laion'"),
         ("filter", "path", None, "filter.path: input should be a valid string, got None"),
         ("benchmark", "guidance", 0.5, "benchmark.guidance: input should be greater than or equal to 1, got 0.5"),
-        ("runtime", "processes", 2, "runtime.processes: input should be 1, got 2"),
+        ("runtime", "processes", 0, "runtime.processes: input should be greater than or equal to 1, got 0"),
+        ("runtime", "compile", "yes please", "runtime.compile"),
+        ("distill", "output_weight", [[0, 1], [0.5, -1]], "distill.output_weight.1.1: input should be greater than or"),
+        ("distill", "output_weight", [[0.5, 1], [0, 1]], "distill.output_weight: the shares of the training must incr"),
+        ("distill", "task_weight", [], "distill.task_weight: list should have at least 1 item"),
     ],
 )
 def test_wrong_type_or_range_says_what_is_allowed(content, section, key, value, said):

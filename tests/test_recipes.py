@@ -33,4 +33,5 @@ def test_published_hyperparameters():
     }
     for name, figures in expected.items():
         distill = yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text())["distill"]
-        assert (distill["steps"], distill["batch_size"], distill["learning_rate"], distill["feature_weight"]) == figures
+        batch = distill["batch_size"] * distill["accumulation"]
+        assert (distill["steps"], batch, distill["learning_rate"], distill["feature_weight"]) == figures

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from conftest import LEARNING
+from conftest import DISTILLING, LEARNING
 from diffusers import DiffusionPipeline
-from test_learning import WEIGHTS
 
 from prunella.benchmark.cost import macs
 from prunella.drawing import draw
@@ -18,6 +17,7 @@ from prunella.teachers import load_scheduler, load_unet
 from prunella.training.batches import heldout_batches
 from prunella.training.losses import Task
 from prunella.training.measuring import heldout_terms
+from prunella.training.placing import Place
 
 STUDENTS = ("ssd-1b", "segmind-vega", "koala-1b", "koala-700m")
 
@@ -38,8 +38,8 @@ def test_pairs_carry_size_conditioning(xl_latents):
 def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp_path):
     small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
     pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)
-    learning = check(Distill, LEARNING | WEIGHTS | {"steps": 12, "evaluate_every": 12, "picture_every": 12}, "distill")
-    report = distill(learning, xl_teacher, xl_latents, small, out, curves, "cpu", Silent())
+    learning = check(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12, "picture_every": 12}, "distill")
+    report = distill(learning, xl_teacher, xl_latents, small, out, curves, Place(), Silent())
     before = heldout_terms(
         load_unet(small),
         Task(load_scheduler(small)),
@@ -56,7 +56,7 @@ def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_pa
     small = tmp_path / "pruned"
     pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
     tuning = check(Finetune, LEARNING | {"words": []}, "finetune")
-    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", "cpu", Silent())
+    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", Place(), Silent())
     assert report["pairs"] == 22
 
 

@@ -41,9 +41,13 @@ def test_reports_say_what_was_done(folder):
         "images_per_second",
         "seconds",
         "peak_memory_mb",
+        "runtime",
         "train",
         "heldout",
+        "best",
     }
+    asked = report(folder, "distill/sd-tiny")["runtime"]
+    assert asked["processes"] == 1 and asked["compile"] == asked["channels_last"] == asked["device"].startswith("cuda")
     assert report(folder, "finetune/sd-tiny")["pairs"] == 22
 
 

@@ -7,11 +7,12 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from prunella.errors import UserError
+from prunella.launching import launch, launched
 from prunella.params import Params, Runtime, read_params
 from prunella.tracking import Run, stage_run
 
@@ -22,6 +23,11 @@ class Door:
     def __init__(self, stage: str, paths: argparse.Namespace, params: Params):
         self.stage, self.paths, self.params = stage, paths, params
         self.run = Run()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that logs and reports, of several that do the stage's work together."""
+        return os.environ.get("RANK", "0") == "0"
 
     @property
     def device(self) -> str:
@@ -39,10 +45,11 @@ class Door:
 
 
 @contextmanager
-def door(stage: str, about: str, *names: str, section: str | None = None) -> Iterator[Door]:
+def door(stage: str, about: str, *names: str, section: str | None = None, team: bool = False) -> Iterator[Door]:
     """Open a stage whose command line gives a path for each of `names`, as --name PATH.
 
-    The whole of params.yaml is checked first. A UserError ends the stage with its message alone and status 1;
+    The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
+    first alone logs and reports. A UserError ends the stage with its message alone and status 1;
     SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished one.
     """
     parser = argparse.ArgumentParser(description=about)
@@ -53,8 +60,11 @@ def door(stage: str, about: str, *names: str, section: str | None = None) -> Ite
     quiet(offline=stage != "teacher")  # which alone may ask the Hub
     try:
         params = read_params()
+        if team and params.runtime.processes > 1 and not launched():
+            launch(params.runtime)
         it = Door(stage, paths, params)
-        with stage_run(" ".join([stage, *_student(paths)]), params.model_dump()) as it.run:
+        name = " ".join([stage, *_student(paths)])
+        with stage_run(name, params.model_dump()) if it.first else nullcontext(Run()) as it.run:
             if section:
                 it.run.params(getattr(params, section).model_dump())
             yield it
@@ -77,15 +87,23 @@ def quiet(offline: bool = True) -> None:
 
 
 def device(runtime: Runtime) -> str:
-    """The device that `runtime` asks for; auto takes a GPU where there is one. Sets the number of threads."""
+    """The device that `runtime` asks for; auto takes a GPU where there is one. Sets the number of threads.
+
+    Of several processes on one machine each takes the GPU of its own number.
+    """
     import torch
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    if runtime.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = runtime.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and launched():
+        wanted = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        torch.empty(1, device=runtime.device)
+        torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"runtime.device: {runtime.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return runtime.device
+        raise UserError(f"runtime.device: {wanted!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if wanted.startswith("cuda:"):
+        torch.cuda.set_device(wanted)
+    return wanted

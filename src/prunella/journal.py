@@ -6,6 +6,7 @@ told. A resumed run forgets what was written after its checkpoint and goes on.
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Protocol
 
@@ -47,7 +48,9 @@ class Journal:
     def resume(self, step: int) -> None:
         """Forget what was written after `step`."""
         kept = [row for row in self.rows() if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        half = self.path.with_suffix(".half")
+        half.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        half.replace(self.path)
 
     def metrics(self, step: int, split: str, values: dict[str, float]) -> None:
         with self.path.open("a") as file:
@@ -55,7 +58,18 @@ class Journal:
         self.mirror.metrics(step, {f"{split}/{name}": value for name, value in values.items()})
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """Keep a picture as NAME/STEP.png beside the numbers."""
+        path = self.path.parent / name / f"{step}.png"
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
         self.mirror.picture(step, name, image)
+
+    def tables(self, out: Path) -> None:
+        """A folder of what there is to plot: a CSV for each split, and the folders of pictures."""
+        for split in dict.fromkeys(row["split"] for row in self.rows()):
+            self.table(split, out / f"{split}.csv")
+        for folder in sorted(path for path in self.path.parent.iterdir() if path.is_dir()):
+            shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
 
     def table(self, split: str, out: Path) -> None:
         """The rows of a split as CSV, for plots: column `step`, then one a measurement."""

@@ -1,74 +1,65 @@
 """Distil and fine-tune: the two trainings of a student, which differ in their loss and in their data only."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunella.drawing import draw, grid
 from prunella.errors import UserError
-from prunella.fingerprint import work_folder
+from prunella.fingerprint import DONE, work_folder
 from prunella.journal import Journal, Mirror
 from prunella.latents.shards import Latents
-from prunella.params import Distill, Finetune
+from prunella.params import Distill, Finetune, Learning
 from prunella.students.derive import feature_pairs
 from prunella.students.plan import BESIDE, read_plan
-from prunella.teachers import load_pipeline, load_scheduler, load_unet, save_pipeline
-from prunella.training import checkpoints
-from prunella.training.batches import heldout_batches, training_batches
-from prunella.training.loop import averaged, ema_weights, train
-from prunella.training.losses import Distillation, Task
-from prunella.training.measuring import heldout_terms
+from prunella.teachers import load_pipeline, load_scheduler, load_unet, save_pipeline, save_unet
+from prunella.training import checkpoints, processes
+from prunella.training.batches import training_batches
+from prunella.training.loop import averaged, train
+from prunella.training.losses import OUTPUT, TASK, Distillation, Task
+from prunella.training.placing import Place, settled
+from prunella.watching import Data, Watch
 
-PICTURES = 8
-
-
-class Data(NamedTuple):
-    """What is learned from and what is held out; `among` and `heldout_among` restrict them to some pairs."""
-
-    train: Latents
-    heldout: Latents
-    among: np.ndarray | None = None
-    heldout_among: np.ndarray | None = None
-
-    @property
-    def prompts(self) -> list[str]:
-        """A few held-out captions to draw."""
-        captions = self.heldout.captions
-        chosen = range(len(captions)) if self.heldout_among is None else self.heldout_among
-        return [captions[i] for i in chosen][:PICTURES]
+SECONDS = "seconds"  # of a step, batch and checkpoint included
 
 
 def distill(
-    params: Distill, teacher: Path, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror
+    params: Distill, teacher: Path, latents: Path, student: Path, out: Path, curves: Path, place: Place, mirror: Mirror
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
-    unet, scheduler = load_unet(student, device), load_scheduler(teacher)
-    pairs = feature_pairs(read_plan(student / "unet" / BESIDE), params.features)
-    loss = Distillation(load_unet(teacher, device), pairs, scheduler, params)
     work = work_folder("distill", params.model_dump(), [student, latents / "manifest.json", teacher / "unet"])
+    device = place.device
+    unet, taught_by, scheduler = load_unet(student, device), load_unet(teacher, device), load_scheduler(teacher)
+    pairs = feature_pairs(read_plan(student / "unet" / BESIDE), params.features)
+    loss = Distillation(taught_by, pairs, scheduler, params)
     data = Data(Latents(latents, "train"), Latents(latents, "heldout"))
-    return _learn(unet, loss, params, data, student, out, curves, work, mirror)
+    with (
+        settled(taught_by, [pair.teacher for pair in pairs], place),
+        settled(unet, [pair.student for pair in pairs], place),
+    ):
+        return _learn(unet, loss, params, data, student, out, curves, work, place, mirror, OUTPUT, taught_by)
 
 
 def finetune(
-    params: Finetune, latents: Path, student: Path, out: Path, curves: Path, device: str, mirror: Mirror
+    params: Finetune, latents: Path, student: Path, out: Path, curves: Path, place: Place, mirror: Mirror
 ) -> dict:
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    unet, scheduler = load_unet(student, device), load_scheduler(student)
+    work = work_folder("finetune", params.model_dump(), [student, latents / "manifest.json"])
+    unet, scheduler = load_unet(student, place.device), load_scheduler(student)
     train_pairs, heldout = Latents(latents, "train"), Latents(latents, "heldout")
     data = Data(train_pairs, heldout, about(train_pairs.captions, params.words), about(heldout.captions, params.words))
     if not len(data.among):
         raise UserError(
             f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
         )
-    work = work_folder("finetune", params.model_dump(), [student, latents / "manifest.json"])
-    report = _learn(unet, Task(scheduler), params, data, student, out, curves, work, mirror)
+    loss = Task(scheduler, params.snr_gamma)
+    with settled(unet, [], place):
+        report = _learn(unet, loss, params, data, student, out, curves, work, place, mirror, TASK)
     return {**report, "pairs": len(data.among)}
 
 
@@ -86,63 +77,90 @@ def about(captions: list[str], words: list[str]) -> np.ndarray:
 def _learn(
     unet: nn.Module,
     loss: Callable[[nn.Module, dict], dict[str, Tensor]],
-    params: Distill | Finetune,
+    params: Learning,
     data: Data,
     student: Path,
     out: Path,
     curves: Path,
     work: Path,
+    place: Place,
     mirror: Mirror,
+    decided_by: str,
+    teacher: nn.Module | None = None,
 ) -> dict:
+    team = processes.team(unet.device)
     last = load_scheduler(student).config.num_train_timesteps
-    batches = training_batches(data.train, params.batch_size, params.seed, params.caption_dropout, last, data.among)
-    ema, journal = averaged(unet, params), Journal(work / "metrics.jsonl", mirror)
-    pipeline = load_pipeline(student, str(unet.device))
-    pipeline.unet = unet
-
-    def watch(done: int) -> None:
-        """Held-out values and pictures, where they are due; at step 0 and at the last they always are."""
-        ends = done in (0, params.steps)
-        with ema_weights(unet, ema):
-            if ends or done % params.evaluate_every == 0:
-                held = heldout_batches(data.heldout, params.batch_size, last, data.heldout_among)
-                journal.metrics(done, "heldout", heldout_terms(unet, loss, held))
-            if ends or done % params.picture_every == 0:
-                drawn = list(draw(pipeline, data.prompts, steps=10, guidance=3.0, seed=0, batch_size=PICTURES))
-                journal.picture(done, "samples", grid({f"step {done}": drawn}))
-
+    batches = training_batches(data.train, _share(params, team.num_processes), params, last, data.among)
+    ema, title = averaged(unet, params), type(params).__name__.lower()
+    if params.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     resumed = checkpoints.newest(work)
-    journal.resume(resumed)
-    if not resumed:
-        watch(0)
-    began = time.time()
-    for done, values in train(unet, loss, batches, params, folder=work, ema=ema, title=type(params).__name__.lower()):
-        journal.metrics(done, "train", values)
-        watch(done)
-    seconds = time.time() - began
+    if team.is_main_process:  # which alone writes and draws
+        pipeline, journal = load_pipeline(student, str(unet.device)), Journal(work / "metrics.jsonl", mirror)
+        pipeline.unet = unet
+        watch = Watch(pipeline, loss, data, params, journal, work, decided_by=decided_by, teacher=teacher)
+        journal.resume(resumed)
+        if not resumed:
+            watch(0, ema)
+        elif (work / DONE).is_file():
+            print(f"{title}: this very run has ended before; what it gave is taken from {work}", flush=True)
+    began = time.perf_counter()
+    for done, values in train(unet, loss, batches, params, folder=work, ema=ema, title=title):
+        if team.is_main_process:
+            journal.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
+            watch(done, ema)
+        began = time.perf_counter()
+    team.wait_for_everyone()
+    if not team.is_main_process:
+        return {}
     if ema:
         ema.copy_to(unet.parameters())
+    report = _report(params, place, journal, watch)
+    _save(unet, student, out, params, watch)
+    journal.tables(curves)
+    (work / DONE).write_text(json.dumps(report))
+    return report
+
+
+def _share(params: Learning, processes: int) -> int:
+    """How many examples of a batch each process learns from."""
+    if params.batch_size % processes:
+        raise UserError(
+            f"batch_size: {params.batch_size} examples cannot be shared by {processes} processes (runtime.processes); "
+            f"a multiple of {processes} can"
+        )
+    return params.batch_size // processes
+
+
+def _save(unet: nn.Module, student: Path, out: Path, params: Learning, watch: Watch) -> None:
+    """The pipeline as it is at the end, the plan, and in `best/` the UNet that measured best where that is another."""
     save_pipeline(student, unet, out, params.storage)
     if (plan := student / "unet" / BESIDE).is_file():
         shutil.copy2(plan, out / "unet" / BESIDE)
-    for split in ("train", "heldout"):
-        journal.table(split, curves / f"{split}.csv")
-    heldout, train_rows = journal.rows("heldout"), journal.rows("train")
-    report = {
+    best = watch.best_of_all()
+    if best and best[0] != params.steps:
+        unet.load_state_dict(watch.best_weights())
+        save_unet(unet, out / "best", params.storage)
+
+
+def _report(params: Learning, place: Place, journal: Journal, watch: Watch) -> dict:
+    best, rows = watch.best_of_all(), journal.rows("train")
+    seconds = sum(row[SECONDS] for row in rows)  # over all the lives of the run, without watching
+    return {
         "steps": params.steps,
-        "images_per_second": round((params.steps - resumed) * params.batch_size / seconds, 2),
+        "images_per_second": round(params.steps * params.batch_size * params.accumulation / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
-        "train": _values(train_rows),
-        "heldout": _values(heldout),
+        "runtime": {**place._asdict(), "processes": processes.size(), "threads": torch.get_num_threads()},
+        "train": _values(rows),
+        "heldout": _values(journal.rows("heldout")),
+        "best": {"step": best[0], watch.decided_by: best[1]} if best else {},
     }
-    shutil.rmtree(work)
-    return report
 
 
 def _values(rows: list[dict]) -> dict[str, float]:
     """The last row's measurements."""
-    return {name: value for name, value in rows[-1].items() if name not in ("step", "split")} if rows else {}
+    return {name: value for name, value in rows[-1].items() if name not in ("step", "split", SECONDS)} if rows else {}
 
 
 def _peak_memory() -> float:

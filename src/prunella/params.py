@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from prunella.errors import UserError
 
@@ -16,9 +16,16 @@ Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]  # tf32: as fp32, but for a GPU's matrix products
 Storage = Literal["fp32", "fp16"]
 Mode = Literal["block-bk", "block-segmind", "sub-block", "self-attention"]  # which features are compared
+Normalisation = Literal["none", "teacher"]
+Points = Annotated[list[tuple[Share, Amount]], Field(min_length=1)]
+# A number, or [share of the training done, weight] points to go straight between.
+Weight = Annotated[
+    Annotated[Amount, Tag("number")] | Annotated[Points, Tag("points")],
+    Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
+]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -75,7 +82,9 @@ class Training(Section):
     """What every training has; the loop reads nothing else."""
 
     steps: Count
-    batch_size: Count
+    batch_size: Count  # examples at once, over all processes
+    accumulation: Count = 1  # batches a step
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0)]
     schedule: Literal["constant", "cosine", "linear"]
@@ -87,31 +96,50 @@ class Training(Section):
     seed: Seed
 
 
-class Distill(Training):
-    """Weights of the three terms as in SD-Small and SD-Tiny (segmind/distill-sd): 1, 0.5, 0.5."""
+class Learning(Training):
+    """What distillation and fine-tuning share."""
 
-    task_weight: Amount
-    output_weight: Amount
-    feature_weight: Amount
-    features: Mode | None  # None: what the student's plan names
+    snr_gamma: Annotated[float, Field(gt=0)] | None  # min-SNR weighting by timestep; None: all alike
+    noise_offset: Amount
     caption_dropout: Share
+    gradient_checkpointing: bool
     evaluate_every: Count
     picture_every: Count
     storage: Storage
 
+
+class Distill(Learning):
+    """Weights of the three terms as in SD-Small and SD-Tiny (segmind/distill-sd): 1, 0.5, 0.5."""
+
+    task_weight: Weight
+    output_weight: Weight
+    feature_weight: Weight
+    features: Mode | None  # None: what the student's plan names
+    feature_normalisation: Normalisation
+
+    @field_validator("task_weight", "output_weight", "feature_weight")
+    @classmethod
+    def _in_order(cls, weight: Weight) -> Weight:
+        if isinstance(weight, list):
+            shares = [share for share, _ in weight]
+            if shares != sorted(set(shares)):
+                raise ValueError(f"the shares of the training must increase from point to point, got {shares}")
+        return weight
+
     @model_validator(mode="after")
     def _something_to_learn(self):
-        if self.task_weight == self.output_weight == self.feature_weight == 0:
+        if not (used(self.task_weight) or used(self.output_weight) or used(self.feature_weight)):
             raise ValueError("task_weight, output_weight and feature_weight are all 0: there is nothing to learn")
         return self
 
 
-class Finetune(Training):
+class Finetune(Learning):
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
-    caption_dropout: Share
-    evaluate_every: Count
-    picture_every: Count
-    storage: Storage
+
+
+def used(weight: Weight) -> bool:
+    """Whether a weight is ever above 0."""
+    return any(value for _, value in weight) if isinstance(weight, list) else weight > 0
 
 
 class Benchmark(Section):
@@ -126,8 +154,10 @@ class Benchmark(Section):
 
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
-    processes: Literal[1]
+    processes: Count  # of distill and finetune; each has its share of the batch, on a GPU of its own
     threads: Annotated[int, Field(ge=0)]  # 0: as torch decides
+    compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
+    channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU
 
 
 class Params(Section):
@@ -184,7 +214,7 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 
 def _said(model: type[BaseModel], fault: dict) -> str:
     *path, last = fault["loc"] or ("(top level)",)
-    name = ".".join(map(str, fault["loc"])) or "(top level)"
+    name = ".".join(str(part) for part in fault["loc"] if part not in ("number", "points")) or "(top level)"
     if fault["type"] == "extra_forbidden":
         known = sorted(_keys(model, path))
         section = f"section {'.'.join(map(str, path))!r}" if path else "the file"

@@ -94,6 +94,11 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
     half.rename(out)
 
 
+def save_unet(unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
+    """A UNet alone, for `UNet2DConditionModel.from_pretrained(out)`."""
+    stored(unet, storage).save_pretrained(out)
+
+
 def stored(model, storage: Storage):
     """A copy of a model with contiguous tensors of the stored dtype."""
     # Without diffusers' notes: from_config would reset to its default whatever "_use_default_values" still names.

@@ -1,3 +1,6 @@
+import os
+import signal
+
 import pytest
 import torch
 from conftest import TRAINING
@@ -5,7 +8,7 @@ from torch import nn
 
 from prunella.errors import UserError
 from prunella.params import Training, check
-from prunella.training.loop import averaged, ema_weights, rate, train
+from prunella.training.loop import averaged, ema_weights, numbers, rate, train
 
 
 def settings(**changes) -> Training:
@@ -101,6 +104,79 @@ def test_what_is_not_finite_stops_the_run_and_is_named():
 
     with pytest.raises(UserError, match="step 2: square is not finite; a smaller learning_rate"):
         list(train(line(), bad, batches, settings()))
+
+
+def test_what_is_not_finite_names_the_pairs_and_spoils_nothing(tmp_path):
+    def told(step: int) -> dict:
+        return batches(step) | {"pairs": torch.tensor([7, 1, 8, 2, 6])}
+
+    def bad(model, batch):
+        terms = loss(model, batch)
+        return (
+            terms if batch["x"][0, 0] != batches(2)["x"][0, 0] else {name: value / 0 for name, value in terms.items()}
+        )
+
+    model, sound = line(), line()
+    with pytest.raises(UserError, match=r"step 2: loss, square is not finite \(pairs 7, 1, 8, 2, 6 of the training"):
+        list(train(model, bad, told, settings(schedule="constant")))
+    list(train(sound, loss, batches, settings(schedule="constant", steps=2)))
+    assert torch.equal(model.weight, sound.weight)
+
+
+def test_accumulated_batches_are_one_large_batch():
+    def halves(number: int) -> dict:
+        whole = batches(number // 2)
+        return {name: value[:4].chunk(2)[number % 2] for name, value in whole.items()}
+
+    def wholes(number: int) -> dict:
+        return {name: value[:4] for name, value in batches(number).items()}
+
+    one, two = line(), line()
+    expected = list(train(one, loss, wholes, settings()))
+    rows = list(train(two, loss, halves, settings(accumulation=2)))
+    assert torch.allclose(one.weight, two.weight, atol=1e-6)
+    for (_, a), (_, b) in zip(expected, rows, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_processes_share_a_step():
+    chosen = settings(steps=5, accumulation=3)
+    assert list(numbers(3, chosen, 0, 1)) == [9, 10, 11, 12, 13, 14]
+    assert list(numbers(3, chosen, 0, 2)) == [18, 19, 20, 24, 25, 26]
+    assert list(numbers(3, chosen, 1, 2)) == [21, 22, 23, 27, 28, 29]
+
+
+def test_the_gradients_norm_is_told():
+    model = line()
+    loss(model, batches(0))["loss"].backward()
+    norm = torch.cat([part.grad.flatten() for part in model.parameters()]).norm().item()
+    _, values = next(train(line(), loss, batches, settings(clip_norm=1e-3)))
+    assert values["gradient_norm"] == pytest.approx(norm)
+
+
+def test_sigterm_ends_the_run_after_its_step_and_keeps_it(tmp_path, capsys):
+    expected = run(line(), settings=settings(checkpoint_every=100))
+    seen = []
+    with pytest.raises(SystemExit, match="143"):
+        for row in train(line(), loss, batches, settings(checkpoint_every=100), folder=tmp_path):
+            seen.append(row)
+            if row[0] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert "stopped by SIGTERM after step 4; its state is kept in" in capsys.readouterr().err
+    fresh = line(seed=9)
+    assert seen + run(fresh, folder=tmp_path, settings=settings(checkpoint_every=100)) == expected
+
+
+def test_chance_in_the_model_is_the_same_after_resuming(tmp_path):
+    def noisy(seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
+
+    expected = run(noisy())
+    part = train(noisy(), loss, batches, settings(), folder=tmp_path)
+    [next(part) for _ in range(4)]
+    part.close()
+    assert run(noisy(5), folder=tmp_path) == expected[3:]
 
 
 def test_inside_ema_weights_the_model_is_the_average():

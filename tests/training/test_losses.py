@@ -1,14 +1,14 @@
 import pytest
 import torch
-from conftest import LEARNING
+from conftest import DISTILLING
 from diffusers import DDPMScheduler
 from torch import nn
 
 from prunella.params import Distill, check
 from prunella.students.derive import FeaturePair
-from prunella.training.losses import Distillation, Task, mse
+from prunella.training.losses import Distillation, Task, at, feature_error, squares
 
-WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.25, "features": None}
+WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.25}
 
 
 class Toy(nn.Module):
@@ -39,7 +39,7 @@ PAIRS = [FeaturePair("inner", "inner", "inner")]
 
 
 def distillation(scheduler, **weights):
-    return Distillation(Toy(2.0), PAIRS, scheduler, check(Distill, LEARNING | WEIGHTS | weights, "distill"))
+    return Distillation(Toy(2.0), PAIRS, scheduler, check(Distill, DISTILLING | WEIGHTS | weights, "distill"))
 
 
 def test_every_term_by_hand(scheduler):
@@ -55,7 +55,7 @@ def test_every_term_by_hand(scheduler):
 def test_a_weight_of_zero_leaves_its_term_out(scheduler, name, share):
     terms = distillation(scheduler, **{name: 0})(Toy(1.0), BATCH)
     assert terms["loss"].item() == 7.75 - share
-    assert ("feature/inner" in terms) == (name != "feature_weight")
+    assert ("feature/inner" in terms) == (name != "feature_weight")  # nothing is listened to in vain
 
 
 def test_only_the_student_learns(scheduler):
@@ -78,4 +78,62 @@ def test_v_prediction_is_compared_with_v():
 
 
 def test_errors_are_squared_in_fp32():
-    assert mse(torch.tensor([300.0], dtype=torch.float16), torch.tensor([0.0], dtype=torch.float16)).item() == 90_000
+    ours, theirs = torch.tensor([[300.0]], dtype=torch.float16), torch.tensor([[0.0]], dtype=torch.float16)
+    assert squares(ours, theirs).tolist() == [90_000]
+
+
+def test_a_normalised_feature_error_is_a_share_of_the_teachers_mean_square():
+    ours, theirs = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([[2.0, 4.0], [1.0, 3.0]])
+    # Squared differences 1, 1 and 1, 9; the teacher's squares 4, 16 and 1, 9.
+    assert feature_error(ours, theirs, "none").tolist() == [1.0, 5.0]
+    assert feature_error(ours, theirs, "teacher").tolist() == pytest.approx([1 / 10, 5 / 5])
+
+
+def test_normalised_features_count_in_the_total(scheduler):
+    terms = distillation(scheduler, feature_normalisation="teacher")(Toy(1.0), BATCH)
+    assert terms["feature/inner"].item() == pytest.approx(10 / 40)
+    assert terms["loss"].item() == pytest.approx(1.0 * 4 + 0.5 * 2.5 + 0.25 * 10 / 40)
+
+
+def test_weights_may_go_from_point_to_point():
+    points = [(0.25, 1.0), (0.75, 0.0)]
+    assert [at(points, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert at(0.3, 0.9) == 0.3
+
+
+def test_a_weights_schedule_follows_the_share_of_the_training(scheduler):
+    loss = distillation(scheduler, feature_weight=[[0, 1.0], [1, 0.0]])
+    assert loss(Toy(1.0), BATCH | {"share": 0.25})["loss"].item() == 4 + 0.5 * 2.5 + 0.75 * 10
+    assert loss(Toy(1.0), BATCH)["loss"].item() == 4 + 0.5 * 2.5  # measured as at the end
+
+
+def test_min_snr_weighs_task_and_output_but_not_what_is_told(scheduler):
+    schedule = DDPMScheduler(num_train_timesteps=2, trained_betas=[0.1, 0.5], prediction_type="epsilon")
+    # Signal after step 0: 0.9, so SNR 9; min-SNR with gamma 3 weighs 3 / 9.
+    plain = distillation(schedule)(Toy(1.0), BATCH)
+    weighed = distillation(schedule, snr_gamma=3.0)(Toy(1.0), BATCH)
+    assert weighed["task"].item() == plain["task"].item() and weighed["output"].item() == plain["output"].item()
+    expected = (plain["task"] + 0.5 * plain["output"]) / 3 + 0.25 * plain["feature/inner"]
+    assert weighed["loss"].item() == pytest.approx(expected.item())
+
+
+def test_a_teacher_without_weight_is_left_alone_in_training_and_measured_otherwise(scheduler):
+    loss, student = distillation(scheduler, output_weight=0, feature_weight=0), Toy(1.0)
+    loss.teacher.forward = None  # calling it fails
+    assert set(loss(student, BATCH)) == {"loss", "task"}
+    del loss.teacher.forward
+    assert set(loss(student.eval(), BATCH)) == {"loss", "task", "output", "feature/inner"}
+
+
+def test_terms_of_equal_parts_average_to_the_wholes(scheduler, noise):
+    batch = {
+        "latents": noise(4, 1, 1, 2),
+        "noise": noise(4, 1, 1, 2),
+        "timesteps": torch.tensor([0, 1, 1, 0]),
+        "states": torch.zeros(4, 1, 1),
+    }
+    loss = distillation(scheduler, feature_normalisation="teacher", snr_gamma=0.7)
+    whole = loss(Toy(1.0), batch)
+    parts = [loss(Toy(1.0), {name: value[half] for name, value in batch.items()}) for half in (slice(2), slice(2, 4))]
+    for name, value in whole.items():
+        assert value.item() == pytest.approx((parts[0][name] + parts[1][name]).item() / 2, rel=1e-5)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from prunella.training.noise import generator, sampled, target
+from prunella.training.noise import generator, min_snr, sampled, target
 
 
 def test_generators_differ_in_every_number():
@@ -31,3 +31,18 @@ def test_other_predictions_are_refused():
     sample = DDPMScheduler(prediction_type="sample")
     with pytest.raises(ValueError, match="sample"):
         target(torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.long), sample)
+
+
+def test_min_snr_by_hand():
+    # Signal left after steps 0 and 1: 0.8 and 0.2, so SNR 4 and 0.25.
+    when, betas = torch.tensor([0, 1]), {"num_train_timesteps": 2, "trained_betas": [0.2, 0.75]}
+    epsilon = DDPMScheduler(prediction_type="epsilon", **betas)
+    assert min_snr(when, epsilon, 1.0).tolist() == pytest.approx([1 / 4, 1])
+    v = DDPMScheduler(prediction_type="v_prediction", **betas)
+    assert min_snr(when, v, 1.0).tolist() == pytest.approx([1 / 5, 0.25 / 1.25])
+
+
+def test_min_snr_where_nothing_is_left_of_the_signal():
+    bare = {"num_train_timesteps": 1, "trained_betas": [1.0]}
+    assert min_snr(torch.tensor([0]), DDPMScheduler(prediction_type="epsilon", **bare), 5.0).tolist() == [1.0]
+    assert min_snr(torch.tensor([0]), DDPMScheduler(prediction_type="v_prediction", **bare), 5.0).tolist() == [0.0]

@@ -11,7 +11,7 @@ from prunella.latents.encoders import raw_latents
 from prunella.latents.shards import Latents
 from prunella.samples.judge import CLAIMS, judge
 from prunella.samples.scenes import Vocabulary
-from prunella.training.losses import OUTPUT, Task, mse
+from prunella.training.losses import OUTPUT, Task, squares
 from prunella.training.measuring import heldout_terms
 
 
@@ -20,7 +20,7 @@ def output_error(unet: nn.Module, teacher: nn.Module, scheduler, batches: Iterab
     task = Task(scheduler)
 
     def loss(model, batch):
-        return {OUTPUT: mse(task.predict(model, batch), task.predict(teacher, batch))}
+        return {OUTPUT: squares(task.predict(model, batch), task.predict(teacher, batch)).mean()}
 
     return heldout_terms(unet, loss, batches)[OUTPUT]
 

@@ -17,7 +17,7 @@ from prunella.miniature.quiet import silence
 from prunella.miniature.recipe import Autoencoder
 from prunella.params import Training
 from prunella.training.noise import generator
-from prunella.training.order import examples
+from prunella.training.order import examples, line
 
 
 def build(recipe: Autoencoder) -> AutoencoderKL:
@@ -66,7 +66,7 @@ def batches(
 
     def batch(step: int) -> dict[str, Tensor]:
         source = generator(settings.seed, step)
-        chosen = pictures[torch.from_numpy(examples(step, settings.batch_size, len(pictures), settings.seed))]
+        chosen = pictures[torch.from_numpy(examples(line(step, settings.batch_size), len(pictures), settings.seed))]
         if step < whole_from:
             x, y = torch.randint(0, pictures.shape[-1] - recipe.crop + 1, (2,), generator=source).tolist()
             chosen = chosen[:, :, y : y + recipe.crop, x : x + recipe.crop]

@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from prunella.miniature.quiet import silence
 from prunella.miniature.recipe import Denoiser
 from prunella.training import noise as noising
-from prunella.training.order import examples
+from prunella.training.order import examples, line
 
 
 class Pair(nn.Module):
@@ -47,7 +47,7 @@ def batches(
 
     def batch(step: int) -> dict[str, Tensor]:
         source = noising.generator(settings.seed, step)
-        chosen = torch.from_numpy(examples(step, settings.batch_size, len(mean), settings.seed))
+        chosen = torch.from_numpy(examples(line(step, settings.batch_size), len(mean), settings.seed))
         latents = noising.sampled(mean[chosen], std[chosen], source, scaling_factor)
         n = len(chosen)
         dropped = torch.rand(n, generator=source) < recipe.caption_dropout

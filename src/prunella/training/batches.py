@@ -1,6 +1,7 @@
-"""Batches of noised examples from encoded pairs: for training by step, for measuring on the held-out split.
+"""Batches of noised examples from encoded pairs: for training by number, for measuring on the held-out split.
 
-Both are pure functions of their seed, so that two students see the same examples, noise and timesteps.
+All that is random about an example is drawn by seed and by its place in line, so that a batch is the same however it
+is cut: into one or several processes, into one or several passes. Two students see the same noise and timesteps.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,30 +11,39 @@ import torch
 from torch import Tensor
 
 from prunella.latents.shards import Latents
+from prunella.params import Learning
 from prunella.training.noise import generator, sampled
-from prunella.training.order import examples
+from prunella.training.order import examples, line
 
 Batch = dict[str, Tensor]
 
 
 def training_batches(
-    latents: Latents, batch_size: int, seed: int, caption_dropout: float, last: int, among: np.ndarray | None = None
+    latents: Latents, batch_size: int, settings: Learning, last: int, among: np.ndarray | None = None
 ) -> Callable[[int], Batch]:
-    """step → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
+    """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
 
-    A caption is replaced by the empty one with probability `caption_dropout`, which guidance at drawing needs.
+    A caption is replaced by the empty one with probability `caption_dropout`, which guidance at drawing needs. With
+    `noise_offset` each channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
     """
     among = np.arange(len(latents)) if among is None else among
 
-    def batch(step: int) -> Batch:
-        source = generator(seed, step)
-        rows = latents.take(among[examples(step, batch_size, len(among), seed)])
-        final = sampled(rows["mean"], rows["std"], source, latents.scaling_factor)
-        dropped = torch.rand(len(final), generator=source) < caption_dropout
+    def batch(number: int) -> Batch:
+        places = line(number, batch_size)
+        sources = [generator(settings.seed, place) for place in places.tolist()]
+        pairs = among[examples(places, len(among), settings.seed)]
+        rows = latents.take(pairs)
+        final, noise = _noised(rows, sources, latents.scaling_factor)
+        draws = torch.stack([torch.rand(2, generator=source, dtype=torch.float64) for source in sources])
+        dropped = draws[:, 0] < settings.caption_dropout
+        if settings.noise_offset:
+            shifts = torch.stack([torch.randn(final.shape[1], generator=source) for source in sources])
+            noise = noise + settings.noise_offset * shifts[:, :, None, None]
         return {
+            "pairs": torch.from_numpy(pairs),
             "latents": final,
-            "noise": torch.randn(final.shape, generator=source),
-            "timesteps": torch.randint(0, last, (len(final),), generator=source),
+            "noise": noise,
+            "timesteps": (draws[:, 1] * last).long(),
             "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
             **_added(rows, dropped, latents),
         }
@@ -41,26 +51,35 @@ def training_batches(
     return batch
 
 
+def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
+    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
+    among = np.arange(len(latents)) if among is None else among
+    for start in range(0, len(among), batch_size):
+        pairs = among[start : start + batch_size]
+        rows = latents.take(pairs)
+        places = np.arange(start, start + len(pairs))
+        final, noise = _noised(rows, [generator(0, place) for place in places.tolist()], latents.scaling_factor)
+        # The golden ratio spreads timesteps evenly over any prefix of the split.
+        share = np.modf((places + 0.5) * 0.6180339887)[0]
+        yield {
+            "pairs": torch.from_numpy(pairs),
+            "latents": final,
+            "noise": noise,
+            "timesteps": torch.from_numpy((share * last).astype(np.int64)),
+            "states": rows["text"],
+            **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
+        }
+
+
+def _noised(rows: Batch, sources: list[torch.Generator], scaling_factor: float) -> tuple[Tensor, Tensor]:
+    """Final latents and noise (NCHW each), example by example from its own source."""
+    each = zip(rows["mean"], rows["std"], sources, strict=True)
+    final = torch.stack([sampled(mean, std, source, scaling_factor) for mean, std, source in each])
+    return final, torch.stack([torch.randn(final.shape[1:], generator=source) for source in sources])
+
+
 def _added(rows: Batch, dropped: Tensor, latents: Latents) -> Batch:
     """SDXL's "pooled" embedding, that of no caption where it is `dropped`, and "sizes"; nothing for SD 1.x and 2.x."""
     if "pooled" not in rows:
         return {}
     return {"pooled": torch.where(dropped[:, None], latents.empty["pooled"], rows["pooled"]), "sizes": rows["sizes"]}
-
-
-def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
-    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
-    among = np.arange(len(latents)) if among is None else among
-    for start in range(0, len(among), batch_size):
-        rows = latents.take(among[start : start + batch_size])
-        source = generator(0, start)
-        final = sampled(rows["mean"], rows["std"], source, latents.scaling_factor)
-        # The golden ratio spreads timesteps evenly over any prefix of the split.
-        share = np.modf((np.arange(start, start + len(final)) + 0.5) * 0.6180339887)[0]
-        yield {
-            "latents": final,
-            "noise": torch.randn(final.shape, generator=source),
-            "timesteps": torch.from_numpy((share * last).astype(np.int64)),
-            "states": rows["text"],
-            **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
-        }

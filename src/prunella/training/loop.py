@@ -1,14 +1,16 @@
 """The one training loop: distillation, fine-tuning and the miniature all run through `train`.
 
-The loop owns steps, optimizer, learning rate, precision, EMA and checkpoints. What is learned is the loss's
-business, `loss(model, batch) -> {"loss": total, name: term, …}`; what is learned from is the batches', a pure
-function `batches(step) -> batch`. Since a batch depends on its step alone, noise included, a resumed run sees
-what an undisturbed one would have seen. Absent: several processes, gradient accumulation.
+The loop owns steps, optimizer, learning rate, precision, accumulation, processes, EMA and checkpoints. What is learned
+is the loss's business, `loss(model, batch) -> {"loss": total, name: term, …}`, each term a mean over the examples; what
+is learned from is the batches', a pure function `batches(number) -> batch`. A step takes `accumulation` batches of
+every process, numbered in line. Since a batch depends on its number alone, noise included, and torch's own generator
+is seeded anew at each step, a resumed run sees what an undisturbed one would have seen.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,11 +20,16 @@ from tqdm import tqdm
 
 from prunella.errors import UserError
 from prunella.params import Training
-from prunella.training import checkpoints
+from prunella.training import checkpoints, processes
+from prunella.training.feeding import fed
+from prunella.training.noise import generator
+from prunella.training.optimizer import adamw
 from prunella.training.precision import autocast
+from prunella.training.stopping import sigterm_noted
 
 Batch = dict[str, Tensor]
 Terms = dict[str, float]
+NORM = "gradient_norm"  # over all parameters, before clipping
 
 
 def train(
@@ -36,15 +43,16 @@ def train(
     groups: list[dict] | None = None,
     title: str = "train",
 ) -> Iterator[tuple[int, Terms]]:
-    """Train `model` in place, yielding (steps done, terms of the last batch) after each step.
+    """Train `model` in place, yielding (steps done, means of the step's terms and gradient norm) after each step.
 
-    `folder` keeps checkpoints and is resumed from; None keeps none. `groups` are AdamW's parameter groups where
-    not all parameters learn alike. Raises UserError, naming step and term, when a term is not finite.
+    Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
+    examples. `folder` keeps checkpoints and is resumed from; None keeps none. `groups` are AdamW's parameter groups
+    where not all parameters learn alike. After SIGTERM the step is finished and kept, then SystemExit(143) is raised.
+    Raises UserError, naming step, term and pairs, when a term is not finite; the weights are then those before the
+    step.
     """
-    device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(
-        groups or model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    device, team = next(model.parameters()).device, processes.team(next(model.parameters()).device)
+    optimizer = adamw(groups or model.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
     parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler} | ({"ema": ema} if ema else {})
@@ -57,33 +65,65 @@ def train(
             part.load_state_dict(state[name])
 
     # Train
+    forward = team.prepare_model(processes.Pass(model, loss), device_placement=False)
+    feed = fed(batches, numbers(start, settings, team.process_index, team.num_processes), device)
     model.train()
-    bar = tqdm(range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0)
-    for step in bar:
-        batch = {name: value.to(device, non_blocking=True) for name, value in batches(step).items()}
-        with autocast(device, settings.precision):
-            terms = loss(model, batch)
-        scaler.scale(terms["loss"]).backward()
-        scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
-        rates.step()
-        if ema:
-            ema.step(model.parameters())
+    bar = tqdm(
+        range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0,
+        disable=not team.is_main_process,
+    )  # fmt: skip
+    with sigterm_noted() as stop:
+        for step in bar:
+            torch.manual_seed(generator(settings.seed, step, team.process_index).initial_seed())
+            seen = []
+            for passes_left in reversed(range(settings.accumulation)):
+                batch = {**next(feed), "share": step / settings.steps}
+                with team.no_sync(forward) if passes_left else nullcontext():
+                    with autocast(device, settings.precision):
+                        terms = forward(batch)
+                    scaler.scale(terms["loss"] / settings.accumulation).backward()
+                seen.append(torch.stack([term.detach().float() for term in terms.values()]))
+                check_finite(dict(zip(terms, seen[-1].tolist(), strict=True)), step, batch)
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            told = torch.cat([torch.stack(seen).mean(0), torch.stack([norm, norm.new_tensor(stop.asked)])])
+            *values, stopping = team.reduce(told, "mean").tolist()
+            values = dict(zip([*terms, NORM], values, strict=True))
+            if not scaler.is_enabled():  # it passes over a step whose gradients are not finite, and scales less
+                check_finite({NORM: values[NORM]}, step, batch)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            rates.step()
+            if ema:
+                ema.step(model.parameters())
 
-        # Report
-        values = dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).tolist(), strict=True))
-        check_finite(values, step)
-        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
-        done = step + 1
-        yield done, values
-        model.train()
+            # Report
+            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+            done = step + 1
+            yield done, {name: value for name, value in values.items() if math.isfinite(value)}
+            model.train()
 
-        # Keep, after the caller has written down what this step gave
-        if folder and (done % settings.checkpoint_every == 0 or done == settings.steps):
-            checkpoints.save(folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done})
+            # Keep, after the caller has written down what this step gave
+            due = done % settings.checkpoint_every == 0 or done == settings.steps or stopping
+            if folder and due and team.is_main_process:
+                checkpoints.save(
+                    folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done}
+                )
+            if stopping and done < settings.steps:
+                kept = f"its state is kept in {folder}" if folder else "nothing is kept"
+                print(f"{title}: stopped by SIGTERM after step {done}; {kept}", file=sys.stderr)
+                sys.exit(143)
+
+
+def numbers(start: int, settings: Training, process: int, processes: int) -> Iterator[int]:
+    """Numbers of the batches that a process learns from, from step `start` on.
+
+    In a step the first `accumulation` numbers are the first process's, and so on.
+    """
+    for step in range(start, settings.steps):
+        first = (step * processes + process) * settings.accumulation
+        yield from range(first, first + settings.accumulation)
 
 
 def rate(done: int, settings: Training) -> float:
@@ -94,11 +134,14 @@ def rate(done: int, settings: Training) -> float:
     return {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[settings.schedule]
 
 
-def check_finite(values: Terms, step: int) -> None:
+def check_finite(values: Terms, step: int, batch: Batch) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
+        pairs = (
+            f" (pairs {', '.join(map(str, batch['pairs'].tolist()))} of the training split)" if "pairs" in batch else ""
+        )
         raise UserError(
-            f"step {step}: {', '.join(bad)} is not finite; "
+            f"step {step}: {', '.join(bad)} is not finite{pairs}; "
             "a smaller learning_rate, or precision fp32 or bf16 in place of fp16, usually cures that"
         )
 

@@ -1,32 +1,48 @@
 """What a student learns from: `loss(student, batch) -> {"loss": total, term: value, …}`.
 
-Every term is a mean squared error over all elements, computed in fp32 (in fp16 a feature that differs by 256
-overflows when squared). A batch: "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings);
-for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning).
+Every term is a mean of squared errors over all elements, computed in fp32 (in fp16 a feature that differs by 256
+overflows when squared), and a mean over examples, so that a batch may be cut into equal parts. A batch: "latents" and
+"noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings); for SDXL also "pooled" (NP, text embedding) and
+"sizes" (N6, size conditioning); while training "share", of the training that is done, for weights that change.
 """
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunella.params import Distill
+from prunella.params import Distill, Normalisation, Weight, used
 from prunella.students.derive import FeaturePair
-from prunella.training.noise import target
+from prunella.training.noise import min_snr, target
 from prunella.training.taps import taps
 
 Batch = dict[str, Tensor]
 OUTPUT, TASK = "output", "task"
 
 
-def mse(a: Tensor, b: Tensor) -> Tensor:
-    return F.mse_loss(a.float(), b.float())
+def squares(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of each example (N)."""
+    return (a.float() - b.float()).square().flatten(1).mean(1)
+
+
+def feature_error(ours: Tensor, theirs: Tensor, normalisation: Normalisation) -> Tensor:
+    """Error of a feature by example (N); by "teacher" as a share of the teacher's mean square.
+
+    Raw feature terms start ten to thirty times above the task's, and a few large ones rule the sum; LAPTOP-Diff
+    (arXiv 2404.11098) divides each by the teacher feature's squared norm for that reason.
+    """
+    error = squares(ours, theirs)
+    return error if normalisation == "none" else error / theirs.float().square().flatten(1).mean(1).clamp_min(1e-8)
 
 
 class Task:
-    """The diffusion objective alone: the prediction against noise or v."""
+    """The diffusion objective alone: the prediction against noise or v.
 
-    def __init__(self, scheduler):
-        self.scheduler = scheduler
+    `snr_gamma` weighs examples by min-SNR (see `min_snr`) in the total; the terms by name stay plain means, so that
+    they compare between runs.
+    """
+
+    def __init__(self, scheduler, snr_gamma: float | None = None):
+        self.scheduler, self.snr_gamma = scheduler, snr_gamma
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
         noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
@@ -35,35 +51,65 @@ class Task:
             added = {"added_cond_kwargs": {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}}
         return unet(noisy, batch["timesteps"], batch["states"], **added).sample
 
-    def error(self, predicted: Tensor, batch: Batch) -> Tensor:
-        return mse(predicted, target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler))
+    def errors(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """Squared error of each example (N)."""
+        return squares(predicted, target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler))
+
+    def weighted(self, errors: Tensor, batch: Batch) -> Tensor:
+        """Their mean, as it counts in the total."""
+        if self.snr_gamma is None:
+            return errors.mean()
+        return (min_snr(batch["timesteps"], self.scheduler, self.snr_gamma) * errors).mean()
 
     def __call__(self, unet: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        task = self.error(self.predict(unet, batch), batch)
-        return {"loss": task, TASK: task}
+        errors = self.errors(self.predict(unet, batch), batch)
+        return {"loss": self.weighted(errors, batch), TASK: errors.mean()}
 
 
 class Distillation:
     """task_weight·task + output_weight·output + feature_weight·Σ features, as BK-SDM (arXiv 2305.15798, eq. 1-4).
 
     `output` is the student's prediction against the teacher's; each feature pair is logged by its name under
-    `feature/`. A weight of 0 leaves its term out of the total; features are then not even listened to.
+    `feature/`. Min-SNR weighs task and output alike, both being errors of the prediction; features are left as they
+    are. While training, what has no weight is not computed: without features nothing is listened to, without output
+    either the teacher does not run. In evaluation mode every term is measured, whatever its weight.
     """
 
     def __init__(self, teacher: nn.Module, pairs: list[FeaturePair], scheduler, weights: Distill):
         self.teacher = teacher.requires_grad_(False).eval()
-        self.pairs = pairs if weights.feature_weight else []
-        self.task = Task(scheduler)
+        self.pairs = pairs
+        self.task = Task(scheduler, weights.snr_gamma)
         self.weights = weights
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        with torch.no_grad(), taps(self.teacher, {pair.teacher for pair in self.pairs}) as theirs:
-            taught = self.task.predict(self.teacher, batch)
-        with taps(student, {pair.student for pair in self.pairs}) as ours:
+        measured, weights, share = not student.training, self.weights, batch.get("share", 1.0)
+        pairs = self.pairs if measured or used(weights.feature_weight) else []
+        taught = theirs = None
+        if pairs or measured or used(weights.output_weight):
+            with torch.no_grad(), taps(self.teacher, {pair.teacher for pair in pairs}) as theirs:
+                taught = self.task.predict(self.teacher, batch)
+        with taps(student, {pair.student for pair in pairs}) as ours:
             predicted = self.task.predict(student, batch)
-        terms = {TASK: self.task.error(predicted, batch), OUTPUT: mse(predicted, taught)}
-        features = {f"feature/{pair.name}": mse(ours[pair.student], theirs[pair.teacher]) for pair in self.pairs}
-        total = self.weights.task_weight * terms[TASK] + self.weights.output_weight * terms[OUTPUT]
-        if features:
-            total = total + self.weights.feature_weight * sum(features.values())
+        errors = self.task.errors(predicted, batch)
+        terms = {TASK: errors.mean()}
+        total = at(weights.task_weight, share) * self.task.weighted(errors, batch)
+        if taught is not None:
+            errors = squares(predicted, taught)
+            terms[OUTPUT] = errors.mean()
+            total = total + at(weights.output_weight, share) * self.task.weighted(errors, batch)
+        if features := self._features(pairs, ours, theirs):
+            total = total + at(weights.feature_weight, share) * sum(features.values())
         return {"loss": total, **terms, **features}
+
+    def _features(self, pairs: list[FeaturePair], ours: dict, theirs: dict | None) -> dict[str, Tensor]:
+        """Each pair's error; its tensors are let go of as soon as it is known."""
+        how = self.weights.feature_normalisation
+        return {
+            f"feature/{pair.name}": feature_error(ours.pop(pair.student), theirs.pop(pair.teacher), how).mean()
+            for pair in pairs
+        }
+
+
+def at(weight: Weight, share: float) -> float:
+    """A weight when `share` of the training is done: straight between its points, constant before and after them."""
+    return float(np.interp(share, *zip(*weight, strict=True))) if isinstance(weight, list) else weight

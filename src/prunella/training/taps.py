@@ -1,4 +1,8 @@
-"""Listen to a model's inner outputs while a `with` lasts; nothing stays hooked afterwards."""
+"""Listen to a model's inner outputs while a `with` lasts; nothing stays hooked afterwards.
+
+A hook only notes a tensor and computes nothing, so that gradient checkpointing may run the module again. It is gone by
+the time of the backward pass, where checkpointing does so.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

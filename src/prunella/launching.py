@@ -1,0 +1,19 @@
+"""Several processes in place of one, each with its share of the batch: torch's elastic launcher around a stage."""
+
+import os
+import sys
+
+from prunella.params import Runtime
+
+
+def launched() -> bool:
+    """Whether this process is one of several already, started here, by `accelerate launch` or by `torchrun`."""
+    return "LOCAL_RANK" in os.environ
+
+
+def launch(runtime: Runtime) -> None:
+    """Become the launcher of `runtime.processes` processes that run this very command. Does not return."""
+    threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
+    os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])

@@ -1,0 +1,31 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import together
+from conftest import ROOT, TRAINING
+
+
+def test_two_processes_learn_what_one_does_at_the_same_batch(tmp_path):
+    content = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
+    script, path = str(Path(together.__file__)), f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, script, json.dumps(content), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    both = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert both[0] == both[1]  # each knows the means over all
+    alone = together.trained(content, 1)
+    for (step, values), (_, expected) in zip(both[0]["rows"], alone["rows"], strict=True):
+        assert values == pytest.approx(expected, rel=1e-5), step
+    for row, expected in zip(both[0]["weight"], alone["weight"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,108 @@
+"""A whole training step, however it is computed, against one written out plainly."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from conftest import DISTILLING
+
+from prunella.latents.shards import Latents
+from prunella.params import Distill, check
+from prunella.students.derive import feature_pairs
+from prunella.students.plan import STUDENTS
+from prunella.students.pruning import prune
+from prunella.teachers import load_scheduler, load_unet
+from prunella.training.batches import training_batches
+from prunella.training.compiling import compiled
+from prunella.training.losses import Distillation
+
+MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")
+SETTINGS = check(Distill, DISTILLING | {"feature_weight": 0.25, "snr_gamma": 2.0}, "distill")
+
+
+def plain(student, teacher, pairs, scheduler, batch) -> tuple[dict, dict]:
+    """Terms and gradients of a step, example by example, with nothing of Prunella's."""
+    signal = scheduler.alphas_cumprod
+    sums, total, n = {}, 0.0, len(batch["latents"])
+    for i in range(n):
+        one = {name: value[i : i + 1] for name, value in batch.items()}
+        a = signal[one["timesteps"]].reshape(1, 1, 1, 1)
+        noisy = a.sqrt() * one["latents"] + (1 - a).sqrt() * one["noise"]
+        v = scheduler.config.prediction_type == "v_prediction"
+        wanted = a.sqrt() * one["noise"] - (1 - a).sqrt() * one["latents"] if v else one["noise"]
+        snr = (a / (1 - a)).item()
+        weight = min(snr, 2.0) / (snr + 1 if v else snr)
+        outputs, caught = {}, {}
+        for who, unet in (("student", student), ("teacher", teacher)):
+            hooks = []
+            for pair in pairs:
+                name = getattr(pair, who)
+
+                def note(module, inputs, output, key=(who, pair.name), caught=caught):
+                    caught[key] = output[0] if isinstance(output, tuple) else output
+
+                hooks.append(unet.get_submodule(name).register_forward_hook(note))
+            added = {"text_embeds": one["pooled"], "time_ids": one["sizes"]} if "pooled" in one else None
+            outputs[who] = unet(noisy, one["timesteps"], one["states"], added_cond_kwargs=added).sample
+            [hook.remove() for hook in hooks]
+        task = ((outputs["student"] - wanted) ** 2).mean()
+        output = ((outputs["student"] - outputs["teacher"].detach()) ** 2).mean()
+        features = {
+            f"feature/{pair.name}": ((caught["student", pair.name] - caught["teacher", pair.name].detach()) ** 2).mean()
+            for pair in pairs
+        }
+        total = total + (weight * task + 0.5 * weight * output + 0.25 * sum(features.values())) / n
+        for name, value in {"task": task, "output": output, **features}.items():
+            sums[name] = sums.get(name, 0.0) + value.item() / n
+    total.backward()
+    gradients = {name: part.grad.clone() for name, part in student.named_parameters()}
+    student.zero_grad()
+    teacher.zero_grad()
+    return {"loss": total.item(), **sums}, gradients
+
+
+@pytest.fixture
+def step(request, latents, xl_latents, teacher, xl_teacher):
+    """A function from student and mode to all that a step needs."""
+
+    def made(name: str, mode: str):
+        plan = STUDENTS[name]
+        folder, data = (teacher, latents) if plan.family == "sd" else (xl_teacher, xl_latents)
+        unet, scheduler = load_unet(folder), load_scheduler(folder)
+        batch = training_batches(Latents(data, "train"), 3, SETTINGS, scheduler.config.num_train_timesteps)(1)
+        pairs = feature_pairs(plan, mode)
+        # A pruned student's lower blocks are its teacher's; moved a little, every term has something to say.
+        student = prune(unet, plan)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            [part.add_(0.01 * torch.randn_like(part)) for part in student.parameters()]
+        return student.train(), unet, pairs, scheduler, batch
+
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks at it
+@pytest.mark.parametrize("way", ["eager", "checkpointed", "compiled", "channels last"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["sd-tiny", "koala-700m"])
+def test_a_step_is_the_plain_one(step, name, mode, way):
+    student, teacher, pairs, scheduler, batch = step(name, mode)
+    expected, gradients = plain(student, teacher, pairs, scheduler, batch)
+    loss = Distillation(teacher, pairs, scheduler, SETTINGS)
+    if way == "checkpointed":
+        student.enable_gradient_checkpointing()
+    if way == "channels last":
+        student.to(memory_format=torch.channels_last)
+        teacher.to(memory_format=torch.channels_last)
+    compiling = way == "compiled"
+    ours = compiled(student, [pair.student for pair in pairs], "eager") if compiling else nullcontext()
+    theirs = compiled(teacher, [pair.teacher for pair in pairs], "eager") if compiling else nullcontext()
+    with ours, theirs:
+        terms = loss(student, batch)
+        terms["loss"].backward()
+    assert {key: value.item() for key, value in terms.items()} == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    scale = max(part.abs().max() for part in gradients.values())
+    for key, part in student.named_parameters():
+        assert (part.grad - gradients[key]).abs().max() <= 1e-5 * scale, key
+        assert part.grad.abs().sum() > 0, key
+    assert all(part.grad is None or part.grad.abs().sum() == 0 for part in teacher.parameters())
