@@ -1,12 +1,13 @@
 # make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
 # make test-all: also what takes minutes and gigabytes.
 # make miniature-check: the bundled teacher's gates (minutes).
+# make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
 PYTHON ?= python3
 CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro test test-all ui install miniature-check
+.PHONY: repro test test-all ui install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -23,6 +24,9 @@ ui: install
 
 miniature-check: install
 	$(BIN)/python stages/miniature_check.py
+
+ablation: install
+	$(BIN)/python stages/ablation.py
 
 install: .venv/installed
 

@@ -1,14 +1,28 @@
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import ROOT
 
+from prunella import fingerprint
 from prunella.errors import UserError
-from prunella.fingerprint import work_folder
+from prunella.fingerprint import DONE
 
 
-def test_what_changes_a_fingerprint(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def work_folder(stage: str, params: dict, inputs: list[Path]) -> Path:
+    """The folder that was ours for a moment."""
+    with fingerprint.work_folder(stage, params, inputs) as folder:
+        return folder
+
+
+def test_what_changes_a_fingerprint(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "a").write_text("1")
@@ -26,7 +40,7 @@ def test_what_changes_a_fingerprint(tmp_path, monkeypatch):
     assert folder() != changed
 
 
-def code(folder, text: str, monkeypatch) -> None:
+def code(folder: Path, text: str, monkeypatch) -> None:
     """A module of Prunella's is loaded whose file holds `text`."""
     (folder / "new.py").write_text(text)
     module = ModuleType("prunella.new")
@@ -35,7 +49,6 @@ def code(folder, text: str, monkeypatch) -> None:
 
 
 def test_other_code_goes_on_with_what_was_begun_only_when_told_to(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     code(tmp_path, "1", monkeypatch)
     first = work_folder("x", {}, [])
     code(tmp_path, "2", monkeypatch)
@@ -50,13 +63,42 @@ def test_other_code_goes_on_with_what_was_begun_only_when_told_to(tmp_path, monk
     assert work_folder("x", {}, []) == first
     monkeypatch.delenv("PRUNELLA_ACCEPT_CODE")
     assert work_folder("x", {}, []) == first  # it is theirs now
+    assert (first / "step-000100.pt").exists()
 
 
-def test_a_finished_runs_folder_goes_when_the_next_begins(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+def test_other_code_does_not_take_what_a_finished_run_gave(tmp_path, monkeypatch):
+    code(tmp_path, "1", monkeypatch)
+    folder = work_folder("x", {}, [])
+    (folder / "step-000100.pt").touch()
+    (folder / DONE).write_text("{}")
+    assert work_folder("x", {}, []) == folder and (folder / DONE).exists()
+    code(tmp_path, "2", monkeypatch)
+    assert work_folder("x", {}, []) == folder
+    assert [path.name for path in folder.iterdir()] == ["code.json"]
+
+
+def test_a_finished_runs_folder_goes_when_the_next_begins(tmp_path):
     one, two = (work_folder("x", {"steps": steps}, []) for steps in (1, 2))
-    (one / "done.json").write_text("{}")
+    (one / DONE).write_text("{}")
     work_folder("y", {}, [])
     assert work_folder("x", {"steps": 1}, []) == one and one.exists()
     work_folder("x", {"steps": 3}, [])
     assert not one.exists() and two.exists()
+
+
+WAITING = """
+from prunella.fingerprint import work_folder
+with work_folder("x", {"steps": 1}, []) as folder:
+    print("mine", (folder / "theirs").exists(), flush=True)
+"""
+
+
+def test_one_run_at_a_time_has_a_folder(tmp_path):
+    with fingerprint.work_folder("x", {"steps": 1}, []) as folder:
+        other = subprocess.Popen([sys.executable, "-c", WAITING], cwd=ROOT / "src", stdout=subprocess.PIPE, text=True)
+        assert "another run of the same training has" in other.stdout.readline()
+        (folder / DONE).write_text("{}")
+        work_folder("x", {"steps": 2}, [])
+        assert folder.exists()  # finished, but still in somebody's hands
+        (folder / "theirs").touch()
+    assert other.communicate()[0] == "mine True\n" and other.returncode == 0

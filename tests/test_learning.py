@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import warnings
 from unittest.mock import ANY
 
 import numpy as np
@@ -11,14 +12,18 @@ from conftest import DISTILLING, LEARNING, SIDE
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
+from prunella import learning, watching
+from prunella.benchmark.quality import output_error
 from prunella.errors import UserError
 from prunella.fingerprint import DONE
-from prunella.journal import Silent
+from prunella.journal import Journal, Silent
+from prunella.latents.shards import Latents
 from prunella.learning import about, distill, finetune
 from prunella.params import Distill, Finetune, check
 from prunella.students.plan import read_plan
-from prunella.teachers import load_unet
+from prunella.teachers import load_scheduler, load_unet
 from prunella.training import checkpoints
+from prunella.training.batches import heldout_batches
 from prunella.training.placing import Place
 
 
@@ -95,6 +100,52 @@ def test_a_killed_distillation_goes_on_to_the_same_weights(learn, tmp_path, monk
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
+POINTS = {
+    "before a checkpoint": (checkpoints, "save", 2),
+    "half a checkpoint": (checkpoints, "_sum", 2),
+    "measuring": (watching, "heldout_terms", 3),
+    "keeping the best": (watching, "save_file", 2),
+    "drawing": (watching, "draw", 3),
+    "writing the result": (learning, "save_pipeline", 1),
+    "writing the curves": (Journal, "tables", 1),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_anywhere_it_ends_at_the_same_bits(learn, tmp_path, monkeypatch, point):
+    params = distilling(steps=3, learning_rate=3e-3)
+    learn(params, "whole")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "another"))
+    place, name, call = POINTS[point]
+    real, calls = getattr(place, name), []
+
+    def kill(*given, **named):
+        calls.append(given)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, name, kill)
+        learn(params, "resumed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a checkpoint without its sum
+        learn(params, "resumed")
+    for file in ("sd-tiny/unet/diffusion_pytorch_model.safetensors", "curves/heldout.csv", "curves/samples/3.png"):
+        one, two = (tmp_path / run / file for run in ("whole", "resumed"))
+        assert one.read_bytes() == two.read_bytes(), file
+
+
+def test_a_checkpoint_holds_the_student_and_not_its_teacher(learn, pruned_tiny, tmp_path):
+    learn(distilling())
+    (newest,) = (tmp_path / "work" / "distill").glob("*/step-000002.pt")
+    state, student = torch.load(newest, weights_only=True), load_unet(pruned_tiny)
+    assert {name: part.shape for name, part in state["model"].items()} == {
+        name: part.shape for name, part in student.state_dict().items()
+    }
+    assert len(state["ema"]["shadow_params"]) == len(list(student.parameters()))
+
+
 def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monkeypatch):
     def kill(folder, step, state):
         raise KeyboardInterrupt
@@ -103,7 +154,8 @@ def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monke
         patch.setattr(checkpoints, "save", kill)
         learn(distilling())
     learn(distilling(feature_weight=0.7))
-    stale, finished = sorted((tmp_path / "work" / "distill").iterdir(), key=lambda path: (path / DONE).exists())
+    folders = [path for path in (tmp_path / "work" / "distill").iterdir() if path.is_dir()]
+    stale, finished = sorted(folders, key=lambda path: (path / DONE).exists())
     assert not (stale / DONE).exists() and (finished / DONE).exists()
 
 
@@ -126,6 +178,35 @@ def test_the_best_weights_are_kept_beside_the_last(learn, tmp_path):
     best = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "sd-tiny" / "best").state_dict()
     last = load_unet(tmp_path / "out" / "sd-tiny").state_dict()
     assert best.keys() == last.keys() and not torch.equal(best["conv_in.weight"], last["conv_in.weight"])
+
+
+def test_the_best_weights_measure_as_they_were_said_to(learn, teacher, latents, tmp_path):
+    report = learn(
+        distilling(steps=4, learning_rate=0.02, warmup_steps=0, schedule="constant", ema_decay=0, storage="fp32")
+    )
+    best = UNet2DConditionModel.from_pretrained(tmp_path / "out" / "sd-tiny" / "best")
+    held = heldout_batches(Latents(latents, "heldout"), 3, 1000)
+    measured = output_error(best, load_unet(teacher), load_scheduler(teacher), held)
+    assert measured == pytest.approx(report["best"]["output"], rel=1e-4)
+
+
+def test_in_sixteen_bits_the_teacher_is_too_and_pictures_are_drawn(learn, tmp_path):
+    learn(distilling(precision="bf16", steps=2, ema_decay=0))
+    with (tmp_path / "out" / "curves" / "heldout.csv").open() as file:
+        errors = [float(row["output"]) for row in csv.DictReader(file)]
+    assert np.isfinite(errors).all()
+    with Image.open(tmp_path / "out" / "curves" / "samples" / "2.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels[:SIDE, 150:].std() > 1 and pixels[SIDE + 4 :, 150:].std() > 1  # neither row is blank
+
+
+def test_a_word_of_no_held_out_caption_is_learned_unwatched(latents, pruned_tiny, tmp_path):
+    train, held = (Latents(latents, split).captions for split in ("train", "heldout"))
+    words = {word.strip(".,").lower() for caption in train for word in caption.split()}
+    word = sorted(word for word in words if not about(held, [word]).size and about(train, [word]).size)[0]
+    out, curves = tmp_path / "out", tmp_path / "curves"
+    report = finetune(finetuning(words=[word]), latents, pruned_tiny, out, curves, Place(), Silent())
+    assert report["heldout"] == report["best"] == {}
 
 
 def test_pictures_show_the_teacher_beside_the_student(learn, tmp_path):

@@ -50,6 +50,21 @@ def started(
 
     `file` may be a recipe; `students` are others than it names.
     """
+    clone = cloned(teacher, pictures, folder, file, students)
+    with (folder / "printed").open("w") as printed:
+        process = subprocess.Popen([DVC, "repro"], cwd=clone, env=ENVIRONMENT, stdout=printed, stderr=printed)
+    return clone, process, folder / "printed"
+
+
+def cloned(
+    teacher: Path,
+    pictures: Path,
+    folder: Path,
+    file: str = "params.yaml",
+    students: list[str] | None = None,
+    **distill: object,
+) -> Path:
+    """A clone of this working tree with the toy's parameters, those of `distill` changed, all committed."""
     clone = folder / "clone"
     run(folder, "git", "clone", "--quiet", ROOT, clone)
     for key, value in IDENTITY.items():
@@ -62,8 +77,7 @@ def started(
     content = toy_params(*own, file)
     content["finetune"]["words"] = []
     content["students"] = students or content["students"]
+    content["distill"] |= distill
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     committed(clone)
-    with (folder / "printed").open("w") as printed:
-        process = subprocess.Popen([DVC, "repro"], cwd=clone, env=ENVIRONMENT, stdout=printed, stderr=printed)
-    return clone, process, folder / "printed"
+    return clone

@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         ("students", _students, "list the students that can be made, with what they cost"),
         ("plan", _plan, "say what a student keeps of its teacher"),
         ("draw", _draw, "draw what a student keeps of its teacher, as SVG"),
+        ("bench", _bench, "time a training step with random weights, part by part"),
         ("ui", _ui, "start the MLflow UI on the store that the stages log to"),
     ):
         command = commands.add_parser(name, help=about, description=about)
@@ -40,7 +41,27 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("student", help="a name in the catalogue, or a plan's YAML file")
     commands.choices["plan"].add_argument("--teacher", help=TEACHER + " (default: the original of the plan's family)")
     commands.choices["draw"].add_argument("--out", type=Path, help="file to write (default: standard output)")
+    _bench_arguments(commands.choices["bench"])
     return parser
+
+
+def _bench_arguments(bench: argparse.ArgumentParser) -> None:
+    gpu = "on a GPU"
+    bench.add_argument("what", choices=["train"])
+    bench.add_argument("--student", required=True, help="a name in the catalogue, or a plan's YAML file")
+    bench.add_argument("--teacher-config", help=TEACHER + " (default: the original of the plan's family)")
+    bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own)")
+    bench.add_argument("--batch-size", type=int, default=4)
+    bench.add_argument("--precision", choices=["fp32", "tf32", "bf16", "fp16"], help=f"default: bf16 {gpu}, else fp32")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--compile", choices=["auto", "yes", "no"], default="auto", help=f"auto: {gpu}")
+    bench.add_argument("--channels-last", choices=["auto", "yes", "no"], default="auto", help=f"auto: {gpu}")
+    bench.add_argument("--gradient-checkpointing", action="store_true")
+    bench.add_argument("--optimizer", choices=["adamw", "adamw-8bit"], default="adamw")
+    bench.add_argument("--steps", type=int, default=5, help="steps timed at a time")
+    bench.add_argument("--rounds", type=int, default=2, help="times that each way has its turn")
+    bench.add_argument("--published", action="store_true", help="in turns with the published procedure, as a ratio")
+    bench.add_argument("--json", type=Path, help="file to write the figures to")
 
 
 def _summary(given: argparse.Namespace) -> None:
@@ -95,6 +116,51 @@ def _draw(given: argparse.Namespace) -> None:
         given.out.write_text(drawn)
     else:
         print(drawn, end="")
+
+
+def _bench(given: argparse.Namespace) -> None:
+    from prunella.benchmark import training
+    from prunella.benchmark.summary import aligned
+
+    timings = training.compared(
+        case := _case(given),
+        given.steps,
+        given.rounds,
+        (training.Ours, training.Published) if given.published else (training.Ours,),
+    )
+    figures = training.report(case, timings)
+    print(aligned(training.rows(figures)))
+    print(training.said(case, figures))
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _case(given: argparse.Namespace):
+    from prunella.benchmark.training import Case, settings
+    from prunella.doors import device
+    from prunella.params import Runtime
+    from prunella.students.originals import teacher_config
+    from prunella.training.placing import place
+
+    plan, auto = _named(given.student), {"auto": "auto", "yes": True, "no": False}
+    runtime = Runtime(
+        device=given.device,
+        processes=1,
+        threads=0,
+        compile=auto[given.compile],
+        channels_last=auto[given.channels_last],
+    )
+    where = place(runtime, device(runtime))
+    name = given.teacher_config or {"sd": "sd15", "sdxl": "sdxl"}[plan.family]
+    config = teacher_config(name)
+    learning = settings(
+        batch_size=given.batch_size,
+        precision=given.precision or ("bf16" if where.device.startswith("cuda") else "fp32"),
+        gradient_checkpointing=given.gradient_checkpointing,
+        optimizer=given.optimizer,
+    )
+    folder = Path(name) if Path(name).is_dir() else None
+    return Case(plan, config, learning, where, given.resolution, folder)
 
 
 def _named(student: str):

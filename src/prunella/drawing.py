@@ -6,26 +6,34 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from prunella.training.noise import generator
+from prunella.training.noise import DRAWING, generator
 
 
 @torch.no_grad()
 def draw(
-    pipeline, prompts: list[str], *, steps: int, guidance: float, seed: int, batch_size: int, first: int = 0
+    pipeline,
+    prompts: list[str],
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+    batch_size: int,
+    first: int = 0,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[np.ndarray]:
     """HWC uint8 pictures of `prompts`. Prompt i starts from noise of its own, `first` + i, whatever the batches.
 
-    So models drawn with the same seed start from the same noise.
+    So models drawn with the same seed start from the same noise. Latents are in `dtype`, or as the UNet's weights are.
     """
     unet = pipeline.unet
     side = unet.config.sample_size
     for start in range(0, len(prompts), batch_size):
         chosen = prompts[start : start + batch_size]
         noise = [
-            torch.randn(unet.config.in_channels, side, side, generator=generator(seed, first + start + i))
+            torch.randn(unet.config.in_channels, side, side, generator=generator(DRAWING, seed, first + start + i))
             for i in range(len(chosen))
         ]
-        latents = torch.stack(noise).to(unet.device, unet.dtype)
+        latents = torch.stack(noise).to(unet.device, dtype or unet.dtype)
         drawn = pipeline(chosen, num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type="np")
         yield from (drawn.images * 255).round().astype(np.uint8)
 

@@ -15,5 +15,7 @@ def launch(runtime: Runtime) -> None:
     """Become the launcher of `runtime.processes` processes that run this very command. Does not return."""
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    # After SIGTERM a step is finished and its state written, which may take minutes.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
     os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +15,18 @@ from prunella.errors import UserError
 from prunella.fingerprint import DONE, work_folder
 from prunella.journal import Journal, Mirror
 from prunella.latents.shards import Latents
+from prunella.outlook import FIRST, Outlook
 from prunella.params import Distill, Finetune, Learning
-from prunella.students.derive import feature_pairs
+from prunella.students.derive import FeaturePair, feature_pairs
 from prunella.students.plan import BESIDE, read_plan
 from prunella.teachers import load_pipeline, load_scheduler, load_unet, save_pipeline, save_unet
 from prunella.training import checkpoints, processes
 from prunella.training.batches import training_batches
 from prunella.training.loop import averaged, train
 from prunella.training.losses import OUTPUT, TASK, Distillation, Task
+from prunella.training.memory import Example, Subject
 from prunella.training.placing import Place, settled
+from prunella.training.precision import BITS
 from prunella.watching import Data, Watch
 
 SECONDS = "seconds"  # of a step, batch and checkpoint included
@@ -32,34 +36,36 @@ def distill(
     params: Distill, teacher: Path, latents: Path, student: Path, out: Path, curves: Path, place: Place, mirror: Mirror
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
-    work = work_folder("distill", params.model_dump(), [student, latents / "manifest.json", teacher / "unet"])
-    device = place.device
-    unet, taught_by, scheduler = load_unet(student, device), load_unet(teacher, device), load_scheduler(teacher)
-    pairs = feature_pairs(read_plan(student / "unet" / BESIDE), params.features)
-    loss = Distillation(taught_by, pairs, scheduler, params)
+    pairs = tuple(feature_pairs(read_plan(student / "unet" / BESIDE), params.features))
     data = Data(Latents(latents, "train"), Latents(latents, "heldout"))
-    with (
-        settled(taught_by, [pair.teacher for pair in pairs], place),
-        settled(unet, [pair.student for pair in pairs], place),
-    ):
-        return _learn(unet, loss, params, data, student, out, curves, work, place, mirror, OUTPUT, taught_by)
+    inputs = [student, latents / "manifest.json", teacher / "unet"]
+    with work_folder("distill", params.model_dump(), inputs, first=processes.rank() == 0) as work:
+        unet, taught_by = load_unet(student, place.device), load_unet(teacher, place.device)
+        loss = Distillation(taught_by, list(pairs), load_scheduler(teacher), params)
+        with (
+            settled(taught_by, [pair.teacher for pair in pairs], place),
+            settled(unet, [pair.student for pair in pairs], place),
+        ):
+            lesson = Lesson("distill", unet, loss, params, data, student, place, OUTPUT, taught_by, pairs)
+            return _learn(lesson, out, curves, work, mirror)
 
 
 def finetune(
     params: Finetune, latents: Path, student: Path, out: Path, curves: Path, place: Place, mirror: Mirror
 ) -> dict:
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    work = work_folder("finetune", params.model_dump(), [student, latents / "manifest.json"])
-    unet, scheduler = load_unet(student, place.device), load_scheduler(student)
     train_pairs, heldout = Latents(latents, "train"), Latents(latents, "heldout")
     data = Data(train_pairs, heldout, about(train_pairs.captions, params.words), about(heldout.captions, params.words))
     if not len(data.among):
         raise UserError(
             f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
         )
-    loss = Task(scheduler, params.snr_gamma)
-    with settled(unet, [], place):
-        report = _learn(unet, loss, params, data, student, out, curves, work, place, mirror, TASK)
+    inputs = [student, latents / "manifest.json"]
+    with work_folder("finetune", params.model_dump(), inputs, first=processes.rank() == 0) as work:
+        unet, loss = load_unet(student, place.device), Task(load_scheduler(student), params.snr_gamma)
+        with settled(unet, [], place):
+            lesson = Lesson("finetune", unet, loss, params, data, student, place, TASK)
+            report = _learn(lesson, out, curves, work, mirror)
     return {**report, "pairs": len(data.among)}
 
 
@@ -74,52 +80,92 @@ def about(captions: list[str], words: list[str]) -> np.ndarray:
     return np.array(found, dtype=int)
 
 
-def _learn(
-    unet: nn.Module,
-    loss: Callable[[nn.Module, dict], dict[str, Tensor]],
-    params: Learning,
-    data: Data,
-    student: Path,
-    out: Path,
-    curves: Path,
-    work: Path,
-    place: Place,
-    mirror: Mirror,
-    decided_by: str,
-    teacher: nn.Module | None = None,
-) -> dict:
+class Lesson(NamedTuple):
+    """A training of a student: what learns, from what, and how."""
+
+    title: str
+    unet: nn.Module
+    loss: Callable[[nn.Module, dict], dict[str, Tensor]]
+    params: Learning
+    data: Data
+    student: Path  # the pipeline folder that the UNet is from
+    place: Place
+    decided_by: str  # the held-out term that says which weights are best
+    teacher: nn.Module | None = None
+    pairs: tuple[FeaturePair, ...] = ()
+
+
+def _learn(lesson: Lesson, out: Path, curves: Path, work: Path, mirror: Mirror) -> dict:
+    title, unet, loss, params, data = lesson[:5]
     team = processes.team(unet.device)
-    last = load_scheduler(student).config.num_train_timesteps
+    team.wait_for_everyone()  # the first process may have waited for the folder
+    last = load_scheduler(lesson.student).config.num_train_timesteps
     batches = training_batches(data.train, _share(params, team.num_processes), params, last, data.among)
-    ema, title = averaged(unet, params), type(params).__name__.lower()
+    ema = averaged(unet, params)
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if lesson.teacher is not None and params.precision in BITS:
+        lesson.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoints.newest(work)
+    pipeline = load_pipeline(lesson.student, lesson.place.device, unet=unet) if team.is_main_process else None
+    outlook = _outlook(lesson, pipeline, team.num_processes)
     if team.is_main_process:  # which alone writes and draws
-        pipeline, journal = load_pipeline(student, str(unet.device)), Journal(work / "metrics.jsonl", mirror)
-        pipeline.unet = unet
-        watch = Watch(pipeline, loss, data, params, journal, work, decided_by=decided_by, teacher=teacher)
-        journal.resume(resumed)
-        if not resumed:
-            watch(0, ema)
-        elif (work / DONE).is_file():
+        journal = Journal(work / "metrics.jsonl", mirror)
+        journal.resume(resumed or -1)
+        watch = Watch(pipeline, loss, data, params, journal, work, decided_by=lesson.decided_by, teacher=lesson.teacher)
+        mirror.metrics(0, {f"outlook/{name}": value for name, value in outlook.say().items()})
+        if (work / DONE).is_file():
             print(f"{title}: this very run has ended before; what it gave is taken from {work}", flush=True)
-    began = time.perf_counter()
-    for done, values in train(unet, loss, batches, params, folder=work, ema=ema, title=title):
-        if team.is_main_process:
-            journal.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
-            watch(done, ema)
+    with outlook.memory_said():
+        if team.is_main_process and not resumed:
+            watch(0, ema)
         began = time.perf_counter()
+        for done, values in train(unet, loss, batches, params, folder=work, ema=ema, title=title):
+            if team.is_main_process:
+                journal.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
+                watch(done, ema)
+                if done == resumed + FIRST < params.steps:
+                    outlook.say_time_left([row[SECONDS] for row in journal.rows("train")[-FIRST:]], done)
+            began = time.perf_counter()
     team.wait_for_everyone()
     if not team.is_main_process:
         return {}
     if ema:
         ema.copy_to(unet.parameters())
-    report = _report(params, place, journal, watch)
-    _save(unet, student, out, params, watch)
+    report = _report(params, lesson.place, journal, watch)
+    _save(unet, lesson.student, out, params, watch)
     journal.tables(curves)
     (work / DONE).write_text(json.dumps(report))
     return report
+
+
+def _outlook(lesson: Lesson, pipeline, team: int) -> Outlook:
+    parts = pipeline.components if pipeline else {}
+    others = [part for name, part in parts.items() if name != "unet" and isinstance(part, nn.Module)]
+    weights = [weight for part in others for weight in part.parameters()]
+    subject = Subject(
+        _config(lesson.unet),
+        _config(lesson.teacher) if lesson.teacher is not None else None,
+        _example(lesson.data),
+        team,
+        lesson.unet.device.type == "cuda",
+        tuple(pair.student for pair in lesson.pairs),
+        sum(weight.numel() * weight.element_size() for weight in weights),
+    )
+    pairs = len(lesson.data.train) if lesson.data.among is None else len(lesson.data.among)
+    return Outlook(lesson.title, subject, lesson.params, pairs, lesson.unet.device)
+
+
+def _config(unet: nn.Module) -> dict:
+    """Its config without diffusers' notes, among which some would have from_config undo what differs from defaults."""
+    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
+
+
+def _example(data: Data) -> Example:
+    """Shapes of one pair, as the UNet gets it."""
+    row = data.train.take([0])
+    names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
+    return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
 
 
 def _share(params: Learning, processes: int) -> int:

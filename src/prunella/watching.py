@@ -1,10 +1,12 @@
 """What is watched while a student learns: held-out values, pictures beside the teacher's, its best weights."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -18,6 +20,7 @@ from prunella.training.batches import heldout_batches
 from prunella.training.compiling import eager
 from prunella.training.loop import ema_weights
 from prunella.training.measuring import heldout_terms
+from prunella.training.precision import computing
 
 PICTURES = 8
 BEST = "best.safetensors"
@@ -66,7 +69,7 @@ class Watch:
     def __call__(self, done: int, ema: EMAModel | None) -> None:
         unet, ends = self.pipeline.unet, done in (0, self.params.steps)
         measured = ends or done % self.params.evaluate_every == 0
-        drawn = ends or done % self.params.picture_every == 0
+        drawn = (ends or done % self.params.picture_every == 0) and self.data.prompts
         if not (measured or drawn):
             return
         with ema_weights(unet, ema), eager():
@@ -80,12 +83,13 @@ class Watch:
         values = heldout_terms(unet, self.loss, batches, self.params.precision)
         if not values:
             return
-        before = [row[self.decided_by] for row in self.journal.rows("heldout") if row["step"] not in (0, done)]
+        best, value = self.best_of_all(), values[self.decided_by]
         self.journal.metrics(done, "heldout", values)
-        if done and (not before or values[self.decided_by] < min(before)):
+        # After a resumption the best may be one that is still to come, again: then it is written again.
+        if done and math.isfinite(value) and (best is None or done <= best[0] or value < best[1]):
             half = self.best.with_suffix(".half")
             weights = {name: value.detach().to("cpu").contiguous() for name, value in unet.state_dict().items()}
-            save_file(weights, half, {"step": str(done), self.decided_by: repr(values[self.decided_by])})
+            save_file(weights, half, {"step": str(done), self.decided_by: repr(value)})
             half.replace(self.best)
 
     def _draw(self, done: int) -> None:
@@ -99,7 +103,17 @@ class Watch:
         own = self.pipeline.unet
         try:
             self.pipeline.unet = unet or own
-            return list(draw(self.pipeline, self.data.prompts, steps=10, guidance=3.0, seed=0, batch_size=PICTURES))
+            with computing(self.pipeline.unet, self.params.precision):
+                drawn = draw(
+                    self.pipeline,
+                    self.data.prompts,
+                    steps=10,
+                    guidance=3.0,
+                    seed=0,
+                    batch_size=PICTURES,
+                    dtype=torch.float32,
+                )
+                return list(drawn)
         finally:
             self.pipeline.unet = own
 

@@ -26,7 +26,7 @@ def test_the_made_folder_is_whole(teacher):
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     made = json.loads((teacher / "training.json").read_text())
     assert made["hardware"] and made["parts"].keys() == {"autoencoder", "decoder", "naming", "denoiser"}
-    assert made["parts"]["denoiser"]["curve"]["columns"] == ["step", "loss"]
+    assert made["parts"]["denoiser"]["curve"]["columns"] == ["step", "loss", "gradient_norm"]
     assert [row[0] for row in made["parts"]["autoencoder"]["curve"]["rows"]] == [2]
 
 

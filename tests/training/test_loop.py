@@ -123,6 +123,26 @@ def test_what_is_not_finite_names_the_pairs_and_spoils_nothing(tmp_path):
     assert torch.equal(model.weight, sound.weight)
 
 
+@pytest.mark.parametrize(("precision", "step"), [("fp32", 0), ("bf16", 0), ("fp16", 20)])
+def test_gradients_that_are_never_finite_stop_the_run(precision, step):
+    def silent(model, batch):
+        return {"loss": (model.weight * 0).sum().sqrt()}  # 0, and no slope there
+
+    with pytest.raises(UserError, match=f"step {step}: gradient_norm is not finite"):
+        list(train(line(), silent, batches, settings(steps=40, precision=precision)))
+
+
+def test_fp16_passes_over_a_step_and_goes_on():
+    def once(model, batch):
+        small = 1e-4 * loss(model, batch)["loss"]  # or the first scales would be too large for fp16
+        bad = batch["x"][0, 0] == batches(2)["x"][0, 0]
+        return {"loss": small + (model.weight * 0).sum().sqrt() if bad else small}
+
+    rows = list(train(line(), once, batches, settings(precision="fp16")))
+    assert [done for done, values in rows if "gradient_norm" not in values] == [3]
+    assert len(rows) == 7
+
+
 def test_accumulated_batches_are_one_large_batch():
     def halves(number: int) -> dict:
         whole = batches(number // 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from prunella.params import Precision
 from prunella.teachers import load_pipeline
-from prunella.training.precision import autocast
+from prunella.training.precision import autocast, rounding
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def raw_latents(
     parts = []
     for start in range(0, len(pictures), batch_size):
         chunk = torch.from_numpy(pictures[start : start + batch_size]).permute(0, 3, 1, 2)
-        with autocast(vae.device, precision):
+        with rounding(precision), autocast(vae.device, precision):
             parts.append(vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist)
     return torch.cat([part.mean.float().cpu() for part in parts]), torch.cat([part.std.float().cpu() for part in parts])
 

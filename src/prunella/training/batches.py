@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunella.latents.shards import Latents
 from prunella.params import Learning
-from prunella.training.noise import generator, sampled
+from prunella.training.noise import HELDOUT, TRAINING, generator, sampled
 from prunella.training.order import examples, line
 
 Batch = dict[str, Tensor]
@@ -30,7 +30,7 @@ def training_batches(
 
     def batch(number: int) -> Batch:
         places = line(number, batch_size)
-        sources = [generator(settings.seed, place) for place in places.tolist()]
+        sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
         pairs = among[examples(places, len(among), settings.seed)]
         rows = latents.take(pairs)
         final, noise = _noised(rows, sources, latents.scaling_factor)
@@ -58,7 +58,7 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
         pairs = among[start : start + batch_size]
         rows = latents.take(pairs)
         places = np.arange(start, start + len(pairs))
-        final, noise = _noised(rows, [generator(0, place) for place in places.tolist()], latents.scaling_factor)
+        final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
         # The golden ratio spreads timesteps evenly over any prefix of the split.
         share = np.modf((places + 0.5) * 0.6180339887)[0]
         yield {

@@ -26,7 +26,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     path.with_suffix(".sha256").write_text(_sum(half))
     half.replace(path)
-    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
+    for old in _found(folder)[:-KEPT]:
         old.unlink()
         old.with_suffix(".sha256").unlink(missing_ok=True)
 
@@ -44,12 +44,17 @@ def newest(folder: Path) -> int:
 
 
 def _newest(folder: Path | None) -> Path | None:
-    for path in sorted(folder.glob("step-*.pt"), reverse=True) if folder else []:
+    for path in reversed(_found(folder)) if folder else []:
         expected = path.with_suffix(".sha256")
         if expected.is_file() and expected.read_text() == _sum(path):
             return path
         warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=3)
     return None
+
+
+def _found(folder: Path) -> list[Path]:
+    """The oldest first."""
+    return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))
 
 
 def _sum(path: Path) -> str:

@@ -22,14 +22,15 @@ from prunella.errors import UserError
 from prunella.params import Training
 from prunella.training import checkpoints, processes
 from prunella.training.feeding import fed
-from prunella.training.noise import generator
+from prunella.training.noise import STEP, generator
 from prunella.training.optimizer import adamw
-from prunella.training.precision import autocast
+from prunella.training.precision import autocast, rounding
 from prunella.training.stopping import sigterm_noted
 
 Batch = dict[str, Tensor]
 Terms = dict[str, float]
 NORM = "gradient_norm"  # over all parameters, before clipping
+SKIPS = 20  # steps in a row that fp16 may pass over: from 65,536 its scale has then fallen below 1
 
 
 def train(
@@ -59,10 +60,13 @@ def train(
 
     # Resume
     start = 0
-    if state := checkpoints.load(folder, device):
+    if state := checkpoints.load(folder):
         start = state.pop("step")
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(state.pop(name))
+        if ema:
+            ema.to(device)
+    del state
 
     # Train
     forward = team.prepare_model(processes.Pass(model, loss), device_placement=False)
@@ -72,25 +76,20 @@ def train(
         range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0,
         disable=not team.is_main_process,
     )  # fmt: skip
-    with sigterm_noted() as stop:
+    skipped = 0
+    with sigterm_noted() as stop, rounding(settings.precision):
         for step in bar:
-            torch.manual_seed(generator(settings.seed, step, team.process_index).initial_seed())
-            seen = []
-            for passes_left in reversed(range(settings.accumulation)):
-                batch = {**next(feed), "share": step / settings.steps}
-                with team.no_sync(forward) if passes_left else nullcontext():
-                    with autocast(device, settings.precision):
-                        terms = forward(batch)
-                    scaler.scale(terms["loss"] / settings.accumulation).backward()
-                seen.append(torch.stack([term.detach().float() for term in terms.values()]))
-                check_finite(dict(zip(terms, seen[-1].tolist(), strict=True)), step, batch)
+            torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
+            terms, pairs = passes(forward, feed, settings, step, scaler, team)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            told = torch.cat([torch.stack(seen).mean(0), torch.stack([norm, norm.new_tensor(stop.asked)])])
+            told = torch.stack([*terms.values(), norm, norm.new_tensor(stop.asked)])
             *values, stopping = team.reduce(told, "mean").tolist()
             values = dict(zip([*terms, NORM], values, strict=True))
-            if not scaler.is_enabled():  # it passes over a step whose gradients are not finite, and scales less
-                check_finite({NORM: values[NORM]}, step, batch)
+            # fp16's scaler passes over a step whose gradients are not finite, and scales less from then on.
+            skipped = skipped + 1 if scaler.is_enabled() and not math.isfinite(values[NORM]) else 0
+            if skipped > SKIPS or not scaler.is_enabled():
+                check_finite({NORM: values[NORM]}, step, pairs)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -116,6 +115,26 @@ def train(
                 sys.exit(143)
 
 
+def passes(
+    forward: nn.Module, feed: Iterator[Batch], settings: Training, step: int, scaler, team
+) -> tuple[dict[str, Tensor], list[int]]:
+    """Forward and backward over the batches of a step: the mean of each term, and the pairs that were seen.
+
+    Gradients are exchanged between processes in the last backward pass only.
+    """
+    seen, pairs, device = [], [], next(forward.parameters()).device
+    for left in reversed(range(settings.accumulation)):
+        batch = {**next(feed), "share": step / settings.steps}
+        with team.no_sync(forward) if left else nullcontext():
+            with autocast(device, settings.precision):
+                terms = forward(batch)
+            scaler.scale(terms["loss"] / settings.accumulation).backward()
+        seen.append(torch.stack([term.detach().float() for term in terms.values()]))
+        pairs += batch["pairs"].tolist() if "pairs" in batch else []
+        check_finite(dict(zip(terms, seen[-1].tolist(), strict=True)), step, pairs)
+    return dict(zip(terms, torch.stack(seen).mean(0), strict=True)), pairs
+
+
 def numbers(start: int, settings: Training, process: int, processes: int) -> Iterator[int]:
     """Numbers of the batches that a process learns from, from step `start` on.
 
@@ -134,14 +153,12 @@ def rate(done: int, settings: Training) -> float:
     return {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[settings.schedule]
 
 
-def check_finite(values: Terms, step: int, batch: Batch) -> None:
+def check_finite(values: Terms, step: int, pairs: list[int]) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        pairs = (
-            f" (pairs {', '.join(map(str, batch['pairs'].tolist()))} of the training split)" if "pairs" in batch else ""
-        )
+        seen = f" (pairs {', '.join(map(str, pairs))} of the training split)" if pairs else ""
         raise UserError(
-            f"step {step}: {', '.join(bad)} is not finite{pairs}; "
+            f"step {step}: {', '.join(bad)} is not finite{seen}; "
             "a smaller learning_rate, or precision fp32 or bf16 in place of fp16, usually cures that"
         )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunella.params import Precision
-from prunella.training.precision import autocast
+from prunella.training.precision import autocast, rounding
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def heldout_terms(
     device, sums, pairs = next(model.parameters()).device, {}, 0
     for batch in batches:
         n = len(batch["latents"])
-        with autocast(device, precision):
+        with rounding(precision), autocast(device, precision):
             terms = loss(model, {key: part.to(device) for key, part in batch.items()})
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value) * n

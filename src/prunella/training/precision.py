@@ -1,30 +1,51 @@
-"""Computing in fewer bits: a context in which matrix products and convolutions run in `precision`."""
+"""Computing in fewer bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from prunella.params import Precision
 
 BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@contextmanager
-def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Autocast to bf16 or fp16; tf32 lets a GPU round fp32 inputs of matrix products; fp32 changes nothing."""
-    with torch.autocast(device.type, BITS.get(precision), enabled=precision in BITS), _tf32(precision == "tf32"):
-        yield
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Inside a forward pass, matrix products and convolutions run in bf16 or fp16; otherwise nothing changes."""
+    return torch.autocast(device.type, BITS.get(precision), enabled=precision in BITS)
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def rounding(precision: Precision) -> Iterator[None]:
+    """Inside, a GPU may round fp32 inputs of matrix products and convolutions to TF32 if `precision` is tf32.
+
+    Around forward and backward alike, since it is looked at when a product is computed. torch's own default rounds
+    in convolutions and not in matrix products.
+    """
     backends = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
-        backend.allow_tf32 = allowed
+        backend.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
         for backend, was in zip(backends, before, strict=True):
             backend.allow_tf32 = was
+
+
+@contextmanager
+def computing(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Inside, the model computes in `precision`, wherever it is called from, and what calls it does not."""
+    forward, device = model.forward, next(model.parameters()).device
+
+    def cast(*inputs, **named):
+        with autocast(device, precision):
+            return forward(*inputs, **named)
+
+    model.forward = cast
+    try:
+        with rounding(precision):
+            yield
+    finally:
+        del model.forward

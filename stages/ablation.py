@@ -1,0 +1,36 @@
+"""Which part of distillation buys what, on what `make repro` has encoded: every variant, student and seed (an hour).
+
+With --steps: how far so many steps get, in place of the variants. What was interrupted goes on where it stopped.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from prunella.benchmark.ablation import VARIANTS, Setting, ablation, by_steps, rows
+from prunella.benchmark.summary import aligned
+from prunella.doors import device
+from prunella.params import read_params
+from prunella.samples.scenes import read_vocabulary
+from prunella.teachers import pinned_path
+
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"])
+arguments.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+arguments.add_argument("--steps", nargs="+", type=int)
+arguments.add_argument("--out", type=Path, default=Path("docs/ablation.json"))
+given = arguments.parse_args()
+
+params = read_params()
+shared = Setting(
+    params.distill,
+    params.benchmark,
+    pinned_path(Path("models/teacher.json")),
+    Path("data/latents"),
+    read_vocabulary(params.filter.path),
+    device(params.runtime),
+)
+variants = by_steps(given.steps, params.distill) if given.steps else VARIANTS
+results = ablation(shared, variants, given.students, given.seeds, Path("work/ablation"))
+given.out.write_text(json.dumps(results, indent=1) + "\n")
+print(aligned(rows(results)))

@@ -1,0 +1,59 @@
+"""The distill stage in two processes, as `dvc repro` starts it with `runtime.processes: 2`, and in one."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, toy_params
+from inprocess import commands
+
+
+def distilled(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned: Path, processes: int) -> Path:
+    """Run the stage in `folder`."""
+    folder.mkdir()
+    content = toy_params(teacher, pictures)
+    content["distill"] |= {"steps": 4, "batch_size": 4, "accumulation": 2, "feature_normalisation": "teacher"}
+    content["runtime"] |= {"processes": processes, "device": "cpu"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    (folder / "models" / "pruned").mkdir(parents=True)
+    (folder / "models" / "teacher.json").write_text(json.dumps({"source": "folder", "path": str(teacher)}))
+    (folder / "models" / "pruned" / "sd-tiny").symlink_to(pruned)
+    (folder / "data").mkdir()
+    (folder / "data" / "latents").symlink_to(latents)
+    (folder / "stages").symlink_to(ROOT / "stages")
+    (folder / "src").symlink_to(ROOT / "src")
+    done = subprocess.run(
+        commands(["sd-tiny"])["distill@sd-tiny"],
+        cwd=folder,
+        env=os.environ | {"DVC_ROOT": str(folder), "OMP_NUM_THREADS": "1", "PRUNELLA_PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("distill: sd-tiny: 4 steps in") == 1  # the first process alone reports
+    return folder
+
+
+def curve(folder: Path, split: str) -> list[dict[str, float]]:
+    with (folder / "reports" / "curves" / "distill" / "sd-tiny" / f"{split}.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_two_processes_learn_what_one_does(teacher, pictures, latents, pruned_tiny, tmp_path):
+    inputs = teacher, pictures, latents, pruned_tiny
+    one, two = (distilled(tmp_path / str(count), *inputs, count) for count in (1, 2))
+    for split in ("train", "heldout"):
+        alone, together = curve(one, split), curve(two, split)
+        assert len(alone) == len(together) > 1
+        for row, expected in zip(together, alone, strict=True):
+            assert row == pytest.approx(expected, rel=1e-5)
+    report = json.loads((two / "reports" / "distill" / "sd-tiny.json").read_text())
+    assert report["runtime"]["processes"] == 2

@@ -1,0 +1,28 @@
+import sys
+
+import pytest
+import torch
+from conftest import TRAINING
+
+from prunella.errors import UserError
+from prunella.params import Training, check
+from prunella.training.optimizer import adamw
+
+
+def settings(**changes) -> Training:
+    return check(Training, TRAINING | changes, "settings")
+
+
+def test_adamw_is_torchs_fused_one():
+    optimizer = adamw([torch.nn.Parameter(torch.zeros(2))], settings(weight_decay=0.25))
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.defaults["fused"] and optimizer.defaults["weight_decay"] == 0.25
+
+
+def test_eight_bits_without_their_library_are_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(
+        UserError, match="optimizer: adamw-8bit needs bitsandbytes, which is not installed: pip install"
+    ):
+        adamw([torch.nn.Parameter(torch.zeros(2))], settings(optimizer="adamw-8bit"))
