@@ -27,6 +27,13 @@ def test_a_run_is_measured_as_every_other(setting):
     assert "feature/down_blocks.0" in figures and figures["output"] > 0  # though nothing was learned from them
 
 
+def test_no_two_variants_are_the_same_whatever_the_parameters_say(setting):
+    for normalisation in ("none", "teacher"):
+        distill = setting.distill.model_copy(update={"feature_normalisation": normalisation})
+        asked = [(str(distill.model_copy(update=v.changes)), v.random, v.equal_flops) for v in VARIANTS.values()]
+        assert len(set(asked)) == len(VARIANTS)
+
+
 def test_as_many_operations_are_more_steps(setting):
     figures = run(setting, STUDENTS["sd-tiny"], VARIANTS["task, as many operations"], 0, "task")
     teacher = macs(dict(load_unet(setting.teacher).config))["macs"]

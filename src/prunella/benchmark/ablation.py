@@ -48,9 +48,9 @@ VARIANTS = {
     "task": Variant(ALONE),
     "task, as many operations": Variant(ALONE, equal_flops=True),
     "+ output": Variant({"feature_weight": 0.0}),
-    "+ output + features": Variant({}),
+    "+ output + features": Variant({"feature_normalisation": "none"}),
     "+ output + features, normalised": Variant({"feature_normalisation": "teacher"}),
-    "… from random weights": Variant({}, random=True),
+    "… from random weights": Variant({"feature_normalisation": "teacher"}, random=True),
 }
 
 
