@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from prunella.launching import size
 from prunella.params import Training
 from prunella.training.loop import train
-from prunella.training.processes import size
 
 
 def settings(content: dict) -> Training:

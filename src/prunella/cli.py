@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prunella.errors import UserError
 
+ORIGINAL = {"sd": "sd15", "sdxl": "sdxl"}  # of a family, where no teacher is named
 TEACHER = "an original (sd15, sd21, sdxl) or a diffusers pipeline folder"
 
 
@@ -105,7 +106,7 @@ def _plan(given: argparse.Namespace) -> None:
     from prunella.students.originals import teacher_config
 
     plan = _named(given.student)
-    print(description(plan, teacher_config(given.teacher or {"sd": "sd15", "sdxl": "sdxl"}[plan.family])))
+    print(description(plan, teacher_config(given.teacher or ORIGINAL[plan.family])))
 
 
 def _draw(given: argparse.Namespace) -> None:
@@ -120,13 +121,14 @@ def _draw(given: argparse.Namespace) -> None:
 
 def _bench(given: argparse.Namespace) -> None:
     from prunella.benchmark import training
+    from prunella.benchmark.procedures import Ours, Published
     from prunella.benchmark.summary import aligned
 
     timings = training.compared(
         case := _case(given),
         given.steps,
         given.rounds,
-        (training.Ours, training.Published) if given.published else (training.Ours,),
+        (Ours, Published) if given.published else (Ours,),
     )
     figures = training.report(case, timings)
     print(aligned(training.rows(figures)))
@@ -136,7 +138,7 @@ def _bench(given: argparse.Namespace) -> None:
 
 
 def _case(given: argparse.Namespace):
-    from prunella.benchmark.training import Case, settings
+    from prunella.benchmark.case import Case, settings
     from prunella.doors import device
     from prunella.params import Runtime
     from prunella.students.originals import teacher_config
@@ -151,7 +153,7 @@ def _case(given: argparse.Namespace):
         channels_last=auto[given.channels_last],
     )
     where = place(runtime, device(runtime))
-    name = given.teacher_config or {"sd": "sd15", "sdxl": "sdxl"}[plan.family]
+    name = given.teacher_config or ORIGINAL[plan.family]
     config = teacher_config(name)
     learning = settings(
         batch_size=given.batch_size,

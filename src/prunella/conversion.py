@@ -1,7 +1,5 @@
 """Checkpoints of one file, turned by diffusers' own loader into a pipeline folder once, and kept in `work/`."""
 
-import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +10,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from prunella import hub
 from prunella.errors import UserError
 from prunella.weights import header, sha256
+from prunella.whole import digest
 
 PIPELINES = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 
@@ -24,8 +23,7 @@ def converted(pinned: dict) -> Path:
     path = Path(pinned["path"])
     (expected,) = pinned["files"].values()
     # Of the same file with other configs another pipeline is made.
-    made_of = json.dumps([expected, *(pinned[key] for key in ("config", "prediction_type", "unet"))], sort_keys=True)
-    name = hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    name = digest([expected, *(pinned[key] for key in ("config", "prediction_type", "unet"))])
     folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / "teachers" / name
     if folder.is_dir():
         return folder

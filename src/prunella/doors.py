@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.launching import launch, launched
+from prunella.launching import launch, launched, rank
 from prunella.params import Params, Runtime, read_params
 from prunella.tracking import Run, stage_run
 
@@ -27,7 +27,7 @@ class Door:
     @property
     def first(self) -> bool:
         """Whether this is the process that logs and reports, of several that do the stage's work together."""
-        return os.environ.get("RANK", "0") == "0"
+        return rank() == 0
 
     @property
     def device(self) -> str:

@@ -7,7 +7,6 @@ time has it, since two experiments may well ask for the same training at once: t
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from prunella.errors import UserError
 from prunella.weights import sha256
+from prunella.whole import digest, write
 
 ACCEPT = "PRUNELLA_ACCEPT_CODE"
 CODE = "code.json"
@@ -33,8 +33,7 @@ def work_folder(stage: str, params: dict, inputs: list[Path], first: bool = True
     naming the modules, when other code has begun what is there and PRUNELLA_ACCEPT_CODE is not 1.
     """
     known = {"params": params, "inputs": [_content(path) for path in inputs]}
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / stage / digest
+    folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / stage / digest(known)
     if not first:
         yield folder
         return
@@ -82,10 +81,7 @@ def _same_code(folder: Path) -> None:
             f"{folder} holds an unfinished run of the same parameters and inputs, begun by other code: "
             f"{', '.join(changed)} changed since. {ACCEPT}=1 goes on with it; without that folder a new run begins"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    half = noted.with_suffix(".half")
-    half.write_text(json.dumps(code, indent=1))
-    half.replace(noted)
+    write(noted, json.dumps(code, indent=1))
 
 
 def _content(path: Path) -> list:

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from PIL import Image
 
+from prunella.whole import write
+
 
 class Mirror(Protocol):
     """What a journal is mirrored to."""
@@ -48,9 +50,7 @@ class Journal:
     def resume(self, step: int) -> None:
         """Forget what was written after `step`."""
         kept = [row for row in self.rows() if row["step"] <= step]
-        half = self.path.with_suffix(".half")
-        half.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        half.replace(self.path)
+        write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def metrics(self, step: int, split: str, values: dict[str, float]) -> None:
         with self.path.open("a") as file:

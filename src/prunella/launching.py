@@ -11,6 +11,16 @@ def launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
+def rank() -> int:
+    """Which of several processes this is; the first, 0, writes and logs."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def size() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def launch(runtime: Runtime) -> None:
     """Become the launcher of `runtime.processes` processes that run this very command. Does not return."""
     threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.processes)

@@ -15,9 +15,10 @@ from prunella.errors import UserError
 from prunella.fingerprint import DONE, work_folder
 from prunella.journal import Journal, Mirror
 from prunella.latents.shards import Latents
+from prunella.launching import rank, size
 from prunella.outlook import FIRST, Outlook
 from prunella.params import Distill, Finetune, Learning
-from prunella.students.derive import FeaturePair, feature_pairs
+from prunella.students.derive import FeaturePair, feature_pairs, plain
 from prunella.students.plan import BESIDE, read_plan
 from prunella.teachers import load_pipeline, load_scheduler, load_unet, save_pipeline, save_unet
 from prunella.training import checkpoints, processes
@@ -28,6 +29,7 @@ from prunella.training.memory import Example, Subject
 from prunella.training.placing import Place, settled
 from prunella.training.precision import BITS
 from prunella.watching import Data, Watch
+from prunella.whole import write
 
 SECONDS = "seconds"  # of a step, batch and checkpoint included
 
@@ -39,7 +41,7 @@ def distill(
     pairs = tuple(feature_pairs(read_plan(student / "unet" / BESIDE), params.features))
     data = Data(Latents(latents, "train"), Latents(latents, "heldout"))
     inputs = [student, latents / "manifest.json", teacher / "unet"]
-    with work_folder("distill", params.model_dump(), inputs, first=processes.rank() == 0) as work:
+    with work_folder("distill", params.model_dump(), inputs, first=rank() == 0) as work:
         unet, taught_by = load_unet(student, place.device), load_unet(teacher, place.device)
         loss = Distillation(taught_by, list(pairs), load_scheduler(teacher), params)
         with (
@@ -61,7 +63,7 @@ def finetune(
             f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
         )
     inputs = [student, latents / "manifest.json"]
-    with work_folder("finetune", params.model_dump(), inputs, first=processes.rank() == 0) as work:
+    with work_folder("finetune", params.model_dump(), inputs, first=rank() == 0) as work:
         unet, loss = load_unet(student, place.device), Task(load_scheduler(student), params.snr_gamma)
         with settled(unet, [], place):
             lesson = Lesson("finetune", unet, loss, params, data, student, place, TASK)
@@ -135,7 +137,7 @@ def _learn(lesson: Lesson, out: Path, curves: Path, work: Path, mirror: Mirror) 
     report = _report(params, lesson.place, journal, watch)
     _save(unet, lesson.student, out, params, watch)
     journal.tables(curves)
-    (work / DONE).write_text(json.dumps(report))
+    write(work / DONE, json.dumps(report))
     return report
 
 
@@ -144,8 +146,8 @@ def _outlook(lesson: Lesson, pipeline, team: int) -> Outlook:
     others = [part for name, part in parts.items() if name != "unet" and isinstance(part, nn.Module)]
     weights = [weight for part in others for weight in part.parameters()]
     subject = Subject(
-        _config(lesson.unet),
-        _config(lesson.teacher) if lesson.teacher is not None else None,
+        plain(lesson.unet.config),
+        plain(lesson.teacher.config) if lesson.teacher is not None else None,
         _example(lesson.data),
         team,
         lesson.unet.device.type == "cuda",
@@ -154,11 +156,6 @@ def _outlook(lesson: Lesson, pipeline, team: int) -> Outlook:
     )
     pairs = len(lesson.data.train) if lesson.data.among is None else len(lesson.data.among)
     return Outlook(lesson.title, subject, lesson.params, pairs, lesson.unet.device)
-
-
-def _config(unet: nn.Module) -> dict:
-    """Its config without diffusers' notes, among which some would have from_config undo what differs from defaults."""
-    return {name: value for name, value in unet.config.items() if not name.startswith("_")}
 
 
 def _example(data: Data) -> Example:
@@ -197,7 +194,7 @@ def _report(params: Learning, place: Place, journal: Journal, watch: Watch) -> d
         "images_per_second": round(params.steps * params.batch_size * params.accumulation / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
-        "runtime": {**place._asdict(), "processes": processes.size(), "threads": torch.get_num_threads()},
+        "runtime": {**place._asdict(), "processes": size(), "threads": torch.get_num_threads()},
         "train": _values(rows),
         "heldout": _values(journal.rows("heldout")),
         "best": {"step": best[0], watch.decided_by: best[1]} if best else {},

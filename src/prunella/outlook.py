@@ -26,38 +26,23 @@ class Outlook(NamedTuple):
     pairs: int
     device: torch.device
 
-    def figures(self) -> dict[str, float]:
-        """Images to see, times each pair is seen, GB of memory that each process needs, GB that are there."""
-        images = self.params.steps * self.params.batch_size * self.params.accumulation
-        need = needed(self.subject, self.params)
-        return {
-            "images": images,
-            "epochs": images / self.pairs,
-            **{f"memory_gb.{name}": size / GB for name, size in need._asdict().items()},
-            "memory_gb.needed": need.total / GB,
-            "memory_gb.there": there(self.device) / GB,
-        }
-
     def say(self) -> dict[str, float]:
-        """Print it, with what would help where memory will hardly do; its figures."""
-        it = self.figures()
-        team = self.subject.processes
-        each = f" for each of {team} processes" if team > 1 else ""
-        parts = ", ".join(
-            f"{name.removeprefix('memory_gb.')} {value:.2f}"
-            for name, value in it.items()
-            if name.startswith("memory_gb.") and value and name not in ("memory_gb.needed", "memory_gb.there")
-        )
+        """Print what is coming, with what would help where memory will hardly do; the same as figures."""
+        images = self.params.steps * self.params.batch_size * self.params.accumulation
+        need, whole, team = needed(self.subject, self.params), there(self.device), self.subject.processes
+        parts = {name: size / GB for name, size in need._asdict().items() if size}
         print(
-            f"{self.title}: {it['images']} images in {self.params.steps} steps, {it['epochs']:.1f} times each of "
-            f"{self.pairs} pairs; memory: about {it['memory_gb.needed']:.2f} GB{each} ({parts}) "
-            f"of {it['memory_gb.there']:.1f} GB",
+            f"{self.title}: {images} images in {self.params.steps} steps, {images / self.pairs:.1f} times each of "
+            f"{self.pairs} pairs; memory: about {need.total / GB:.2f} GB"
+            + (f" for each of {team} processes" if team > 1 else "")
+            + f" ({', '.join(f'{name} {size:.2f}' for name, size in parts.items())}) of {whole / GB:.1f} GB",
             flush=True,
         )
-        sharing = 1 if self.subject.gpu else team
-        if it["memory_gb.needed"] * sharing > it["memory_gb.there"]:
+        if need.total * (1 if self.subject.gpu else team) > whole:
             print(f"{self.title}: that will hardly fit: {self._advice()}", flush=True)
-        return it
+        figures = {"images": images, "epochs": images / self.pairs}
+        memory = {**parts, "needed": need.total / GB, "there": whole / GB}
+        return figures | {f"memory_gb.{name}": size for name, size in memory.items()}
 
     def say_time_left(self, seconds: list[float], done: int) -> None:
         """Print what the first steps, which took `seconds`, say about those that are left."""

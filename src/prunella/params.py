@@ -151,6 +151,11 @@ class Benchmark(Section):
     precision: Precision
     seed: Seed
 
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """How pictures are drawn, as `prunella.drawing.draw` takes it."""
+        return {"steps": self.inference_steps, "guidance": self.guidance, "seed": self.seed}
+
 
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps

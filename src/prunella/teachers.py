@@ -17,6 +17,7 @@ from prunella import hub
 from prunella.conversion import converted
 from prunella.errors import UserError
 from prunella.params import Storage
+from prunella.students.derive import plain
 from prunella.weights import header
 
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
@@ -101,10 +102,8 @@ def save_unet(unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
 
 def stored(model, storage: Storage):
     """A copy of a model with contiguous tensors of the stored dtype."""
-    # Without diffusers' notes: from_config would reset to its default whatever "_use_default_values" still names.
-    config = {name: value for name, value in model.config.items() if not name.startswith("_")}
     with torch.device("meta"):
-        copy = type(model).from_config(config)
+        copy = type(model).from_config(plain(model.config))
     tensors = {
         name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()
     }

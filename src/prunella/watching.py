@@ -88,7 +88,7 @@ class Watch:
         # After a resumption the best may be one that is still to come, again: then it is written again.
         if done and math.isfinite(value) and (best is None or done <= best[0] or value < best[1]):
             half = self.best.with_suffix(".half")
-            weights = {name: value.detach().to("cpu").contiguous() for name, value in unet.state_dict().items()}
+            weights = {name: part.detach().to("cpu").contiguous() for name, part in unet.state_dict().items()}
             save_file(weights, half, {"step": str(done), self.decided_by: repr(value)})
             half.replace(self.best)
 

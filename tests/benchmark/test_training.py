@@ -3,8 +3,10 @@ import json
 import pytest
 
 from prunella import cli
+from prunella.benchmark.case import Case, encoder_flops, settings
 from prunella.benchmark.cost import macs
-from prunella.benchmark.training import Case, Ours, Published, compared, encoder_flops, report, rows, said, settings
+from prunella.benchmark.procedures import Ours, Published
+from prunella.benchmark.training import compared, report, rows, said
 from prunella.errors import UserError
 from prunella.students.originals import teacher_config
 from prunella.students.plan import STUDENTS

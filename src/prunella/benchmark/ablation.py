@@ -4,7 +4,6 @@ A run is a student, a variant of the loss and a seed. Each run's figures are wri
 file of its own, so that an interrupted ablation goes on where it stopped.
 """
 
-import hashlib
 import json
 import statistics
 import time
@@ -32,6 +31,7 @@ from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.measuring import heldout_terms
 from prunella.weights import sha256
+from prunella.whole import digest, write
 
 ALONE = {"output_weight": 0.0, "feature_weight": 0.0}
 
@@ -94,13 +94,10 @@ def ablation(
 def _kept(setting: Setting, student: str, name: str, variant: Variant, seed: int, work: Path) -> dict:
     known = [setting.distill.model_dump(), setting.benchmark.model_dump(), student, variant, seed]
     known += [json.loads((setting.latents / "manifest.json").read_text()), sha256(setting.unet)]
-    path = work / f"{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    path = work / f"{digest(known)}.json"
     if not path.is_file():
         figures = run(setting, STUDENTS[student], variant, seed, f"{student} / {name} / seed {seed}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".half")
-        half.write_text(json.dumps(figures))
-        half.replace(path)
+        write(path, json.dumps(figures))
     return json.loads(path.read_text())
 
 
@@ -139,16 +136,7 @@ def _drawn(setting: Setting, student: nn.Module) -> tuple[int, int]:
     params = setting.benchmark
     prompts = Latents(setting.latents, "heldout").captions[: params.prompts]
     pipeline = load_pipeline(setting.teacher, setting.device, unet=student)
-    pictures = list(
-        draw(
-            pipeline,
-            prompts,
-            steps=params.inference_steps,
-            guidance=params.guidance,
-            seed=params.seed,
-            batch_size=params.batch_size,
-        )
-    )
+    pictures = list(draw(pipeline, prompts, batch_size=params.batch_size, **params.drawing))
     found = composition(pictures, prompts, setting.vocabulary)["composition"]
     return round(found["value"] * found["n"]), found["n"]
 

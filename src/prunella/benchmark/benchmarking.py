@@ -57,7 +57,7 @@ def benchmark(
     named = folders(teacher, models, students)
     taught, scheduler = load_unet(teacher, device), load_scheduler(teacher)
     fidelity = Fidelity(load_pipeline(teacher, device, unet=None).vae, heldout, len(prompts))
-    drawing = {"steps": params.inference_steps, "guidance": params.guidance, "seed": params.seed}
+    drawing = params.drawing
 
     # Each model by itself: what it needs, how far it is from the teacher, what it draws.
     report, drawn = {}, {}

@@ -5,8 +5,9 @@ import gc
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -52,8 +53,12 @@ def _added(config) -> dict[str, torch.Tensor] | None:
     """SDXL's size conditioning and pooled text embedding, empty, for one example; None for a UNet without."""
     if config.addition_embed_type != "text_time":
         return None
-    pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    return {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
+    return {"text_embeds": torch.empty(1, pooled_width(config)), "time_ids": torch.empty(1, 6)}
+
+
+def pooled_width(config: Mapping[str, Any]) -> int:
+    """Of SDXL's pooled text embedding: what its UNet's added embedding takes beside six embedded sizes."""
+    return config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
 
 
 def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
@@ -63,10 +68,10 @@ def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            _synchronize()
+            synchronize()
             began = time.perf_counter()
             call()
-            _synchronize()
+            synchronize()
             times[name].append(1000 * (time.perf_counter() - began))
     return {
         name: {"latency_ms_p50": round(statistics.median(t), 1), "latency_ms_p95": round(_p95(t), 1)}
@@ -82,7 +87,8 @@ def _p95(times: list[float]) -> float:
     )
 
 
-def _synchronize() -> None:
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

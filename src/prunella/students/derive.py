@@ -3,6 +3,7 @@
 Pure functions of plan and teacher config; no torch. Module names are those of diffusers' UNet2DConditionModel.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from prunella.errors import UserError
@@ -33,19 +34,26 @@ class FeaturePair(NamedTuple):
 def student_config(plan: Plan, teacher_config: dict[str, Any]) -> dict[str, Any]:
     """The diffusers config of the student. Raises UserError where the plan does not fit the teacher."""
     check_fit(plan, teacher_config)
-    # diffusers keeps notes under "_…"; with "_use_default_values" among them from_config would undo our changes.
-    config = {name: value for name, value in teacher_config.items() if not name.startswith("_")}
+    config = plain(teacher_config)
     for name in PER_STAGE:
         if isinstance(config.get(name), list | tuple):
             config[name] = list(config[name])[: plan.kept]
     config["up_block_types"] = list(teacher_config["up_block_types"])[plan.removed :]
-    pairs = _plain([len(pairs) for _, pairs in plan.stages("down")])
+    pairs = _single([len(pairs) for _, pairs in plan.stages("down")])
     config["layers_per_block"] = pairs
     config["mid_block_type"] = {"keep": "UNetMidBlock2DCrossAttn", "resnet": "UNetMidBlock2D", "drop": None}[plan.mid]
     return config | _depths(plan)
 
 
-def _plain(values: list) -> Any:
+def plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A diffusers config without the notes that it keeps under "_…".
+
+    Where "_use_default_values" is among them, `from_config` resets what it names to its default.
+    """
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def _single(values: list) -> Any:
     """A list whose entries are all the same as that entry."""
     return values[0] if all(value == values[0] for value in values) else values
 
@@ -57,7 +65,7 @@ def _depths(plan: Plan) -> dict[str, Any]:
     block the last down stage's. A stage without attention counts as 1, as in published configs.
     """
     numbers = {
-        way: [_plain([len(kept) or 1 for kept in plan.layers_of(way, stage)]) for stage, _ in plan.stages(way)]
+        way: [_single([len(kept) or 1 for kept in plan.layers_of(way, stage)]) for stage, _ in plan.stages(way)]
         for way in ("down", "up")
     }
     last = numbers["down"][-1]

@@ -52,7 +52,8 @@ def train(
     Raises UserError, naming step, term and pairs, when a term is not finite; the weights are then those before the
     step.
     """
-    device, team = next(model.parameters()).device, processes.team(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    team = processes.team(device)
     optimizer = adamw(groups or model.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")

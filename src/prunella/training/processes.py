@@ -4,7 +4,6 @@ Several are started by `prunella.launching`, by `accelerate launch` or by `torch
 environment variables.
 """
 
-import os
 from datetime import timedelta
 
 import torch
@@ -24,16 +23,6 @@ def team(device: torch.device | str) -> Accelerator:
             InitProcessGroupKwargs(timeout=timedelta(hours=6)),
         ],
     )
-
-
-def size() -> int:
-    """How many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Which of them this is; the first, 0, writes and logs."""
-    return int(os.environ.get("RANK", "0"))
 
 
 class Pass(nn.Module):
