@@ -2,11 +2,13 @@
 
 from prunella.doors import door
 
-with door("encode", __doc__, "teacher", "pairs", "out", "report", section="encode") as it:
+with door("encode", __doc__, "teacher", "pairs", "out", "report", section="encode", team=True) as it:
     from prunella.encoding import encoded
     from prunella.teachers import pinned_path
 
-    report = encoded(
-        it.params.encode, it.params.seed, pinned_path(it.paths.teacher), it.paths.pairs, it.paths.out, it.device
-    )
-    it.done(f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB", report)
+    at, params = it.paths, it.params
+    teacher = pinned_path(at.teacher)
+    report = encoded(params.encode, params.seed, teacher, at.pairs, at.out, it.device, params.runtime.workers)
+    if it.first:
+        said = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
+        it.done(f"{said}, captions cut: {report['captions_cut']}", report)

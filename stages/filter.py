@@ -2,10 +2,18 @@
 
 from prunella.doors import door
 
-with door("filter", __doc__, "out", "report", section="filter") as it:
-    from prunella.filtering import filtered
+with door("filter", __doc__, "out", "report", "page", "counts", section="filter") as it:
+    from prunella.filtering import aesthetic, counted, filtered
+    from prunella.filterpage import filter_page
+    from prunella.samples.sources import picturer
 
-    report = filtered(it.params.filter, it.params.seed, it.paths.out)
-    it.run.artifact(it.paths.out / "pairs.jsonl")
+    at, params = it.paths, it.params
+    score = aesthetic(params.filter, lambda: it.device)
+    report, examples, source = filtered(params.filter, params.seed, at.out, params.runtime.workers, score)
+    for path, text in ((at.page, filter_page(report, examples, picturer(source))), (at.counts, counted(report))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        it.run.artifact(path)
+    it.run.artifact(at.out / "pairs.jsonl")
     fell = ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
     it.done(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)

@@ -55,7 +55,9 @@ def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict
     content = yaml.safe_load((ROOT / file).read_text())
     content["teacher"] |= {"source": "folder", "path": str(teacher)}
     content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
-    content["encode"] |= {"resolution": SIDE, "batch_size": 5, "heldout": 7, "shard_size": 10}
+    content["filter"] |= {"aesthetic": {"min": None, "model": None, "clip": None}, "near_duplicates": None}
+    content["encode"] |= {"resolution": SIDE, "buckets": "square", "batch_size": 5, "heldout": 7, "shard_size": 10}
+    content["encode"]["storage"] = "fp32"
     for section in ("distill", "finetune"):
         content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
         content[section]["accumulation"] = 1
@@ -163,21 +165,22 @@ def manifest(params, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def latents(params, teacher, manifest, tmp_path_factory) -> Path:
     """The toy's encoded pairs: 22 to train on, 7 held out."""
-    from prunella.encoding import encoded
-
-    out = tmp_path_factory.mktemp("latents")
-    encoded(params.encode, params.seed, teacher, manifest, out, "cpu")
-    return out
+    return _encoded(params, teacher, manifest, tmp_path_factory.mktemp("latents"))
 
 
 @pytest.fixture(scope="session")
 def xl_latents(params, xl_teacher, manifest, tmp_path_factory) -> Path:
     """The same pairs, encoded by the toy SDXL teacher."""
+    return _encoded(params, xl_teacher, manifest, tmp_path_factory.mktemp("xl-latents"))
+
+
+def _encoded(params: Params, teacher: Path, manifest: Path, folder: Path) -> Path:
     from prunella.encoding import encoded
 
-    out = tmp_path_factory.mktemp("xl-latents")
-    encoded(params.encode, params.seed, xl_teacher, manifest, out, "cpu")
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))  # where its work is
+        encoded(params.encode, params.seed, teacher, manifest, folder / "latents", "cpu")
+    return folder / "latents"
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,18 @@ def test_sigterm_ends_a_stage_with_a_status_that_is_no_success(tmp_path):
 def test_a_mistake_is_printed_alone(tmp_path):
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    command = [sys.executable, str(ROOT / "stages" / "filter.py"), "--out", "x", "--report", "y"]
+    command = [
+        sys.executable,
+        str(ROOT / "stages" / "filter.py"),
+        "--out",
+        "x",
+        "--report",
+        "y",
+        "--page",
+        "p",
+        "--counts",
+        "c",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0] == "filter: params.yaml: students: missing"

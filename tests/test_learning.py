@@ -1,5 +1,4 @@
 import csv
-import json
 import shutil
 from pathlib import Path
 from unittest.mock import ANY
@@ -92,7 +91,7 @@ def whole(teacher, latents, pruned_tiny, tmp_path_factory) -> Path:
 POINTS = {
     "before a checkpoint": (checkpoints, "save", 2),
     "after a checkpoint": (checkpoints, "_found", 4),
-    "half a checkpoint": (checkpoints, "_sum", 2),
+    "half a checkpoint": (checkpoints, "sha256", 2),
     "measuring": (watching, "heldout_terms", 3),
     "keeping the best": (watching, "save_file", 2),
     "drawing": (watching, "draw", 3),
@@ -216,11 +215,11 @@ def finetuning(**changes) -> Finetune:
 
 
 def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
-    captions = (latents / "train.jsonl").read_text().splitlines()
-    word = next(w for w in ("heart", "ring", "disc", "square") if about([json.loads(c) for c in captions], [w]).size)
+    captions = Latents(latents, "train").captions
+    word = next(w for w in ("heart", "ring", "disc", "square") if about(captions, [w]).size)
     params = finetuning(words=[word])
     report = finetune(params, latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", Place(), Silent())
-    assert report["pairs"] == len(about([json.loads(caption) for caption in captions], [word]))
+    assert report["pairs"] == len(about(captions, [word]))
     assert set(report["heldout"]) == {"loss", "task"}
     assert np.isfinite(report["heldout"]["task"])
 

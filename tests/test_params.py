@@ -59,7 +59,7 @@ def test_a_misspelt_section_is_named_with_its_neighbour(content):
         ("distill", "schedule", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
         ("encode", "precision", "fp8", "'fp32', 'tf32', 'bf16' or 'fp16', got 'fp8'"),
         ("finetune", "ema_decay", 1, "finetune.ema_decay: input should be less than 1, got 1"),
-        ("filter", "source", "laion", "'scenes' or 'folder', got 'laion'"),
+        ("filter", "source", "laion", "'webdataset' or 'hub', got 'laion'"),
         ("filter", "path", None, "filter.path: input should be a valid string, got None"),
         ("benchmark", "guidance", 0.5, "benchmark.guidance: input should be greater than or equal to 1, got 0.5"),
         ("runtime", "processes", 0, "runtime.processes: input should be greater than or equal to 1, got 0"),

@@ -147,7 +147,8 @@ def refused(name: str, *arguments: str) -> str:
 
 def test_a_mistake_anywhere_stops_every_stage_first(spoilt, tmp_path):
     spoilt("benchmark", "promts", 3)
-    for name, *needs in (("teacher",), ("filter", "--report", "r.json"), ("prune", "--teacher", "t", "--plan", "p")):
+    filtering = ("filter", "--report", "r.json", "--page", "p", "--counts", "c")
+    for name, *needs in (("teacher",), filtering, ("prune", "--teacher", "t", "--plan", "p")):
         message = refused(name, "--out", str(tmp_path / "out"), *needs)
         assert message.startswith(f"{name}: params.yaml: benchmark.promts: ") and "did you mean 'prompts'?" in message
     assert not (tmp_path / "out").exists()
@@ -160,7 +161,8 @@ def test_a_teacher_that_is_none(spoilt, tmp_path):
 
 def test_a_missing_dataset_folder(spoilt, tmp_path):
     spoilt("filter", "path", str(tmp_path / "none"))
-    message = refused("filter", "--out", str(tmp_path / "out"), "--report", str(tmp_path / "r.json"))
+    places = [part for name in ("out", "report", "page", "counts") for part in (f"--{name}", str(tmp_path / name))]
+    message = refused("filter", *places)
     assert message.startswith("filter: filter.path: there is no folder")
 
 

@@ -30,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
         ("students", _students, "list the students that can be made, with what they cost"),
         ("plan", _plan, "say what a student keeps of its teacher"),
         ("draw", _draw, "draw what a student keeps of its teacher, as SVG"),
-        ("bench", _bench, "time a training step with random weights, part by part"),
+        ("bench", None, "time a training step with random weights (train), or what is done to the data (data)"),
+        ("download", _download, "fetch the pictures of a table of URLs into a webdataset, by img2dataset"),
         ("ui", _ui, "start the MLflow UI on the store that the stages log to"),
     ):
         command = commands.add_parser(name, help=about, description=about)
@@ -42,13 +43,35 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("student", help="a name in the catalogue, or a plan's YAML file")
     commands.choices["plan"].add_argument("--teacher", help=TEACHER + " (default: the original of the plan's family)")
     commands.choices["draw"].add_argument("--out", type=Path, help="file to write (default: standard output)")
-    _bench_arguments(commands.choices["bench"])
+    kinds = commands.choices["bench"].add_subparsers(required=True, metavar="WHAT")
+    _bench_train_arguments(kinds.add_parser("train", help="a training step with random weights, part by part"))
+    _bench_data_arguments(kinds.add_parser("data", help="filter, encode and reading back, of the data in params.yaml"))
+    _download_arguments(commands.choices["download"])
     return parser
 
 
-def _bench_arguments(bench: argparse.ArgumentParser) -> None:
+def _bench_data_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.set_defaults(run=_bench_data)
+    bench.add_argument("--params", type=Path, default=Path("params.yaml"))
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--rows", type=int, help="in place of the data: the criteria of a made-up table of so many rows")
+    bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _download_arguments(fetch: argparse.ArgumentParser) -> None:
+    fetch.add_argument("table", type=Path, help="a Parquet file, or a folder of them")
+    fetch.add_argument("out", type=Path, help="folder of the webdataset; the same command continues one")
+    fetch.add_argument("--url", default="URL", help="column (default: URL, as LAION's)")
+    fetch.add_argument("--caption", default="TEXT", help="column (default: TEXT)")
+    fetch.add_argument("--keep", nargs="*", default=[], metavar="COLUMN", help="scores to keep: aesthetic, punsafe, …")
+    fetch.add_argument("--size", type=int, help="pixels of the shorter side, where it is longer (default: as they are)")
+    fetch.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    fetch.add_argument("--img2dataset", type=Path, help="its program (default: on PATH, or beside this Python)")
+
+
+def _bench_train_arguments(bench: argparse.ArgumentParser) -> None:
     gpu = "on a GPU"
-    bench.add_argument("what", choices=["train"])
+    bench.set_defaults(run=_bench_train)
     bench.add_argument("--student", required=True, help="a name in the catalogue, or a plan's YAML file")
     bench.add_argument("--teacher-config", help=TEACHER + " (default: the original of the plan's family)")
     bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own)")
@@ -119,7 +142,41 @@ def _draw(given: argparse.Namespace) -> None:
         print(drawn, end="")
 
 
-def _bench(given: argparse.Namespace) -> None:
+def _download(given: argparse.Namespace) -> None:
+    from prunella.downloading import counted, download
+
+    download(
+        given.table, given.out, given.url, given.caption, given.keep, given.size, given.processes, given.img2dataset
+    )
+    total = counted(given.out)
+    print(f"{total['successes']:,} of {total['count']:,} pictures in {given.out}")
+
+
+def _bench_data(given: argparse.Namespace) -> None:
+    import tempfile
+
+    from prunella.doors import device, quiet
+    from prunella.params import read_params
+
+    quiet()  # before what it quiets is imported
+    from prunella.benchmark import data
+
+    if given.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table.parquet"
+            data.table(path, given.rows)
+            figures = data.judged_rows(path)
+        print(", ".join(f"{name} {value:,.2f}" for name, value in figures.items()))
+    else:
+        params = read_params(given.params)
+        runtime = params.runtime.model_copy(update={"device": given.device})
+        figures = data.measured(params, device(runtime))
+        print("\n".join(data.lines(figures)))
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _bench_train(given: argparse.Namespace) -> None:
     from prunella.benchmark import training
     from prunella.benchmark.procedures import Ours, Published
     from prunella.benchmark.summary import aligned

@@ -9,8 +9,8 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from prunella import hub
 from prunella.errors import UserError
-from prunella.weights import header, sha256
-from prunella.whole import digest
+from prunella.weights import header
+from prunella.whole import digest, sha256
 
 PIPELINES = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 

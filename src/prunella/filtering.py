@@ -1,105 +1,255 @@
 """Filter: which pairs are used, and how many fell out at each criterion.
 
-Criteria are tried in the order of CRITERIA, cheap ones before the picture is decoded; a pair is counted at the
-first that it fails. `broken` is a picture that cannot be read.
+The table's criteria go first, over all rows, a batch at a time; then pictures are read, in an order of lots drawn by
+seed, until as many have passed as are wanted. Which pairs are chosen depends on the seed and on their keys alone.
 """
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from prunella.errors import UserError
 from prunella.params import Filter
-from prunella.samples import folder, scenes
+from prunella.samples.ahead import ahead, threads
+from prunella.samples.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
+from prunella.samples.duplicates import Seen
 from prunella.samples.pairs import Pair, write_manifest
+from prunella.samples.pictures import Unfit, contrast, decoded, perceptual_hash
+from prunella.samples.sources import described, fetcher, index
 
-CRITERIA = ("no_caption", "caption_short", "caption_long", "broken", "small", "aspect", "duplicate")
+EXAMPLES = 8  # of pairs that fell out, for each criterion, and of such as were kept
+SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
+Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
 
-def filtered(params: Filter, seed: int, out: Path) -> dict:
-    """Write the manifest of what passes to `out`; return {"source", "read", "kept", "fell": {criterion: count}}.
+class Example(NamedTuple):
+    """A pair that fell out, or was kept: for the page."""
 
+    key: str
+    text: str
+    note: str  # a cause, where there is one
+
+
+class Tally:
+    """Counts by criterion and by cause, with the first few examples of each criterion."""
+
+    def __init__(self):
+        self.fell, self.causes = Counter(dict.fromkeys(CRITERIA, 0)), Counter()
+        self.examples: dict[str, list[Example]] = defaultdict(list)
+
+    def add(self, criterion: str, key: str, text, cause: str = "") -> None:
+        self.fell[criterion] += 1
+        if cause:
+            self.causes[cause] += 1
+        self.show(criterion, key, text, cause)
+
+    def show(self, criterion: str, key: str, text, cause: str = "") -> None:
+        if len(self.examples[criterion]) < EXAMPLES:
+            said = " / ".join(text) if isinstance(text, list) else text or ""
+            self.examples[criterion].append(Example(key, said[:200], cause))
+
+
+def filtered(
+    params: Filter, seed: int, out: Path, workers: int = 0, score: Score | None = None
+) -> tuple[dict, dict[str, list[Example]], dict]:
+    """Write the manifest of what passes to `out`; return report, examples by criterion ("kept" among them) and source.
+
+    The report: {"source", "read", "looked_at", "passed", "kept", "fell": {criterion: count}, "causes": {cause: count}};
+    pairs beyond the `samples` wanted are not looked at. `score` gives aesthetic scores where the data have none.
     Raises UserError when nothing is left, or when too many pictures are broken.
     """
-    pairs, fell = [], Counter(dict.fromkeys(CRITERIA, 0))
-    source = _source(params, seed)
-    for pair, reason in _judged(params, seed):
-        if reason:
-            fell[reason] += 1
-        else:
-            pairs.append(pair)
-    read = len(pairs) + fell.total()
-    if read and fell["broken"] / read > params.max_broken:
-        raise UserError(
-            f"filter: {fell['broken']} of {read} pictures in {params.path} cannot be read, "
-            f"more than filter.max_broken ({params.max_broken:g}) allows"
-        )
+    source, tally = described(params, seed), Tally()
+    rows, read = candidates(source, params, tally)
+    _not_too_many(tally.fell["broken"], read, params, tally, "rows")
+    pairs, looked = _chosen(rows, source, params, seed, threads(workers), score, tally)
     if not pairs:
-        most = f"; most fell out at {fell.most_common(1)[0][0]} ({fell.most_common(1)[0][1]} of {read})" if read else ""
-        raise UserError(f"filter: no pair of {params.path} is left{most}")
-    pairs = _sampled(pairs, params.samples, seed)
+        raise UserError(f"filter: no pair of {params.path} is left{_most(tally, read)}")
     write_manifest(out, source, pairs)
-    return {
+    for pair in pairs[:EXAMPLES]:
+        tally.show("kept", pair.key, pair.text)
+    report = {
         "source": params.source,
         "read": read,
-        "passed": read - fell.total(),
+        "looked_at": looked,
+        "passed": read - tally.fell.total(),
         "kept": len(pairs),
-        "fell": dict(fell),
+        "fell": dict(tally.fell),
+        "causes": dict(tally.causes.most_common()),
     }
+    return report, dict(tally.examples), source
 
 
-def _source(params: Filter, seed: int) -> dict:
-    source = {"source": params.source, "path": params.path}
-    if params.source == "scenes":
-        scenes.read_vocabulary(params.path)
-        source |= {"seed": seed, "sha256": hashlib.sha256(Path(params.path).read_bytes()).hexdigest()}
-    return source
+def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
+    """What scores pictures where `filter.aesthetic` asks for a model."""
+    if params.aesthetic.min is None or params.aesthetic.model is None:
+        return None
+    from prunella.aesthetic import Aesthetic
+
+    return Aesthetic(Path(params.aesthetic.model), Path(params.aesthetic.clip), device())
 
 
-def _sampled(pairs: list[Pair], samples: int, seed: int) -> list[Pair]:
-    if len(pairs) <= samples:
-        return pairs
-    chosen = np.sort(np.random.default_rng(seed).choice(len(pairs), samples, replace=False))
-    return [pairs[i] for i in chosen]
+def counted(report: dict) -> str:
+    """The counts as CSV, for a chart."""
+    rows = [f"{name},{count}" for name, count in report["fell"].items() if count]
+    return "\n".join(["criterion,pairs", *rows, f"kept,{report['kept']}"]) + "\n"
 
 
-def _judged(params: Filter, seed: int) -> Iterator[tuple[Pair | None, str | None]]:
-    """Each pair with None, or with the criterion at which it fell."""
-    if params.source == "scenes":
-        vocabulary = scenes.read_vocabulary(params.path)
-        for i in tqdm(range(params.samples), "filter", unit="pair", mininterval=1.0):
-            text = scenes.captioned(vocabulary, seed, i)[0]
-            pair = Pair(str(i), text, vocabulary.picture, vocabulary.picture, "")
-            yield pair, _caption_fails(text, params) or _picture_fails(pair, params)
-        return
-    root, known = Path(params.path), set()
-    for name, text in tqdm(list(folder.entries(root)), "filter", unit="pair", mininterval=1.0):
-        if reason := _caption_fails(text, params):
-            yield None, reason
-            continue
+def candidates(source: dict, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
+    """The rows ("key", "text" and, of scenes, their size) that pass the table's criteria, and how many were read."""
+    kept, read, columns, there = [], 0, set(), []
+    with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
+        for batch in index(source, params.samples):
+            columns |= set(batch.column_names)
+            there = there or _names(batch)
+            rows, reasons = judged(batch, params)
+            _count(rows, reasons, tally)
+            wanted = ["key", "text", *(["width", "height"] if source["source"] == "scenes" else [])]
+            kept.append(rows.select(wanted).filter(pa.array(reasons == PASSED)))
+            read += len(rows)
+            bar.update(len(rows))
+    lacking(params, columns, there)
+    several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
+    return pa.concat_tables([_listed(rows) for rows in kept] if several else kept), read
+
+
+def _names(batch: pa.Table) -> list[str]:
+    said = (batch.schema.metadata or {}).get(b"columns")
+    return said.decode().split(", ") if said else []
+
+
+def _listed(rows: pa.Table) -> pa.Table:
+    """Captions as lists, so that tables with one each and with several go together."""
+    if pa.types.is_list(rows.schema.field("text").type):
+        return rows
+    lists = pa.array([[text] for text in rows["text"].to_pylist()], pa.list_(pa.string()))
+    return rows.set_column(rows.column_names.index("text"), "text", lists)
+
+
+def _count(rows: pa.Table, reasons: np.ndarray, tally: Tally) -> None:
+    for number, count in zip(*np.unique(reasons[reasons != PASSED], return_counts=True), strict=True):
+        criterion, at = CRITERIA[number], np.flatnonzero(reasons == number)
+        tally.fell[criterion] += int(count)
+        if criterion == "broken":
+            tally.causes.update(rows["fault"].take(pa.array(at)).to_pylist())
+        elif criterion in rows.column_names and (none := _without(rows[criterion].take(pa.array(at)))):
+            tally.causes[f"{criterion}: {NO_VALUE}"] += none
+        for row in rows.take(pa.array(at[:EXAMPLES])).to_pylist():
+            tally.show(criterion, row["key"], row["text"], row["fault"] or "")
+
+
+def _without(values) -> int:
+    return pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0
+
+
+def _chosen(
+    rows: pa.Table, source: dict, params: Filter, seed: int, workers: int, score: Score | None, tally: Tally
+) -> tuple[list[Pair], int]:
+    """The pairs kept, in the source's order, and how many pictures were looked at."""
+    if source["source"] == "scenes":  # drawn when they are wanted, all alike in size
+        return [Pair(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()], 0
+    look, judge = _looker(source, params, score), Judge(params)
+    waiting = lots(rows["key"].to_pylist(), seed) if len(rows) > params.samples else np.arange(len(rows))
+    kept, looked, broken = {}, 0, 0
+    with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
+        while len(waiting) and len(kept) < params.samples:
+            missing = params.samples - len(kept)
+            some, waiting = np.sort(waiting[:missing]), waiting[missing:]  # in the source's order, as it is stored
+            drawn = rows.take(pa.array(some))
+            keys, texts = drawn["key"].to_pylist(), drawn["text"].to_pylist()
+            last = looked + len(keys)
+            for i, key, text, found in zip(
+                some.tolist(), keys, texts, ahead(look, keys, workers, 8 * workers), strict=True
+            ):
+                looked += 1
+                if fallen := judge(found):
+                    tally.add(fallen[0], key, text, fallen[1])
+                    broken += fallen[0] == "broken"
+                    if looked >= SURE:  # the round's end cannot mend it
+                        _not_too_many(broken, last, params, tally, "pictures to look at")
+                    continue
+                kept[i] = _pair(key, text, found)
+                bar.update()
+    _not_too_many(broken, looked, params, tally, "pictures looked at")
+    return [kept[i] for i in sorted(kept)], looked
+
+
+def lots(keys: list[str], seed: int) -> np.ndarray:
+    """Indices of `keys` in an order that the seed and each key alone decide."""
+    salt = seed.to_bytes(8)
+    drawn = b"".join(hashlib.blake2b(key.encode(), digest_size=8, key=salt).digest() for key in keys)
+    return np.argsort(np.frombuffer(drawn, np.uint64), kind="stable")
+
+
+def _pair(key: str, text: str | list[str], found: Facts) -> Pair:
+    single = text[0] if isinstance(text, list) and len(text) == 1 else text
+    return Pair(key, single, found.width, found.height, found.sum)
+
+
+class Judge:
+    """Tells at which criterion a picture that was looked at falls, remembering those before it."""
+
+    def __init__(self, params: Filter):
+        self.params, self.sums = params, set()
+        self.near = None if params.near_duplicates is None else Seen(params.near_duplicates)
+
+    def __call__(self, found: Facts | Unfit) -> tuple[str, str] | None:
+        """(criterion, cause), or None of a picture that passes."""
+        if isinstance(found, Unfit):
+            return found.criterion, found.cause if found.criterion == "broken" else ""
+        if criterion := picture_fails(found, self.params):
+            return criterion, ""
+        if found.sum in self.sums:
+            return "duplicate", ""
+        self.sums.add(found.sum)
+        return ("near_duplicate", "") if self.near and self.near.before(found.hash) else None
+
+
+def _looker(source: dict, params: Filter, score: Score | None) -> Callable[[str], Facts | Unfit]:
+    """From a key to what the picture is like; a picture that cannot be used is given back as what says why."""
+    fetch = fetcher(source)
+
+    def look(key: str) -> Facts | Unfit:
         try:
-            width, height = folder.read_picture(root / name).size
-            content = hashlib.sha256((root / name).read_bytes()).hexdigest()
-        except OSError:
-            yield None, "broken"
-            continue
-        pair = Pair(name, text, width, height, content)
-        reason = _picture_fails(pair, params) or ("duplicate" if content in known else None)
-        known.add(content)
-        yield pair, reason
+            data = fetch(key)
+            picture = decoded(data)
+        except Unfit as unfit:
+            return unfit
+        return Facts(
+            picture.width,
+            picture.height,
+            hashlib.sha256(data).hexdigest(),
+            contrast(picture) if params.min_contrast else 0.0,
+            perceptual_hash(picture) if params.near_duplicates is not None else 0,
+            score([picture])[0] if score else None,
+        )
+
+    return look
 
 
-def _caption_fails(text: str, params: Filter) -> str | None:
-    length = len(text.strip())
-    if not length:
-        return "no_caption"
-    return "caption_short" if length < params.min_caption else "caption_long" if length > params.max_caption else None
+def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str) -> None:
+    if of and broken / of > params.max_broken:
+        causes = ", ".join(f"{cause} ({count})" for cause, count in tally.causes.most_common(4))
+        examples = ", ".join(example.key for example in tally.examples["broken"][:3])
+        raise UserError(
+            f"filter: {broken} of {of} {what} in {params.path} cannot be used, more than filter.max_broken "
+            f"({params.max_broken:g}) allows: {causes}; for example {examples}"
+        )
 
 
-def _picture_fails(pair: Pair, params: Filter) -> str | None:
-    short, long = sorted((pair.width, pair.height))
-    return "small" if short < params.min_side else "aspect" if long > params.max_aspect * short else None
+def _most(tally: Tally, read: int) -> str:
+    """What removed everything, or most."""
+    criterion, count = tally.fell.most_common(1)[0]
+    if not count:
+        return "; there is none at all"
+    return (
+        f"; all {read} fell out at {criterion}"
+        if count == read
+        else f"; most fell out at {criterion} ({count} of {read})"
+    )

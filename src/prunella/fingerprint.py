@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prunella.errors import UserError
-from prunella.weights import sha256
-from prunella.whole import digest, write
+from prunella.whole import digest, sha256, write
 
 ACCEPT = "PRUNELLA_ACCEPT_CODE"
 CODE = "code.json"
@@ -25,12 +24,15 @@ DONE = "done.json"  # in the folder of a finished run: its report
 
 
 @contextmanager
-def work_folder(stage: str, params: dict, inputs: list[Path], first: bool = True) -> Iterator[Path]:
+def work_folder(
+    stage: str, params: dict, inputs: list[Path], first: bool = True, begun: str = "step-*.pt"
+) -> Iterator[Path]:
     """The resume folder of `stage`, ours inside. `inputs` are files or folders whose content matters.
 
     A finished run's folder stays until the next run of the stage, since DVC may yet be killed while it stores what the
-    run gave, and would then ask for it again. Of several processes the `first` alone claims it. Raises UserError,
-    naming the modules, when other code has begun what is there and PRUNELLA_ACCEPT_CODE is not 1.
+    run gave, and would then ask for it again. Of several processes the `first` alone claims it. A run has `begun` when
+    there is such a file. Raises UserError, naming the modules, when other code has begun what is there and
+    PRUNELLA_ACCEPT_CODE is not 1.
     """
     known = {"params": params, "inputs": [_content(path) for path in inputs]}
     folder = Path(os.environ.get("DVC_ROOT", ".")) / "work" / stage / digest(known)
@@ -39,7 +41,7 @@ def work_folder(stage: str, params: dict, inputs: list[Path], first: bool = True
         return
     with _locked(folder, wait=True):
         _sweep(folder)
-        _same_code(folder)
+        _same_code(folder, begun)
         yield folder
 
 
@@ -68,10 +70,9 @@ def _sweep(folder: Path) -> None:
                     shutil.rmtree(finished.parent, ignore_errors=True)
 
 
-def _same_code(folder: Path) -> None:
+def _same_code(folder: Path, begun: str) -> None:
     noted, code = folder / CODE, _code()
-    begun = noted.is_file() and any(folder.glob("step-*.pt"))
-    before = json.loads(noted.read_text()) if begun else code
+    before = json.loads(noted.read_text()) if noted.is_file() and any(folder.glob(begun)) else code
     # A module that came or went shows in the modules that import it.
     changed = sorted(name for name in before.keys() & code.keys() if before[name] != code[name])
     if changed and (folder / DONE).is_file():

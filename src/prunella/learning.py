@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prunella.errors import UserError
 from prunella.fingerprint import DONE, work_folder
 from prunella.journal import Journal, Mirror
-from prunella.latents.shards import Latents
+from prunella.latents.encoders import opened
 from prunella.launching import rank, size
 from prunella.outlook import FIRST, Outlook
 from prunella.params import Distill, Finetune, Learning
@@ -39,7 +39,7 @@ def distill(
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
     pairs = tuple(feature_pairs(read_plan(student / "unet" / BESIDE), params.features))
-    data = Data(Latents(latents, "train"), Latents(latents, "heldout"))
+    data = Data(*opened(latents, teacher, place.device))
     inputs = [student, latents / "manifest.json", teacher / "unet"]
     with work_folder("distill", params.model_dump(), inputs, first=rank() == 0) as work:
         unet, taught_by = load_unet(student, place.device), load_unet(teacher, place.device)
@@ -56,7 +56,7 @@ def finetune(
     params: Finetune, latents: Path, student: Path, out: Path, curves: Path, place: Place, mirror: Mirror
 ) -> dict:
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    train_pairs, heldout = Latents(latents, "train"), Latents(latents, "heldout")
+    train_pairs, heldout = opened(latents, student, place.device)
     data = Data(train_pairs, heldout, about(train_pairs.captions, params.words), about(heldout.captions, params.words))
     if not len(data.among):
         raise UserError(

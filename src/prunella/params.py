@@ -53,25 +53,66 @@ class Teacher(Section):
         return self
 
 
-class Filter(Section):
-    """Which image-caption pairs are used. `path`: a scenes vocabulary, or a folder with metadata.jsonl."""
+class Aesthetic(Section):
+    """The LAION aesthetic score, from the data's column or from a model."""
 
-    source: Literal["scenes", "folder"]
+    min: float | None = None  # 1 to 10
+    model: str | None = None  # file of the head on CLIP, where the data have no such column
+    clip: str | None = None  # folder of the CLIP that the head is for
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if (self.model is None) != (self.clip is None):
+            raise ValueError("model and clip go together: the head, and the folder of the CLIP that it is for")
+        return self
+
+
+Column = Literal["text", "image", "width", "height", "language", "aesthetic", "punsafe", "pwatermark", "similarity"]
+
+
+class Filter(Section):
+    """Which image-caption pairs are used, and where they come from. A criterion that is None is not asked."""
+
+    source: Literal["scenes", "folder", "parquet", "webdataset", "hub"]
     path: Annotated[str, Field(min_length=1)]
+    id: str | None = None  # hub: owner/dataset
+    revision: Annotated[str, Field(min_length=1)] = "main"  # hub: branch, tag or commit
+    split: Annotated[str, Field(min_length=1)] = "train"  # hub
+    columns: dict[Column, str] = {}  # {ours: the data's}, where the field's usual spellings do not do
     samples: Count  # at most this many pairs, drawn by seed
     min_side: Count  # pixels
+    min_megapixels: Amount | None = None
+    max_megapixels: Amount | None = None
     max_aspect: Annotated[float, Field(ge=1)]  # longer side over shorter
     min_caption: Annotated[int, Field(ge=0)]  # characters
     max_caption: Count
-    max_broken: Share  # a larger share of unreadable pictures stops the stage
+    languages: list[str] = []  # codes as in the column `language`; none: all
+    blocked_words: list[str] = []  # whole words, upper and lower case alike
+    aesthetic: Aesthetic = Aesthetic()
+    max_punsafe: Share | None = None
+    max_pwatermark: Share | None = None
+    min_similarity: float | None = None  # CLIP's, of picture and caption
+    min_contrast: Amount = 0.0  # standard deviation of the liveliest colour channel, of 255
+    near_duplicates: Annotated[int, Field(ge=0, le=15)] | None = None  # bits of 128 in which perceptual hashes differ
+    max_broken: Share  # a larger share of unusable pictures stops the stage
+
+    @model_validator(mode="after")
+    def _named(self):
+        if self.source == "hub" and not self.id:
+            raise ValueError("source hub needs an id such as owner/dataset")
+        return self
 
 
 class Encode(Section):
-    resolution: Annotated[int, Field(ge=8)]  # pixels, both sides
+    resolution: Annotated[int, Field(ge=8)]  # pixels, both sides of a square; of other sizes the area is as large
+    buckets: Literal["square", "computed", "ssd-1b"] = "square"
+    max_upscale: Annotated[float, Field(ge=1)] = 2.0  # smaller pictures than this can help are left out
+    text: Literal["embeddings", "tokens"] = "embeddings"
     batch_size: Count
     heldout: Count  # pairs kept out of training
     shard_size: Count  # pairs in a shard
     precision: Precision
+    storage: Storage = "fp32"  # of latents and embeddings on disk
 
 
 class Prune(Section):
@@ -159,7 +200,8 @@ class Benchmark(Section):
 
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
-    processes: Count  # of distill and finetune; each has its share of the batch, on a GPU of its own
+    workers: Annotated[int, Field(ge=0)] = 0  # threads that read and decode pictures; 0: one a core
+    processes: Count  # of encode, distill and finetune; each has its share of the batch, on a GPU of its own
     threads: Annotated[int, Field(ge=0)]  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
     channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU

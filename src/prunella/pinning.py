@@ -7,7 +7,8 @@ from prunella import hub
 from prunella.errors import UserError
 from prunella.params import Teacher
 from prunella.students.families import FAMILIES, family, shape
-from prunella.weights import PICKLES, check_part, header, refuse_pickle, sha256
+from prunella.weights import PICKLES, check_part, header, refuse_pickle
+from prunella.whole import sha256
 
 PINNED = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 # Text encoders' names in single files, and where the configs and tokenizers of such a checkpoint are to be had.

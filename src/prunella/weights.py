@@ -3,7 +3,6 @@
 The format is safetensors': eight bytes of the header's length, the header as JSON (name → dtype, shape, offsets), data.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,11 +10,6 @@ from prunella.errors import UserError
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 INDEX = ".safetensors.index.json"
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def header(path: Path) -> dict[str, dict]:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and short names for what something was made of."""
+"""Files that are whole or absent, their sums, and short names for what something was made of."""
 
 import hashlib
 import json
@@ -17,3 +17,8 @@ def write(path: Path, text: str) -> None:
 def digest(known: Any) -> str:
     """16 digits that stand for something that JSON can hold."""
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,10 @@ from torch import nn
 from prunella.benchmark.quality import Fidelity, composition, output_error
 from prunella.latents.shards import Latents
 from prunella.samples.judge import parse
-from prunella.samples.pairs import read_manifest, reader, squared
+from prunella.samples.pairs import read_manifest
+from prunella.samples.pictures import fitted
 from prunella.samples.scenes import captioned
+from prunella.samples.sources import picturer
 from prunella.teachers import load_pipeline
 
 
@@ -57,7 +59,7 @@ def test_the_frechet_distance_of_drawn_from_real_pictures(latents, teacher, mani
     source, pairs = read_manifest(manifest)
 
     def pictures(captions):
-        return [squared(reader(source)(pair.key), SIDE) for pair in pairs if pair.text in captions]
+        return [fitted(picturer(source)(pair.key), SIDE, SIDE) for pair in pairs if pair.text in captions]
 
     first, others = pictures(heldout.captions[:3]), pictures(heldout.captions[3:])
     assert (len(first), len(others)) == (3, 4)

@@ -66,7 +66,9 @@ def test_sdxls_empty_caption_is_zeros_where_the_pipeline_forces_them(xl_teacher,
 def test_captions_that_are_cut_are_counted(encoders, xl_teacher):
     # Nineteen tokens, two of which mark start and end.
     for each in (encoders, Encoders(xl_teacher, "cpu")):
-        assert each.cut(["red " * 17, "red " * 18, "red"]) == 1
+        tokens, cut = each.tokens(["red " * 17, "red " * 18, "red"])
+        assert cut == 1 and {value.shape for value in tokens.values()} == {(3, TOKENS)}
+        assert {value.dtype for value in tokens.values()} == {torch.int32}
 
 
 def test_a_vae_that_overflows_in_fp16_computes_in_fp32(xl_teacher, teacher):

@@ -1,10 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from prunella.errors import UserError
-from prunella.latents.shards import Latents, Writer
+from prunella.latents.shards import Latents, whole_shard, write_manifest, write_shard
 
 
 def rows(start: int, count: int) -> dict:
@@ -16,22 +17,29 @@ def rows(start: int, count: int) -> dict:
     }
 
 
+EMPTY = {"text": torch.ones(5, 4)}
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """Seven pairs to train on in shards of three, two held out."""
-    writer = Writer(tmp_path / "latents", 3)
-    writer.add("train", ["a", "b"], rows(0, 2))
-    writer.add("train", ["c", "d", "e", "f", "g"], rows(2, 5))
-    writer.add("heldout", ["h", "ü\n"], rows(7, 2))
-    writer.close({"text": torch.ones(5, 4)}, scaling_factor=0.5)
-    return tmp_path / "latents"
+    """Seven pairs to train on in shards of three, the last wider than the others; two held out."""
+    (out := tmp_path / "latents").mkdir()
+    shards = [
+        write_shard(out, "heldout", 0, (24, 24), ["h", "ü\n\u2028"], rows(7, 2)),
+        write_shard(out, "train", 0, (24, 24), ["a", "b", "c"], rows(0, 3)),
+        write_shard(out, "train", 1, (24, 24), ["d", "e", "f"], rows(3, 3)),
+        write_shard(out, "train", 2, (32, 16), ["g"], rows(6, 1)),
+    ]
+    write_manifest(out, shards, EMPTY, scaling_factor=0.5)
+    return out
 
 
-def test_shards_are_of_the_asked_size(folder):
+def test_the_manifest_names_the_shards(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["splits"] == {"train": [3, 3, 1], "heldout": [2]}
+    assert [shard["pairs"] for shard in manifest["splits"]["train"]] == [3, 3, 1]
+    assert [shard["name"] for shard in manifest["splits"]["heldout"]] == ["heldout-00000"]
     assert manifest["scaling_factor"] == 0.5
-    assert len(list(folder.glob("train-*.safetensors"))) == 3
+    assert len(list(folder.glob("train-*.safetensors"))) == 3 and not list(folder.glob("*.half"))
 
 
 def test_pairs_come_back_in_the_order_asked_for(folder):
@@ -44,25 +52,62 @@ def test_pairs_come_back_in_the_order_asked_for(folder):
     assert train.empty["text"].tolist() == torch.ones(5, 4).tolist()
 
 
-def test_any_tensor_that_is_added_comes_back(tmp_path):
-    writer = Writer(tmp_path / "latents", 2)
-    writer.add("train", ["a", "b", "c"], rows(0, 3) | {"sizes": torch.arange(18.0).reshape(3, 6)})
-    writer.close({"text": torch.ones(5, 4), "pooled": torch.zeros(2)}, scaling_factor=1.0)
-    train = Latents(tmp_path / "latents", "train")
-    assert train.take([2, 0])["sizes"].tolist() == [[12, 13, 14, 15, 16, 17], [0, 1, 2, 3, 4, 5]]
+def test_pairs_are_parted_by_size(folder):
+    train = Latents(folder, "train")
+    assert [group.tolist() for group in train.groups(np.arange(7))] == [[0, 1, 2, 3, 4, 5], [6]]
+    assert [group.tolist() for group in train.groups(np.array([5, 6]))] == [[5], [6]]
+    assert [group.tolist() for group in train.groups(np.array([1, 4]))] == [[1, 4]]
+    assert train.groups(np.array([], int)) == []
+
+
+def test_what_is_stored_in_fewer_bits_comes_back_as_fp32(tmp_path):
+    halves = {name: value.half() for name, value in rows(0, 3).items()} | {"sizes": torch.arange(18.0).reshape(3, 6)}
+    shard = write_shard(tmp_path, "train", 0, (24, 24), ["a", "b", "c"], halves)
+    write_manifest(tmp_path, [shard], {"text": torch.ones(5, 4).half(), "pooled": torch.zeros(2)}, scaling_factor=1.0)
+    train = Latents(tmp_path, "train")
+    taken = train.take([2, 0])
+    assert taken["sizes"].tolist() == [[12, 13, 14, 15, 16, 17], [0, 1, 2, 3, 4, 5]]
+    assert {value.dtype for value in (*taken.values(), *train.empty.values())} == {torch.float32}
     assert train.empty["pooled"].tolist() == [0, 0]
 
 
+def test_of_several_captions_one_is_drawn(tmp_path):
+    texts = torch.arange(4.0).reshape(4, 1, 1).expand(-1, 5, 4)
+    several = rows(0, 2) | {"text": texts, "captions": torch.tensor([[0, 3], [3, 1]], dtype=torch.int32)}
+    shard = write_shard(tmp_path, "train", 0, (24, 24), [["a", "b", "c"], "d"], several)
+    write_manifest(tmp_path, [shard], EMPTY, scaling_factor=1.0)
+    train = Latents(tmp_path, "train")
+    assert train.several and train.captions == ["a", "d"]
+
+    def taken(*draws):
+        return train.take([0] * len(draws) + [1], np.array([*draws, 0.99]))["text"][:, 0, 0].tolist()
+
+    assert taken(0.0, 0.32, 0.34, 0.66, 0.67, 0.99) == [0, 0, 1, 1, 2, 2, 3]
+    assert train.take([1, 0])["text"][:, 0, 0].tolist() == [3, 0]
+    assert set(train.take([0])) == {"mean", "std", "text"}
+
+
+def test_tokens_are_made_text_by_the_encoders(tmp_path):
+    tokens = {name: value for name, value in rows(0, 2).items() if name != "text"}
+    tokens["tokens"] = torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
+    shard = write_shard(tmp_path, "train", 0, (24, 24), ["a", "b"], tokens)
+    write_manifest(tmp_path, [shard], EMPTY, scaling_factor=1.0, text="tokens")
+    train = Latents(tmp_path, "train", texts=lambda given: {"text": 10.0 * given["tokens"]})
+    assert train.take([1, 0])["text"].tolist() == [[30, 40], [10, 20]]
+    with pytest.raises(UserError, match="holds tokens; they are opened with the text encoders"):
+        Latents(tmp_path, "train")
+
+
 def test_captions_of_any_kind_come_back(folder):
-    assert Latents(folder, "heldout").captions == ["h", "ü\n"]
+    assert Latents(folder, "heldout").captions == ["h", "ü\n\u2028"]
 
 
-def test_the_manifest_names_the_content(folder, tmp_path):
+def test_the_manifest_names_the_content(tmp_path):
     sums = []
     for caption in ("a", "b"):
-        writer = Writer(tmp_path / caption, 3)
-        writer.add("train", [caption], rows(0, 1))
-        sums.append(writer.close({"text": torch.ones(5, 4)})["sha256"])
+        (tmp_path / caption).mkdir()
+        shard = write_shard(tmp_path / caption, "train", 0, (24, 24), [caption], rows(0, 1))
+        sums.append(write_manifest(tmp_path / caption, [shard], EMPTY)["sha256"])
     assert sums[0] != sums[1]
 
 
@@ -70,3 +115,26 @@ def test_a_folder_without_manifest_is_not_whole(folder):
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match="these latents are not whole; run the encode stage again"):
         Latents(folder, "train")
+
+
+def test_a_shard_that_is_missing_or_short_is_named(folder):
+    file = folder / "train-00001.safetensors"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(
+        UserError, match=rf"train-00001.safetensors: {size:,} bytes were written, {size - 1:,} bytes is"
+    ):
+        Latents(folder, "train")
+    file.unlink()
+    with pytest.raises(UserError, match=r"train-00001.safetensors: .* nothing is there; run the encode stage again"):
+        Latents(folder, "train")
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".jsonl", ".json"])
+def test_a_damaged_shard_is_none(folder, kind):
+    assert whole_shard(folder, "train-00000").pairs == 3
+    file = folder / f"train-00000{kind}"
+    file.write_bytes(file.read_bytes()[:-2] + b"xx")
+    assert whole_shard(folder, "train-00000") is None
+    file.unlink()
+    assert whole_shard(folder, "train-00000") is None

@@ -19,7 +19,7 @@ from prunella.benchmark.cost import macs
 from prunella.benchmark.intervals import share
 from prunella.benchmark.quality import composition
 from prunella.drawing import draw
-from prunella.latents.shards import Latents
+from prunella.latents.encoders import opened
 from prunella.params import Benchmark, Distill
 from prunella.samples.scenes import Vocabulary
 from prunella.students.derive import feature_pairs
@@ -30,8 +30,7 @@ from prunella.training.batches import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.measuring import heldout_terms
-from prunella.weights import sha256
-from prunella.whole import digest, write
+from prunella.whole import digest, sha256, write
 
 ALONE = {"output_weight": 0.0, "feature_weight": 0.0}
 
@@ -112,15 +111,14 @@ def run(setting: Setting, plan: Plan, variant: Variant, seed: int, title: str) -
     if variant.equal_flops:
         settings = settings.model_copy(update=_longer(settings, teacher, student))
     pairs, last = feature_pairs(plan, settings.features), scheduler.config.num_train_timesteps
-    batches = training_batches(Latents(setting.latents, "train"), settings.batch_size, settings, last)
+    learned, heldout = opened(setting.latents, setting.teacher, setting.device)
+    batches = training_batches(learned, settings.batch_size, settings, last)
     began = time.perf_counter()
     for _ in train(student, Distillation(teacher, pairs, scheduler, settings), batches, settings, title=title):
         pass
     seconds = time.perf_counter() - began
     measured = Distillation(teacher, pairs, scheduler, setting.distill)  # the same terms for every variant
-    terms = heldout_terms(
-        student.eval(), measured, heldout_batches(Latents(setting.latents, "heldout"), settings.batch_size, last)
-    )
+    terms = heldout_terms(student.eval(), measured, heldout_batches(heldout, settings.batch_size, last))
     right, n = _drawn(setting, student)
     return {"steps": settings.steps, "seconds": seconds, **terms, "right": right, "pictures": n}
 
@@ -134,7 +132,7 @@ def _longer(settings: Distill, teacher: nn.Module, student: nn.Module) -> dict[s
 
 def _drawn(setting: Setting, student: nn.Module) -> tuple[int, int]:
     params = setting.benchmark
-    prompts = Latents(setting.latents, "heldout").captions[: params.prompts]
+    prompts = opened(setting.latents, setting.teacher, setting.device)[1].captions[: params.prompts]
     pipeline = load_pipeline(setting.teacher, setting.device, unet=student)
     pictures = list(draw(pipeline, prompts, batch_size=params.batch_size, **params.drawing))
     found = composition(pictures, prompts, setting.vocabulary)["composition"]

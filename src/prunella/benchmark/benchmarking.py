@@ -17,7 +17,7 @@ from prunella.benchmark.page import page
 from prunella.benchmark.quality import Fidelity, composition, output_error
 from prunella.benchmark.summary import claims, headline, rows
 from prunella.drawing import draw, grid
-from prunella.latents.shards import Latents
+from prunella.latents.encoders import opened
 from prunella.params import Benchmark
 from prunella.samples.pairs import read_manifest
 from prunella.samples.scenes import read_vocabulary
@@ -50,7 +50,7 @@ def benchmark(
     tell: Callable[[str, Image.Image], None],
 ) -> dict:
     """Measure, write index.html, headline.json and images/ into `reports`, return the report; `tell` is shown grids."""
-    heldout = Latents(latents, "heldout")
+    _, heldout = opened(latents, teacher, device)
     prompts = heldout.captions[: params.prompts]
     source, _ = read_manifest(manifest)
     vocabulary = read_vocabulary(source["path"]) if source["source"] == "scenes" else None

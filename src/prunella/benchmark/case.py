@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from prunella.benchmark.cost import macs, pooled_width
 from prunella.errors import UserError
-from prunella.latents.shards import Writer
+from prunella.latents.shards import write_manifest, write_shard
 from prunella.params import Distill, check
 from prunella.students.derive import feature_pairs, plain, student_config
 from prunella.students.families import family
@@ -118,14 +118,15 @@ def encoder_flops(case: Case) -> float:
 
 def random_pairs(case: Case, folder: Path) -> None:
     """An encoded folder of random pairs, so that reading and noising are timed as they are."""
-    writer, shapes = Writer(folder, PAIRS), case.example
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes, side = case.example, case.side * case.factor
     source = torch.Generator().manual_seed(0)
     latents = torch.randn(PAIRS, *shapes["latents"], generator=source)
     rows = {"mean": latents, "std": torch.full_like(latents, 0.1), "text": torch.randn(PAIRS, *shapes["states"])}
     rows |= {name: torch.randn(PAIRS, *shapes[name]) for name in ("pooled", "sizes") if name in shapes}
-    writer.add("train", ["a caption"] * PAIRS, rows)
-    writer.close(
-        {"text": rows["text"][0]} | ({"pooled": rows["pooled"][0]} if "pooled" in rows else {}), scaling_factor=1.0
+    shard = write_shard(folder, "train", 0, (side, side), ["a caption"] * PAIRS, rows)
+    write_manifest(
+        folder, [shard], {name: rows[name][0] for name in ("text", "pooled") if name in rows}, scaling_factor=1.0
     )
 
 

@@ -34,7 +34,8 @@ class Fidelity:
 
     def __init__(self, vae, heldout: Latents, drawn: int):
         self.vae, self.scaling_factor = vae, heldout.scaling_factor
-        real = features(heldout.take(range(len(heldout)))["mean"] * self.scaling_factor)
+        sizes = heldout.groups(np.arange(len(heldout)))
+        real = np.concatenate([features(heldout.take(some)["mean"] * self.scaling_factor) for some in sizes])
         self.first, self.others = real[:drawn], real[drawn:]
         self.possible = min(len(self.first), len(self.others)) >= 2
 

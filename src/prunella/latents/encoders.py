@@ -4,6 +4,7 @@ Raw pixels (HWC uint8) → raw latents (mean and std, what is stored) → final 
 net sees). Letters: N pairs, L tokens, D text width.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from prunella.errors import UserError
+from prunella.latents.shards import Latents, read_manifest
 from prunella.params import Precision
 from prunella.teachers import load_pipeline
 from prunella.training.precision import autocast, rounding
@@ -57,11 +60,17 @@ class Encoders:
         """The same without N, for no caption: of "", or zeros where the stock pipeline guides away from zeros."""
         return {name: value[0] for name, value in self._encoded(["a"], guided=True)[1].items()}
 
-    def cut(self, captions: list[str]) -> int:
-        """How many captions are longer than a tokenizer takes."""
-        tokenizers = [getattr(self.pipeline, name, None) for name in ("tokenizer", "tokenizer_2")]
-        lengths = [(t(captions, verbose=False).input_ids, t.model_max_length) for t in tokenizers if t is not None]
-        return sum(any(len(ids[i]) > longest for ids, longest in lengths) for i in range(len(captions)))
+    def tokens(self, captions: list[str]) -> tuple[dict[str, Tensor], int]:
+        """ "tokens" (NL) and, of an SDXL teacher, "tokens_2": int32; and how many captions are longer than those."""
+        made, longer = {}, np.zeros(len(captions), bool)
+        for name in ("tokenizer", "tokenizer_2"):
+            if (tokenizer := getattr(self.pipeline, name, None)) is not None:
+                longest = tokenizer.model_max_length
+                whole = tokenizer(captions, verbose=False).input_ids
+                longer |= np.array([len(ids) > longest for ids in whole], bool)
+                cut = tokenizer(captions, padding="max_length", max_length=longest, truncation=True)
+                made[name.replace("tokenizer", "tokens")] = torch.tensor(cut.input_ids, dtype=torch.int32)
+        return made, int(longer.sum())
 
     @torch.no_grad()
     def _encoded(self, captions: list[str], guided: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -76,3 +85,44 @@ class Encoders:
             for i in (0, 1)
         )
         return given, nothing
+
+
+class Texts:
+    """The text encoders of a pipeline: tokens as `Encoders.tokens` makes them to what stock `encode_prompt` gives."""
+
+    def __init__(self, folder: Path, device: str):
+        self.pipeline = load_pipeline(folder, device, unet=None, vae=None)
+        self.device = torch.device(device)
+        # Of its own, so that it runs beside a training step and not after it.
+        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+
+    @torch.no_grad()
+    def __call__(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ "text" (NLD) and, of SDXL, "pooled" (NP): fp32, on the CPU."""
+        with torch.cuda.stream(self.stream) if self.stream else nullcontext():
+            made = self._xl(tokens) if "tokens_2" in tokens else self._sd(tokens["tokens"])
+            return {name: value.float().cpu() for name, value in made.items()}
+
+    def _sd(self, tokens: Tensor) -> dict[str, Tensor]:
+        encoder = self.pipeline.text_encoder
+        if getattr(encoder.config, "use_attention_mask", False):
+            raise UserError(
+                f"{type(encoder).__name__} with an attention mask: encode.text tokens cannot be used with it"
+            )
+        return {"text": encoder(tokens.long().to(self.device), attention_mask=None)[0]}
+
+    def _xl(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The last but one layer of both encoders side by side, and the second's projection (arXiv 2307.01952)."""
+        named = (("text_encoder", "tokens"), ("text_encoder_2", "tokens_2"))
+        made = [
+            getattr(self.pipeline, encoder)(tokens[name].long().to(self.device), output_hidden_states=True)
+            for encoder, name in named
+            if name in tokens
+        ]
+        return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
+
+
+def opened(folder: Path, pipeline: Path, device: str) -> tuple[Latents, Latents]:
+    """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens."""
+    texts = Texts(pipeline, device) if read_manifest(folder).get("text") == "tokens" else None
+    return Latents(folder, "train", texts), Latents(folder, "heldout", texts)

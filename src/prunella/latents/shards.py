@@ -1,15 +1,18 @@
 """Encoded pairs on disk: shards of safetensors and a manifest.
 
-A folder holds `SPLIT-00000.safetensors` (tensors "mean", "std" NCHW and "text" NLD; of an SDXL teacher also "pooled" NP
-and "sizes" N6; fp32), `SPLIT.jsonl` (a caption a line, in the same order), `empty.safetensors` ("text" and "pooled" of
-no caption) and `manifest.json`. The manifest is written last: a folder without one is not whole. Splits: "train" and
-"heldout".
+A folder holds `SPLIT-00000.safetensors`, each of pictures of one size: tensors "mean" and "std" (NCHW), of an SDXL
+teacher "sizes" (N6), and for the captions "text" (NLD; "pooled" NP too of SDXL), or "tokens" (NL; and "tokens_2") where
+the text encoders are to run in training. Where pictures have several captions those have a row each, and "captions"
+(N2) says of each picture which row is its first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a
+pair: its caption, or the list of them) and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
+`empty.safetensors` holds what no caption is encoded to, under the names of the encoded ones. `manifest.json` names the
+shards of the splits "train" and "heldout" and is written last: a folder without one is not whole.
 """
 
-import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,86 +21,147 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunella.errors import UserError
+from prunella.whole import digest, sha256, write
+
+OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
+MANIFEST = "manifest.json"
 
 
-class Writer:
-    """Writes a folder of shards: `add` batches split by split, then `close`."""
+class Shard(NamedTuple):
+    """What is noted of a shard."""
 
-    def __init__(self, folder: Path, shard_size: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.shard_size = folder, shard_size
-        self.waiting: dict[str, list[dict[str, Tensor]]] = {}
-        self.shards: dict[str, list[int]] = {}
-        self.content = hashlib.sha256()
+    name: str  # SPLIT-00000
+    split: str
+    pairs: int
+    size: tuple[int, int]  # width and height of its pictures, in pixels
+    bytes: int
+    sha256: str
+    captions_sha256: str
 
-    def add(self, split: str, captions: list[str], tensors: dict[str, Tensor]) -> None:
-        """Append pairs whose tensors share their first dimension."""
-        self.content.update(json.dumps([split, captions]).encode())
-        for name in sorted(tensors):
-            self.content.update(tensors[name].contiguous().numpy())
-        self.waiting.setdefault(split, []).append(tensors)
-        with (self.folder / f"{split}.jsonl").open("a") as file:
-            file.writelines(json.dumps(caption, ensure_ascii=False) + "\n" for caption in captions)
-        while sum(len(part["mean"]) for part in self.waiting[split]) >= self.shard_size:
-            self._flush(split, self.shard_size)
 
-    def close(self, empty: dict[str, Tensor], **notes) -> dict:
-        """Write what is left, what no caption is encoded to, and the manifest; `notes` (scaling_factor, …) go there."""
-        for split in self.waiting:
-            self._flush(split, self.shard_size)
-        save_file({name: value.contiguous() for name, value in empty.items()}, self.folder / "empty.safetensors")
-        manifest = {"splits": self.shards, "sha256": self.content.hexdigest(), **notes}
-        (self.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        return manifest
+def write_shard(
+    folder: Path, split: str, number: int, size: tuple[int, int], captions: list, tensors: dict[str, Tensor]
+) -> Shard:
+    """Write a shard; half of one is never taken for whole, since its note comes last."""
+    name = f"{split}-{number:05d}"
+    file, lines = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
+    save_file({key: value.contiguous() for key, value in tensors.items()}, half := file.with_suffix(".half"))
+    half.replace(file)
+    write(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
+    shard = Shard(name, split, len(captions), tuple(size), file.stat().st_size, sha256(file), sha256(lines))
+    write(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
+    return shard
 
-    def _flush(self, split: str, size: int) -> None:
-        parts = self.waiting[split]
-        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
-        if not parts or not len(whole["mean"]):
-            return
-        counts = self.shards.setdefault(split, [])
-        shard = {name: value[:size].contiguous() for name, value in whole.items()}
-        save_file(shard, self.folder / f"{split}-{len(counts):05d}.safetensors")
-        counts.append(len(shard["mean"]))
-        self.waiting[split] = [{name: value[size:] for name, value in whole.items()}]
+
+def whole_shard(folder: Path, name: str) -> Shard | None:
+    """The shard of that name if it is there and as it was written, else None."""
+    try:
+        noted = json.loads((folder / f"{name}.json").read_text())
+        shard = Shard(**noted | {"size": tuple(noted["size"])})
+        sums = [sha256(folder / f"{name}{kind}") for kind in (".safetensors", ".jsonl")]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return shard if sums == [shard.sha256, shard.captions_sha256] else None
+
+
+def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], **notes) -> dict:
+    """Write what no caption is encoded to, and the manifest; `notes` (scaling_factor, …) go there."""
+    save_file({name: value.contiguous() for name, value in empty.items()}, folder / "empty.safetensors")
+    splits: dict[str, list] = {}
+    for shard in shards:
+        splits.setdefault(shard.split, []).append(shard._asdict())
+    manifest = {"splits": splits, "empty": sha256(folder / "empty.safetensors"), **notes}
+    manifest["sha256"] = digest(manifest)
+    write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return manifest
 
 
 class Latents:
-    """One split of an encoded folder; pairs are read from the mapped shards as they are asked for."""
+    """One split of an encoded folder; pairs are read from the mapped shards as they are asked for.
 
-    def __init__(self, folder: Path, split: str):
-        path = folder / "manifest.json"
-        if not path.is_file():
-            raise UserError(f"{folder}: no manifest.json, so these latents are not whole; run the encode stage again")
-        self.manifest = json.loads(path.read_text())
-        self.folder, self.split = folder, split
-        counts = self.manifest["splits"].get(split, [])
-        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(int)
+    `texts` makes "text" (and "pooled") of "tokens" where those are stored: see `prunella.latents.encoders.opened`.
+    """
+
+    def __init__(self, folder: Path, split: str, texts=None):
+        self.manifest = read_manifest(folder)
+        self.folder, self.split, self.texts = folder, split, texts
+        noted = self.manifest["splits"].get(split, [])
+        self.shards = [Shard(**each | {"size": tuple(each["size"])}) for each in noted]
+        for shard in self.shards:
+            _there(folder / f"{shard.name}.safetensors", shard.bytes)
+        self.starts = np.concatenate([[0], np.cumsum([shard.pairs for shard in self.shards])]).astype(int)
         self.scaling_factor = self.manifest["scaling_factor"]
+        if texts is None and self.manifest.get("text") == "tokens":
+            raise UserError(f"{folder} holds tokens; they are opened with the text encoders that make text of them")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     @cached_property
     def captions(self) -> list[str]:
-        path = self.folder / f"{self.split}.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """A caption a pair, the first where it has several."""
+        return [text if isinstance(text, str) else text[0] for text in self._texts()]
+
+    def _texts(self) -> list[str | list[str]]:
+        files = [self.folder / f"{shard.name}.jsonl" for shard in self.shards]
+        return [json.loads(line) for file in files for line in file.read_text().split("\n") if line]
 
     @cached_property
     def empty(self) -> dict[str, Tensor]:
         """ "text" (LD) and, of an SDXL teacher, "pooled" (P) of no caption."""
-        return load_file(self.folder / "empty.safetensors")
+        return {name: value.float() for name, value in load_file(self.folder / "empty.safetensors").items()}
+
+    def groups(self, among: np.ndarray) -> list[np.ndarray]:
+        """`among` (indices) parted by the pictures' size, in order; what is taken at once must be of one size."""
+        numbers = {size: i for i, size in enumerate(dict.fromkeys(shard.size for shard in self.shards))}
+        of = np.array([numbers[shard.size] for shard in self.shards], int)
+        places = of[np.searchsorted(self.starts, among, side="right") - 1] if len(among) else np.zeros(0, int)
+        return [among[places == number] for number in np.unique(places)]
 
     @cached_property
-    def _shards(self) -> list:
-        return [safe_open(self.folder / f"{self.split}-{i:05d}.safetensors", "pt") for i in range(len(self.starts) - 1)]
+    def _files(self) -> list:
+        return [safe_open(self.folder / f"{shard.name}.safetensors", "pt") for shard in self.shards]
 
-    def take(self, indices) -> dict[str, Tensor]:
-        """Every tensor of the pairs at `indices`, by name, in that order."""
+    @cached_property
+    def several(self) -> bool:
+        """Whether a picture may have several captions."""
+        return bool(self.shards) and any("captions" in file.keys() for file in self._files)  # noqa: SIM118
+
+    def take(self, indices, draws: np.ndarray | None = None) -> dict[str, Tensor]:
+        """Every tensor of the pairs at `indices`, fp32, by name, in that order.
+
+        Of several captions that at `draws` (0 ≤ each < 1) is taken, else the first.
+        """
         rows: dict[str, list[Tensor]] = {}
-        for index in map(int, indices):
-            shard = int(np.searchsorted(self.starts, index, side="right")) - 1
-            place = index - int(self.starts[shard])
-            for name in self._shards[shard].keys():  # noqa: SIM118 - a file, no dict
-                rows.setdefault(name, []).append(self._shards[shard].get_slice(name)[place : place + 1])
-        return {name: torch.cat(parts) for name, parts in rows.items()}
+        for at, index in enumerate(map(int, indices)):
+            number = int(np.searchsorted(self.starts, index, side="right")) - 1
+            file, place = self._files[number], index - int(self.starts[number])
+            names = self._names[number]
+            caption = place
+            if "captions" in names:
+                first, count = file.get_slice("captions")[place : place + 1][0].tolist()
+                caption = first + (int(draws[at] * count) if draws is not None else 0)
+            for name in names:
+                if name != "captions":
+                    row = caption if name in OF_TEXT else place
+                    rows.setdefault(name, []).append(file.get_slice(name)[row : row + 1])
+        taken = {name: torch.cat(parts) for name, parts in rows.items()}
+        tokens = {name: taken.pop(name) for name in ("tokens", "tokens_2") if name in taken}
+        return {name: value.float() for name, value in taken.items()} | (self.texts(tokens) if tokens else {})
+
+    @cached_property
+    def _names(self) -> list[list[str]]:
+        return [list(file.keys()) for file in self._files]
+
+
+def read_manifest(folder: Path) -> dict:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder}: no {MANIFEST}, so these latents are not whole; run the encode stage again")
+    return json.loads(path.read_text())
+
+
+def _there(file: Path, size: int) -> None:
+    if not file.is_file() or file.stat().st_size != size:
+        found = f"{file.stat().st_size:,} bytes" if file.is_file() else "nothing"
+        raise UserError(f"{file}: {size:,} bytes were written, {found} is there; run the encode stage again")

@@ -101,10 +101,20 @@ def draw_scene(vocabulary: Vocabulary, rng: np.random.Generator, unseen: bool = 
 
 def captioned(vocabulary: Vocabulary, seed: int, index: int, unseen: bool = False) -> tuple[str, np.ndarray]:
     """Caption and picture (HWC uint8 RGB) number `index` of the endless series that `seed` names."""
+    scene, text, rng = _said(vocabulary, seed, index, unseen)
+    return text, render(scene, vocabulary, rng)
+
+
+def caption(vocabulary: Vocabulary, seed: int, index: int) -> str:
+    """The caption that `captioned` gives, without its picture."""
+    return _said(vocabulary, seed, index, unseen=False)[1]
+
+
+def _said(vocabulary: Vocabulary, seed: int, index: int, unseen: bool) -> tuple[Scene, str, np.random.Generator]:
     rng = np.random.default_rng([seed, index, unseen])
     scene = draw_scene(vocabulary, rng, unseen)
     phrasing = vocabulary.phrasings[rng.integers(len(vocabulary.phrasings))]
-    return scene.caption(phrasing), render(scene, vocabulary, rng)
+    return scene, scene.caption(phrasing), rng
 
 
 def render(scene: Scene, vocabulary: Vocabulary, rng: np.random.Generator) -> np.ndarray:

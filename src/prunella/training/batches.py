@@ -12,8 +12,8 @@ from torch import Tensor
 
 from prunella.latents.shards import Latents
 from prunella.params import Learning
-from prunella.training.noise import HELDOUT, TRAINING, generator, sampled
-from prunella.training.order import examples, line
+from prunella.training.noise import CAPTION, HELDOUT, TRAINING, generator, sampled
+from prunella.training.order import grouped, line
 
 Batch = dict[str, Tensor]
 
@@ -23,16 +23,17 @@ def training_batches(
 ) -> Callable[[int], Batch]:
     """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
 
-    A caption is replaced by the empty one with probability `caption_dropout`, which guidance at drawing needs. With
-    `noise_offset` each channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
+    Pictures of several sizes are never in one batch; of several captions one is drawn each time. A caption is replaced
+    by the empty one with probability `caption_dropout`, which guidance at drawing needs. With `noise_offset` each
+    channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
     """
-    among = np.arange(len(latents)) if among is None else among
+    groups = latents.groups(np.arange(len(latents)) if among is None else among)
 
     def batch(number: int) -> Batch:
         places = line(number, batch_size)
         sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
-        pairs = among[examples(places, len(among), settings.seed)]
-        rows = latents.take(pairs)
+        pairs = grouped(places, groups, settings.batch_size, settings.seed)
+        rows = latents.take(pairs, _lots(settings.seed, places) if latents.several else None)
         final, noise = _noised(rows, sources, latents.scaling_factor)
         draws = torch.stack([torch.rand(2, generator=source, dtype=torch.float64) for source in sources])
         dropped = draws[:, 0] < settings.caption_dropout
@@ -54,10 +55,8 @@ def training_batches(
 def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
     """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
     among = np.arange(len(latents)) if among is None else among
-    for start in range(0, len(among), batch_size):
-        pairs = among[start : start + batch_size]
+    for pairs, places in _cut(latents, among, batch_size):
         rows = latents.take(pairs)
-        places = np.arange(start, start + len(pairs))
         final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
         # The golden ratio spreads timesteps evenly over any prefix of the split.
         share = np.modf((places + 0.5) * 0.6180339887)[0]
@@ -69,6 +68,21 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
             "states": rows["text"],
             **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
         }
+
+
+def _lots(seed: int, places: np.ndarray) -> np.ndarray:
+    """Which caption is drawn at each place, as a number from 0 to 1."""
+    return np.array([torch.rand(1, generator=generator(CAPTION, seed, place)).item() for place in places.tolist()])
+
+
+def _cut(latents: Latents, among: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(indices, places in line) of batches of one size of pictures each."""
+    place = 0
+    for group in latents.groups(among):
+        for start in range(0, len(group), batch_size):
+            pairs = group[start : start + batch_size]
+            yield pairs, np.arange(place, place + len(pairs))
+            place += len(pairs)
 
 
 def _noised(rows: Batch, sources: list[torch.Generator], scaling_factor: float) -> tuple[Tensor, Tensor]:

@@ -4,13 +4,14 @@ A folder holds `step-000100.pt` with `step-000100.sha256`, the newest two. A che
 (half-written, bit rot) is passed over with a warning, and the one before it is taken.
 """
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from prunella.whole import sha256
 
 KEPT = 2
 
@@ -24,7 +25,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    path.with_suffix(".sha256").write_text(_sum(half))
+    path.with_suffix(".sha256").write_text(sha256(half))
     half.replace(path)
     for old in _found(folder)[:-KEPT]:
         old.unlink()
@@ -46,7 +47,7 @@ def newest(folder: Path) -> int:
 def _newest(folder: Path | None) -> Path | None:
     for path in reversed(_found(folder)) if folder else []:
         expected = path.with_suffix(".sha256")
-        if expected.is_file() and expected.read_text() == _sum(path):
+        if expected.is_file() and expected.read_text() == sha256(path):
             return path
         warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=3)
     return None
@@ -55,8 +56,3 @@ def _newest(folder: Path | None) -> Path | None:
 def _found(folder: Path) -> list[Path]:
     """The oldest first."""
     return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

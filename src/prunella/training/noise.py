@@ -8,7 +8,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-TRAINING, HELDOUT, DRAWING, STEP = range(4)  # what noise is for
+TRAINING, HELDOUT, DRAWING, STEP, CAPTION = range(5)  # what chance is for
 
 
 def generator(*numbers: int) -> torch.Generator:

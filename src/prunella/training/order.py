@@ -4,12 +4,52 @@ from functools import lru_cache
 
 import numpy as np
 
+LOTS = 4096  # units drawn at once
 
-def examples(places: np.ndarray, size: int, seed: int) -> np.ndarray:
+
+def examples(places: np.ndarray, size: int, seed: int, group: int = 0) -> np.ndarray:
     """Indices below `size` of the examples at `places` (counted from 0 over all epochs), in that order."""
     epochs = places // size
-    orders = {epoch: _order(size, seed, int(epoch)) for epoch in np.unique(epochs)}
+    orders = {epoch: _order(size, seed, group, int(epoch)) for epoch in np.unique(epochs)}
     return np.array([orders[epoch][place % size] for epoch, place in zip(epochs, places, strict=True)])
+
+
+def grouped(places: np.ndarray, groups: list[np.ndarray], unit: int, seed: int) -> np.ndarray:
+    """The same for examples of several kinds that must not be mixed: `groups` of indices.
+
+    Every `unit` of places in line is of one group, drawn by lot in proportion to their sizes, and inside a group each
+    example comes once before any comes twice: so no rest of a group is left out, nor filled up with repetitions.
+    """
+    if len(groups) == 1:
+        return groups[0][examples(places, len(groups[0]), seed)]
+    chosen = np.empty(len(places), int)
+    group, before = _units(places // unit, tuple(map(len, groups)), seed)
+    for number in np.unique(group):
+        here = group == number
+        inside = before[here] * unit + places[here] % unit
+        chosen[here] = groups[number][examples(inside, len(groups[number]), seed, int(number))]
+    return chosen
+
+
+def _units(units: np.ndarray, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each unit its group, and how many units of that group come before it."""
+    groups, before = np.empty(len(units), int), np.empty(len(units), int)
+    for at, unit in enumerate(units.tolist()):
+        drawn, counts = _lots(unit // LOTS, sizes, seed)
+        groups[at] = drawn[unit % LOTS]
+        before[at] = counts[groups[at]] + np.count_nonzero(drawn[: unit % LOTS] == groups[at])
+    return groups, before
+
+
+@lru_cache(maxsize=4)
+def _lots(block: int, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The groups of a block of LOTS units, and how many of each group there are in all blocks before."""
+    shares = np.array(sizes) / sum(sizes)
+    drawn = np.random.default_rng([seed, block, len(sizes)]).choice(len(sizes), LOTS, p=shares)
+    if not block:
+        return drawn, np.zeros(len(sizes), int)
+    last, counts = _lots(block - 1, sizes, seed)
+    return drawn, counts + np.bincount(last, minlength=len(sizes))
 
 
 def line(number: int, batch_size: int) -> np.ndarray:
@@ -17,6 +57,6 @@ def line(number: int, batch_size: int) -> np.ndarray:
     return np.arange(number * batch_size, (number + 1) * batch_size)
 
 
-@lru_cache(maxsize=2)  # of a million examples an order takes 20 ms, a batch may touch two
-def _order(size: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(size)
+@lru_cache(maxsize=32)  # of a million examples an order takes 20 ms and 8 MB; a batch may touch two
+def _order(size: int, seed: int, group: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch] + [group] * bool(group)).permutation(size)

@@ -1,0 +1,63 @@
+"""Where pairs come from. A source is a room with `index` (tables of rows) and `reader` (from a key to bytes).
+
+Which one, and what it needs to find everything again, is a dictionary that the manifest keeps as `source.json`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow as pa
+from PIL import Image
+
+from prunella.params import Filter
+from prunella.samples import folder, hubdata, parquet, scenes, webdataset
+from prunella.samples.pictures import decoded
+
+SOURCES: dict[str, ModuleType] = {
+    "folder": folder,
+    "parquet": parquet,
+    "webdataset": webdataset,
+    "hub": hubdata,
+}
+BATCH = 4096
+
+
+def described(params: Filter, seed: int) -> dict:
+    """What `index`, `fetcher` and `picturer` need to know of the source."""
+    source = {"source": params.source, "path": params.path}
+    if params.source == "scenes":
+        scenes.read_vocabulary(params.path)
+        return source | {"seed": seed, "sha256": hashlib.sha256(Path(params.path).read_bytes()).hexdigest()}
+    if params.source == "hub":
+        commit = hubdata.commit(params.id, params.revision)
+        source |= {"id": params.id, "revision": commit, "split": params.split}
+    return source | {"columns": dict(params.columns)}
+
+
+def index(source: dict, samples: int) -> Iterator[pa.Table]:
+    """Every row; of scenes, which have no end, `samples`."""
+    if source["source"] != "scenes":
+        yield from SOURCES[source["source"]].index(source)
+        return
+    vocabulary = scenes.read_vocabulary(source["path"])
+    for start in range(0, samples, BATCH):
+        numbers = range(start, min(start + BATCH, samples))
+        side = [float(vocabulary.picture)] * len(numbers)
+        texts = [scenes.caption(vocabulary, source["seed"], number) for number in numbers]
+        columns = {"key": [str(number) for number in numbers], "text": texts, "width": side, "height": side}
+        yield pa.table({**columns, "fault": pa.nulls(len(numbers), pa.string())})
+
+
+def fetcher(source: dict) -> Callable[[str], bytes] | None:
+    """From a key to the picture's bytes (raises Unfit); None of scenes, which have none until they are drawn."""
+    return SOURCES[source["source"]].reader(source) if source["source"] in SOURCES else None
+
+
+def picturer(source: dict) -> Callable[[str], Image.Image]:
+    """From a key to the picture as RGB (raises Unfit)."""
+    if fetch := fetcher(source):
+        return lambda key: decoded(fetch(key))
+    vocabulary = scenes.read_vocabulary(source["path"])
+    return lambda key: Image.fromarray(scenes.captioned(vocabulary, source["seed"], int(key))[1])
