@@ -11,7 +11,7 @@ from conftest import ROOT
 from PIL import Image, ImageDraw
 
 from prunella.errors import UserError
-from prunella.filtering import counted, filtered, lots
+from prunella.filtering import counted, filtered, lots, shortlisted
 from prunella.params import Filter, check
 from prunella.samples.criteria import CRITERIA
 from prunella.samples.pairs import read_manifest
@@ -290,3 +290,20 @@ def test_numbers_of_any_kind_are_read(tmp_path):
     assert fell(report) == {"punsafe": 1}
     report, *_ = filtered(asked(tmp_path, "parquet", max_pwatermark=0.5), 0, tmp_path / "two")
     assert fell(report) == {"pwatermark": 1} and report["causes"] == {"pwatermark: no value": 1}
+
+
+def test_a_table_of_urls_is_shortlisted(tmp_path):
+    columns = {"URL": [f"http://x/{i}.jpg" for i in range(4)], "TEXT": ["one", "x", "three", "four"]}
+    pq.write_table(
+        pa.table(columns | {"aesthetic": [8.0, 8.0, 7.0, 8.0], "hash": [1, 2, 3, 4]}), tmp_path / "t.parquet"
+    )
+    given = asked(tmp_path, "parquet", aesthetic={"min": 7.5})
+    assert shortlisted(given, tmp_path / "t.parquet", tmp_path / "short.parquet") == (4, 2)
+    kept = pq.read_table(tmp_path / "short.parquet")
+    assert kept.column_names == ["URL", "TEXT", "aesthetic", "hash"] and kept["hash"].to_pylist() == [1, 4]
+    with pytest.raises(UserError, match=r"no row of .*t.parquet is left; most fell out at aesthetic \(3 of 4\)"):
+        shortlisted(asked(tmp_path, "parquet", aesthetic={"min": 9}), tmp_path / "t.parquet", tmp_path / "none.parquet")
+    with pytest.raises(
+        UserError, match=r"filter.max_punsafe: .* no column 'punsafe' .* they have URL, TEXT, aesthetic"
+    ):
+        shortlisted(asked(tmp_path, "parquet", max_punsafe=0.5), tmp_path / "t.parquet", tmp_path / "other.parquet")

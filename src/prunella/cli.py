@@ -61,6 +61,7 @@ def _bench_data_arguments(bench: argparse.ArgumentParser) -> None:
 def _download_arguments(fetch: argparse.ArgumentParser) -> None:
     fetch.add_argument("table", type=Path, help="a Parquet file, or a folder of them")
     fetch.add_argument("out", type=Path, help="folder of the webdataset; the same command continues one")
+    fetch.add_argument("--params", type=Path, help="fetch only what passes the criteria of this file's filter section")
     fetch.add_argument("--url", default="URL", help="column (default: URL, as LAION's)")
     fetch.add_argument("--caption", default="TEXT", help="column (default: TEXT)")
     fetch.add_argument("--keep", nargs="*", default=[], metavar="COLUMN", help="scores to keep: aesthetic, punsafe, …")
@@ -144,10 +145,16 @@ def _draw(given: argparse.Namespace) -> None:
 
 def _download(given: argparse.Namespace) -> None:
     from prunella.downloading import counted, download
+    from prunella.filtering import shortlisted
+    from prunella.params import read_params
 
-    download(
-        given.table, given.out, given.url, given.caption, given.keep, given.size, given.processes, given.img2dataset
-    )
+    table = given.table
+    if given.params:
+        table = given.out.with_name(f"{given.out.name}.parquet")
+        table.parent.mkdir(parents=True, exist_ok=True)
+        read, written = shortlisted(read_params(given.params).filter, given.table, table)
+        print(f"{written:,} of {read:,} rows pass: {table}", flush=True)
+    download(table, given.out, given.url, given.caption, given.keep, given.size, given.processes, given.img2dataset)
     total = counted(given.out)
     print(f"{total['successes']:,} of {total['count']:,} pictures in {given.out}")
 

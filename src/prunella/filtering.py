@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from prunella.errors import UserError
 from prunella.params import Filter
+from prunella.samples import parquet
 from prunella.samples.ahead import ahead, threads
 from prunella.samples.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.samples.duplicates import Seen
@@ -117,6 +119,26 @@ def candidates(source: dict, params: Filter, tally: Tally) -> tuple[pa.Table, in
     lacking(params, columns, there)
     several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
     return pa.concat_tables([_listed(rows) for rows in kept] if several else kept), read
+
+
+def shortlisted(params: Filter, table: Path, out: Path) -> tuple[int, int]:
+    """Write the rows of a table of URLs that pass the table's criteria to the Parquet file `out`; (rows, written)."""
+    tally, columns, there, writer, written = Tally(), set(), [], None, 0
+    for rows, raw in parquet.urls(table, params.columns):
+        columns, there = columns | set(rows.column_names), raw.schema.names
+        judged_rows, reasons = judged(rows, params)
+        _count(judged_rows, reasons, tally)
+        passed = raw.filter(pa.array(reasons == PASSED))
+        writer = writer or pq.ParquetWriter(out, raw.schema)
+        writer.write_batch(passed)
+        written += len(passed)
+    if writer:
+        writer.close()
+    lacking(params, columns, there)
+    read = written + tally.fell.total()
+    if not written:
+        raise UserError(f"filter: no row of {table} is left{_most(tally, read)}")
+    return read, written
 
 
 def _names(batch: pa.Table) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from PIL import Image
 
 EXPERIMENT = "prunella"
 PARENT = "prunella.execution"
+SECONDS = 5.0  # that metrics wait at most, as long as more come
+TOGETHER, MOST = 500, 1000  # metrics told at once; MLflow takes a thousand
 
 
 def root() -> Path:
@@ -34,6 +37,7 @@ class Run:
 
     def __init__(self, client=None, run_id: str | None = None, parent: str | None = None):
         self.client, self.id, self.parent = client, run_id, parent
+        self.waiting, self.told = [], 0.0  # metrics not yet told, and when some last were
 
     def _try(self, what: Callable[[], Any]) -> None:
         if self.client is None:
@@ -53,22 +57,29 @@ class Run:
         self._try(lambda: self.client.log_batch(self.id, params=entries))
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._metrics(self.id, step, values)
+        """Values at a step; several steps are told together, since telling takes longer than a small model's step."""
+        self.waiting += self._entries(step, values)
+        if len(self.waiting) >= TOGETHER or time.monotonic() - self.told > SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell what has not been told yet."""
+        entries, self.waiting, self.told = self.waiting, [], time.monotonic()
+        for start in range(0, len(entries), MOST):
+            self._try(lambda some=entries[start : start + MOST]: self.client.log_batch(self.id, metrics=some))
 
     def headline(self, values: dict[str, Any]) -> None:
         """The few figures to compare executions by, told to the parent run."""
-        self._metrics(self.parent, 0, flat(values))
+        entries = self._entries(0, flat(values))
+        self._try(lambda: self.client.log_batch(self.parent, metrics=entries))
 
-    def _metrics(self, run_id: str | None, step: int, values: dict[str, float]) -> None:
+    def _entries(self, step: int, values: dict[str, float]) -> list:
         if self.client is None:
-            return
-        import time
-
+            return []
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(name, float(value), now, step) for name, value in values.items()]
-        self._try(lambda: self.client.log_batch(run_id, metrics=entries))
+        return [Metric(name, float(value), now, step) for name, value in values.items()]
 
     def report(self, values: dict[str, Any]) -> None:
         """The numbers of a nested report, as metrics without steps."""
@@ -109,6 +120,7 @@ def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
         status = "KILLED"
         raise
     finally:
+        run.flush()
         run._try(lambda: run.client.set_terminated(run.id, status))
         run._try(lambda: run.client.set_terminated(run.parent))  # moves its end, so that it spans its stages
 

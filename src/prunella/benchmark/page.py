@@ -32,6 +32,7 @@ def page(
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Prunella</title><style>{STYLE}</style>'
         f"<h1>Teacher and students</h1>{''.join(map(table, tables))}"
+        '<p><a href="filter.html">What fell out of the data</a></p>'
         "<p>Score: share of pictures in which every claim of the caption is true, with its 95 % interval. "
         "The second table: the share in which each single claim is true. "
         "Output error: mean squared difference from the teacher's prediction on held-out pairs. "

@@ -51,8 +51,8 @@ def index(source: dict) -> Iterator[pa.Table]:
         raise UserError(_lacking(*lacks[0]))
 
 
-def table(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.RecordBatch]]:
-    """(canonical rows, the same rows as they are) of a table whose pictures are only URLs."""
+def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.RecordBatch]]:
+    """(rows, the same as they stand there) of a table whose pictures are only URLs, keyed by those."""
     for each in files(path):
         with pq.ParquetFile(each) as file:
             names = found(file.schema_arrow.names, asked)
@@ -60,8 +60,7 @@ def table(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Reco
                 raise UserError(f"{each}: no column for {missing[0]}; it has {', '.join(file.schema_arrow.names)}")
             wanted = {ours: theirs for ours, theirs in names.items() if ours in WANTED}
             for batch in file.iter_batches(BATCH):
-                raw = pa.Table.from_batches([batch])
-                yield canonical(raw, wanted, pa.nulls(len(raw), pa.string())), batch
+                yield canonical(pa.Table.from_batches([batch]), wanted, batch.column(names["url"])), batch
 
 
 def reader(source: dict):
