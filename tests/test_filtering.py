@@ -8,12 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from hypothesis import given as given_any
+from hypothesis import settings
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from prunella.errors import UserError
 from prunella.filtering import counted, filtered, lots, shortlisted
 from prunella.params import Filter, check
-from prunella.samples.criteria import CRITERIA
+from prunella.samples.columns import AROUND, canonical, of_rows
+from prunella.samples.criteria import CRITERIA, judged
 from prunella.samples.pairs import read_manifest
 
 LIMITS = {
@@ -65,7 +69,7 @@ def folder(tmp_path):
     for i, (name, size) in enumerate(sizes.items()):
         (root / f"{name}.png").write_bytes(drawn(i, size))
     (root / "copy.png").write_bytes((root / "good.png").read_bytes())
-    (root / "near.png").write_bytes(drawn(0, (20, 30), "JPEG", quality=95))
+    (root / "near.png").write_bytes(drawn(0, (20, 30), "WEBP", quality=98))
     (root / "broken.png").write_text("no picture")
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green")]
     frames[0].save(root / "moving.gif", save_all=True, append_images=frames[1:])
@@ -78,7 +82,7 @@ def folder(tmp_path):
     return root
 
 
-EVERYTHING = {"blocked_words": ["bloody", "c++"], "min_contrast": 2.0, "near_duplicates": 12}
+EVERYTHING = {"blocked_words": ["bloody", "c++"], "min_contrast": 2.0, "near_duplicates": 8}
 
 
 def test_each_criterion_is_counted_once(folder, tmp_path):
@@ -147,9 +151,9 @@ def test_samples_are_drawn_by_seed_and_keep_their_order(params, tmp_path):
 
 def test_a_sample_stays_when_pairs_are_added():
     keys = [f"{i}.png" for i in range(100)]
-    first = {keys[i] for i in lots(keys, 0)[:20]}
+    first = {keys[i] for i in lots(pa.array(keys), 0)[:20]}
     more = [*keys[50:], *(f"new {i}" for i in range(10)), *keys[:50]]
-    assert len(first & {more[i] for i in lots(more, 0)[:20]}) >= 14
+    assert len(first & {more[i] for i in lots(pa.array(more), 0)[:20]}) >= 14
 
 
 def test_pictures_that_fall_are_replaced_by_others(tmp_path):
@@ -266,12 +270,75 @@ def test_every_layout_gives_the_same_pairs(layout, tmp_path):
     assert len({pair.key for pair in pairs}) == len({pair.sum for pair in pairs}) == 11
 
 
-def test_a_caption_of_megabytes_and_spaces_by_the_thousand(tmp_path):
-    texts = pa.array(["x" * 10_000_000, " " * 5000 + "fine", "fine enough"])
+def test_a_caption_of_megabytes(tmp_path):
+    texts = pa.array(["x" * 10_000_000, " " * 5000 + "fine", "nul \0"])
     table = pa.table({"image": [drawn(i) for i in range(3)], "text": texts})
     pq.write_table(table, tmp_path / "a.parquet")
     report, *_ = filtered(asked(tmp_path, "parquet"), 0, tmp_path / "out")
-    assert fell(report) == {"caption_odd": 2}
+    assert fell(report) == {"caption_long": 1, "caption_odd": 1}
+    assert [pair.text for pair in read_manifest(tmp_path / "out")[1]] == ["fine"]
+
+
+LETTERS = st.characters(codec="utf-8") | st.sampled_from(["\0", "\ufeff", "\u202e", "\u2028", "\U0001f600", '"', "\\"])
+CAPTIONS = st.text(LETTERS, max_size=30) | st.binary(max_size=30) | st.none() | st.integers() | st.floats()
+CAPTIONS |= st.lists(st.text(LETTERS, max_size=9) | st.none() | st.integers(), max_size=3)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given_any(st.lists(CAPTIONS, min_size=1, max_size=6))
+def test_any_caption_is_kept_as_text_or_counted(captions):
+    rows = of_rows([str(i) for i in range(len(captions))], [{"text": each} for each in captions], {"text": "text"})
+    arrow = canonical(pa.table({"text": _arrow(captions)}), {"text": "text"}, rows["key"], ["text"])
+    given = asked("x", min_caption=1)
+    for table in (rows, arrow):
+        kept, reasons = judged(table, given)
+        assert len(reasons) == len(captions)
+        for text, reason in zip(kept["text"].to_pylist(), reasons.tolist(), strict=True):
+            assert reason >= 0 or all(each == each.strip(AROUND) and 0 < len(each) <= 20 for each in _listed(text))
+        assert json.loads(json.dumps(kept["text"].to_pylist()).encode().decode()) == kept["text"].to_pylist()
+
+
+def _arrow(captions: list) -> pa.Array:
+    """As a Parquet file would have them: of one type, here the first one's."""
+    first = captions[0]
+    if isinstance(first, list):
+        lists = [[each for each in some if isinstance(each, str)] for some in captions if isinstance(some, list)]
+        return pa.array(lists + [None] * (len(captions) - len(lists)), pa.list_(pa.string()))
+    bytes_ = [each if isinstance(each, bytes) else str(each).encode(errors="replace") for each in captions]
+    return pa.array(bytes_, pa.binary())
+
+
+def _listed(text) -> list[str]:
+    return text if isinstance(text, list) else [text]
+
+
+def test_one_batch_without_a_column_is_as_one_of_nulls(tmp_path):
+    for name, columns in (("a", {"language": ["en", None]}), ("b", {})):
+        table = pa.table({"image": [drawn(ord(name)), drawn(1)], "text": ["one", "two"], **columns})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    report, *_ = filtered(asked(tmp_path, "parquet", languages=["en"]), 0, tmp_path / "out")
+    assert fell(report) == {"language": 3} and report["causes"] == {"language: no value": 1}
+
+
+def test_no_rows_at_all(tmp_path):
+    pq.write_table(
+        pa.table({"image": pa.array([], pa.binary()), "text": pa.array([], pa.string())}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(UserError, match=r"filter: there is no pair at all in"):
+        filtered(asked(tmp_path, "parquet"), 0, tmp_path / "out")
+
+
+def test_a_hub_dataset_of_files_is_read_where_datasets_has_them(tmp_path):
+    path = layouts.folder(tmp_path / "hub", [(f"{i}.png", drawn(i), f"caption {i}") for i in range(3)])
+    report, *_ = filtered(asked(tmp_path / "elsewhere", "hub", id=str(path)), 0, tmp_path / "out")
+    assert report["kept"] == 3
+
+
+def test_a_score_that_is_no_number_falls(tmp_path):
+    path = layouts.folder(tmp_path / "p", [(f"{i}.png", drawn(i), "caption") for i in range(2)])
+    given = asked(path, aesthetic={"min": 5, "model": "head.safetensors", "clip": "clip"})
+    with pytest.raises(UserError, match=r"all 2 fell out at aesthetic"):
+        filtered(given, 0, tmp_path / "out", score=lambda pictures: [float("nan") for _ in pictures])
 
 
 def test_duplicate_keys_are_pairs_of_their_own(tmp_path):

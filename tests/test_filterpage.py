@@ -3,6 +3,9 @@ import io
 import re
 
 import layouts
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 from test_filtering import LIMITS, drawn
 
@@ -31,3 +34,15 @@ def test_the_page_shows_what_fell_out_with_pictures(tmp_path):
 
 def test_every_criterion_is_explained():
     assert set(ABOUT) == set(CRITERIA)
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset", "hub"])
+def test_pages_of_every_source_show_pictures(layout, tmp_path):
+    rows = [(f"{i}.png", drawn(i), "caption" if i else "x") for i in range(4)]
+    path = layouts.LAYOUTS[layout][0](tmp_path / "data", rows)
+    if layout == "parquet":
+        pq.write_table(pa.table({"text": ["no picture"]}), path / "z.parquet")
+    given = check(Filter, LIMITS | layouts.settings(layout, path), "filter")
+    report, examples, source = filtered(given, 0, tmp_path / "out")
+    page = filter_page(report, examples, picturer(source))
+    assert page.count("base64,") == 4 and page.count("<em>no column image</em>") == (layout == "parquet")

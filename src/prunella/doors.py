@@ -16,6 +16,8 @@ from prunella.launching import launch, launched, rank
 from prunella.params import Params, Runtime, read_params
 from prunella.tracking import Run, stage_run
 
+ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
+
 
 class Door:
     """What a stage is given: `params` (all of them), its paths as attributes, `device`, and its MLflow `run`."""
@@ -57,7 +59,7 @@ def door(stage: str, about: str, *names: str, section: str | None = None, team: 
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    quiet(offline=stage != "teacher")  # which alone may ask the Hub
+    quiet(offline=stage not in ASKING)
     try:
         params = read_params()
         if team and params.runtime.processes > 1 and not launched():

@@ -22,7 +22,7 @@ from prunella.clock import Clock
 from prunella.errors import UserError
 from prunella.fingerprint import DONE, work_folder
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import Shard, whole_shard, write_manifest, write_shard
+from prunella.latents.shards import MANIFEST, Shard, noted_shard, whole_shard, write_manifest, write_shard
 from prunella.launching import rank, size
 from prunella.params import Encode
 from prunella.samples.ahead import ahead, threads
@@ -76,8 +76,10 @@ def encoded(
         everyone.wait_for_everyone()  # the first may have waited for the folder
         work.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
-            _room(tasks, encoders, params, work)
-        ours = [task for i, task in enumerate(tasks) if i % size() == rank()]
+            _room(tasks, encoders, params, work, out)
+        missing = [noted_shard(work, task.name) is None for task in tasks]
+        everyone.wait_for_everyone()  # so that all see the same ones missing
+        ours = [task for kind in (True, False) for task in _dealt(tasks, missing, kind)]
         _encode(ours, encoders, params, source, work, threads(workers), clock or Clock())
         everyone.wait_for_everyone()
         return _collected(tasks, encoders, params, work, out, small) if rank() == 0 else {}
@@ -104,7 +106,12 @@ def planned(pairs: list[Pair], params: Encode, seed: int, among: list[tuple[int,
     return tasks, len(pairs) - len(large)
 
 
-def _room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path) -> None:
+def _dealt(tasks: list[Task], missing: list[bool], kind: bool) -> list[Task]:
+    """This process's share of the shards that are missing, or of those that are there, to be looked at."""
+    return [task for task, none in zip(tasks, missing, strict=True) if none == kind][rank() :: size()]
+
+
+def _room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path) -> None:
     """Say what the shards will take on the disk. Raises UserError where it has not so much."""
     done = sum(path.stat().st_size for path in work.glob("*.safetensors"))
     each, caption = _bytes(encoders, params)
@@ -118,11 +125,17 @@ def _room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path) -> 
         f"shards; {free / 1e9:,.1f} GB are free",
         flush=True,
     )
-    if needed - done > free:
-        raise UserError(
-            f"encode: {needed / 1e9:,.1f} GB are needed at {work.resolve()}, {free / 1e9:,.1f} GB are free; "
-            "encode.storage fp16 halves it, encode.text tokens leaves the embeddings out, filter.samples takes fewer"
-        )
+    places = [(work, needed - done)]
+    beside = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if beside.stat().st_dev != work.stat().st_dev:  # where the shards will be copied, not linked
+        places.append((beside, needed))
+    for place, bytes_needed in places:
+        if bytes_needed > (free := shutil.disk_usage(place).free):
+            raise UserError(
+                f"encode: {bytes_needed / 1e9:,.1f} GB are needed at {place.resolve()}, {free / 1e9:,.1f} GB are "
+                "free; encode.storage fp16 halves it, encode.text tokens leaves the embeddings out, filter.samples "
+                "takes fewer"
+            )
 
 
 def _bytes(encoders: Encoders, params: Encode) -> tuple[Callable[[int, int], int], int]:
@@ -154,6 +167,8 @@ def _encode(
                 drawn = picture(it[1].key)
         except Unfit as unfit:
             return unfit
+        if drawn.size != (it[1].width, it[1].height):
+            return Unfit("another size than when it was filtered")
         with clock("resize"):
             return fitted(drawn, *it[0].size)
 
@@ -209,19 +224,18 @@ def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:
     if "captions" in whole:
         counts = whole["captions"][:, 1]
         whole["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
-    write(work / f"{task.name}.notes", json.dumps(notes))
-    write_shard(work, task.split, task.number, task.size, [text for part in parts for text in part.captions], whole)
+    captions = [text for part in parts for text in part.captions]
+    write_shard(work, task.split, task.number, task.size, captions, whole, notes)
 
 
 def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int) -> dict:
     """Move the shards from `work` to `out`, the manifest last; return the counts."""
-    shards = [whole_shard(work, task.name) for task in tasks]
+    shards = [noted_shard(work, task.name) for task in tasks]  # each summed when it was made or taken up again
     if None in shards:
         raise UserError(f"encode: {tasks[shards.index(None)].name} in {work} is damaged; run the stage again")
-    notes = Counter()
-    for task in tasks:
-        notes.update(json.loads((work / f"{task.name}.notes").read_text()))
+    notes = sum((Counter(shard.notes) for shard in shards), Counter())
     out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)  # with others' shards beside it, it would not be true
     for shard in shards:
         for kind in (".safetensors", ".jsonl", ".json"):
             _linked(work / f"{shard.name}{kind}", out / f"{shard.name}{kind}")

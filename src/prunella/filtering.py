@@ -20,6 +20,7 @@ from prunella.errors import UserError
 from prunella.params import Filter
 from prunella.samples import parquet
 from prunella.samples.ahead import ahead, threads
+from prunella.samples.columns import TEXTS, there
 from prunella.samples.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.samples.duplicates import Seen
 from prunella.samples.pairs import Pair, write_manifest
@@ -27,6 +28,7 @@ from prunella.samples.pictures import Unfit, contrast, decoded, perceptual_hash
 from prunella.samples.sources import described, fetcher, index
 
 EXAMPLES = 8  # of pairs that fell out, for each criterion, and of such as were kept
+LOTS = 100_000  # keys that are Python's own at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
 Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
@@ -105,52 +107,49 @@ def counted(report: dict) -> str:
 
 def candidates(source: dict, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
     """The rows ("key", "text" and, of scenes, their size) that pass the table's criteria, and how many were read."""
-    kept, read, columns, there = [], 0, set(), []
+    kept, read, columns, names = [], 0, set(), {}
+    wanted = ["key", "text", *(["width", "height"] if source["source"] == "scenes" else [])]
     with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
         for batch in index(source, params.samples):
             columns |= set(batch.column_names)
-            there = there or _names(batch)
+            names |= dict.fromkeys(there(batch))
             rows, reasons = judged(batch, params)
-            _count(rows, reasons, tally)
-            wanted = ["key", "text", *(["width", "height"] if source["source"] == "scenes" else [])]
-            kept.append(rows.select(wanted).filter(pa.array(reasons == PASSED)))
+            _count(batch, reasons, tally)
+            kept.append(rows.select(wanted).filter(pa.array(reasons == PASSED)).replace_schema_metadata())
             read += len(rows)
             bar.update(len(rows))
-    lacking(params, columns, there)
+    if not read:
+        raise UserError(f"filter: there is no pair at all in {params.path}")
+    lacking(params, columns, list(names))
     several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
-    return pa.concat_tables([_listed(rows) for rows in kept] if several else kept), read
+    return pa.concat_tables([_listed(rows) for rows in kept] if several else kept).combine_chunks(), read
 
 
 def shortlisted(params: Filter, table: Path, out: Path) -> tuple[int, int]:
     """Write the rows of a table of URLs that pass the table's criteria to the Parquet file `out`; (rows, written)."""
-    tally, columns, there, writer, written = Tally(), set(), [], None, 0
+    tally, columns, names, writer, written = Tally(), set(), {}, None, 0
     for rows, raw in parquet.urls(table, params.columns):
-        columns, there = columns | set(rows.column_names), raw.schema.names
-        judged_rows, reasons = judged(rows, params)
-        _count(judged_rows, reasons, tally)
+        columns, names = columns | set(rows.column_names), names | dict.fromkeys(there(rows))
+        _, reasons = judged(rows, params)
+        _count(rows, reasons, tally)
         passed = raw.filter(pa.array(reasons == PASSED))
         writer = writer or pq.ParquetWriter(out, raw.schema)
         writer.write_batch(passed)
         written += len(passed)
     if writer:
         writer.close()
-    lacking(params, columns, there)
+    lacking(params, columns, list(names))
     read = written + tally.fell.total()
     if not written:
         raise UserError(f"filter: no row of {table} is left{_most(tally, read)}")
     return read, written
 
 
-def _names(batch: pa.Table) -> list[str]:
-    said = (batch.schema.metadata or {}).get(b"columns")
-    return said.decode().split(", ") if said else []
-
-
 def _listed(rows: pa.Table) -> pa.Table:
     """Captions as lists, so that tables with one each and with several go together."""
     if pa.types.is_list(rows.schema.field("text").type):
         return rows
-    lists = pa.array([[text] for text in rows["text"].to_pylist()], pa.list_(pa.string()))
+    lists = pa.array([[text] for text in rows["text"].to_pylist()], TEXTS)
     return rows.set_column(rows.column_names.index("text"), "text", lists)
 
 
@@ -177,7 +176,7 @@ def _chosen(
     if source["source"] == "scenes":  # drawn when they are wanted, all alike in size
         return [Pair(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()], 0
     look, judge = _looker(source, params, score), Judge(params)
-    waiting = lots(rows["key"].to_pylist(), seed) if len(rows) > params.samples else np.arange(len(rows))
+    waiting = lots(rows["key"], seed) if len(rows) > params.samples else np.arange(len(rows))
     kept, looked, broken = {}, 0, 0
     with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
         while len(waiting) and len(kept) < params.samples:
@@ -202,10 +201,12 @@ def _chosen(
     return [kept[i] for i in sorted(kept)], looked
 
 
-def lots(keys: list[str], seed: int) -> np.ndarray:
+def lots(keys: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
     """Indices of `keys` in an order that the seed and each key alone decide."""
-    salt = seed.to_bytes(8)
-    drawn = b"".join(hashlib.blake2b(key.encode(), digest_size=8, key=salt).digest() for key in keys)
+    salt, drawn = seed.to_bytes(8), bytearray()
+    for start in range(0, len(keys), LOTS):
+        for key in keys.slice(start, LOTS).to_pylist():
+            drawn += hashlib.blake2b(key.encode(), digest_size=8, key=salt).digest()
     return np.argsort(np.frombuffer(drawn, np.uint64), kind="stable")
 
 
@@ -243,21 +244,22 @@ def _looker(source: dict, params: Filter, score: Score | None) -> Callable[[str]
             picture = decoded(data)
         except Unfit as unfit:
             return unfit
-        return Facts(
+        facts = Facts(
             picture.width,
             picture.height,
             hashlib.sha256(data).hexdigest(),
             contrast(picture) if params.min_contrast else 0.0,
             perceptual_hash(picture) if params.near_duplicates is not None else 0,
-            score([picture])[0] if score else None,
         )
+        return facts._replace(aesthetic=score([picture])[0]) if score and not picture_fails(facts, params) else facts
 
     return look
 
 
 def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str) -> None:
     if of and broken / of > params.max_broken:
-        causes = ", ".join(f"{cause} ({count})" for cause, count in tally.causes.most_common(4))
+        broken_by = [(cause, count) for cause, count in tally.causes.most_common() if not cause.endswith(NO_VALUE)]
+        causes = ", ".join(f"{cause} ({count})" for cause, count in broken_by[:4])
         examples = ", ".join(example.key for example in tally.examples["broken"][:3])
         raise UserError(
             f"filter: {broken} of {of} {what} in {params.path} cannot be used, more than filter.max_broken "
@@ -268,10 +270,7 @@ def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str)
 def _most(tally: Tally, read: int) -> str:
     """What removed everything, or most."""
     criterion, count = tally.fell.most_common(1)[0]
-    if not count:
-        return "; there is none at all"
-    return (
-        f"; all {read} fell out at {criterion}"
-        if count == read
-        else f"; most fell out at {criterion} ({count} of {read})"
+    whole = (
+        f"all {read} fell out at {criterion}" if count == read else f"most fell out at {criterion} ({count} of {read})"
     )
+    return f"; {whole}"

@@ -76,7 +76,7 @@ def _shown(example: Example, picture: Callable[[str], Image.Image]) -> str:
         drawn.save(file, "JPEG", quality=85)
         data = base64.b64encode(file.getvalue()).decode()
         image = f'<img src="data:image/jpeg;base64,{data}" alt="{escape(example.key)}">'
-    except (Unfit, ValueError) as why:  # ValueError: the key of a row that never had a picture
+    except Exception as why:  # whatever is wrong with one picture, the page of a long run is still written
         image = f"<em>{escape(example.note or (str(why) if isinstance(why, Unfit) else 'no picture'))}</em>"
     note = f"<br><b>{escape(example.note)}</b>" if example.note and "<img" in image else ""
     said = f"{escape(example.text)}<br><code>{escape(example.key)}</code>{note}"

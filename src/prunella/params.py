@@ -93,7 +93,7 @@ class Filter(Section):
     max_pwatermark: Share | None = None
     min_similarity: float | None = None  # CLIP's, of picture and caption
     min_contrast: Amount = 0.0  # standard deviation of the liveliest colour channel, of 255
-    near_duplicates: Annotated[int, Field(ge=0, le=15)] | None = None  # bits of 128 in which perceptual hashes differ
+    near_duplicates: Annotated[int, Field(ge=0, le=8)] | None = None  # bits of 128 in which perceptual hashes differ
     max_broken: Share  # a larger share of unusable pictures stops the stage
 
     @model_validator(mode="after")

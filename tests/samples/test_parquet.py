@@ -60,15 +60,63 @@ def test_a_file_that_lacks_a_column_is_counted(tmp_path):
     assert len(rows(root)) == 10
 
 
-def test_a_damaged_row_group_ends_a_file_only(tmp_path):
-    root = layouts.parquet(tmp_path / "p", [(n, d * 50, t * 200) for n, d, t in GIVEN], per_file=4)
+def test_of_a_damaged_row_group_every_row_is_counted(tmp_path):
+    given = [(f"{i}.png", b"picture %d" % i, f"caption {i} " * 200) for i in range(10)]
+    root = layouts.parquet(tmp_path / "p", given, per_file=10)
     file = root / "train-00000.parquet"
     data = bytearray(file.read_bytes())
-    data[200:1500] = b"\xff" * 1300
+    group = pq.read_metadata(file).row_group(1)
+    texts = next(group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema == "TEXT")
+    start = texts.dictionary_page_offset or texts.data_page_offset
+    data[start : start + texts.total_compressed_size] = b"\xff" * texts.total_compressed_size
     file.write_bytes(data)
     found = rows(root)
-    assert [row["fault"] for row in found if row["fault"]] == ["damaged Parquet file"]
-    assert [row["text"][:9] for row in found if not row["fault"]][-3:] == ["caption 4", "caption 5", "caption 6"]
+    assert [row["fault"] for row in found] == [None] * 2 + ["damaged Parquet file"] * 2 + [None] * 6
+    assert [row["key"].rpartition("#")[2] for row in found] == [str(i) for i in range(10)]
+    fetch = reader(source(root))
+    assert [fetch(found[i]["key"]) for i in (0, 9, 1, 4)] == [given[i][1] for i in (0, 9, 1, 4)]
+
+
+def test_pictures_are_read_a_few_rows_at_a_time(tmp_path):
+    given = [(f"{i}.png", b"picture %d" % i, "caption") for i in range(200)]
+    table = pa.table({"image": [row[1] for row in given], "text": [row[2] for row in given]})
+    pq.write_table(table, tmp_path / "a.parquet")  # in one group
+    fetch = reader(source(tmp_path))
+    for i in (0, 31, 32, 199, 5, 6, 160, 7):
+        assert fetch(f"a.parquet#{i}") == given[i][1]
+    for key in ("a.parquet#200", "none.parquet#0", "a.parquet"):
+        with pytest.raises(Unfit, match="damaged Parquet file"):
+            fetch(key)
+
+
+def test_files_of_different_columns(tmp_path):
+    pq.write_table(
+        pa.table({"image": [b"1", b"2"], "text": ["a", "b"], "language": ["en", "de"]}), tmp_path / "a.parquet"
+    )
+    pq.write_table(pa.table({"image": [b"3"], "text": [["c", "d"]]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "c.parquet")
+    twice = pa.table([[b"4"], ["e"], ["f"]], names=["image", "text", "text"])
+    pq.write_table(twice, tmp_path / "d.parquet")
+    (tmp_path / "e.parquet").mkdir()
+    assert [(row["text"], row.get("language"), row["fault"]) for row in rows(tmp_path)] == [
+        ("a", "en", None),
+        ("b", "de", None),
+        (["c", "d"], None, None),
+        (None, None, "two columns of one name"),
+    ]
+
+
+def test_an_asked_column_is_not_replaced_by_another(tmp_path):
+    pq.write_table(pa.table({"image": [b"1"], "text": ["a"], "deutsch": ["b"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"image": [b"2"], "text": ["c"]}), tmp_path / "b.parquet")
+    assert [(row["text"], row["fault"]) for row in rows(tmp_path, text="deutsch")] == [
+        ("b", None),
+        (None, "no column text"),
+    ]
+    with pytest.raises(
+        UserError, match=r"filter.columns.text: the data have no column 'deutch'; they have image, text"
+    ):
+        rows(tmp_path, text="deutch")
 
 
 def test_a_table_of_urls_is_not_downloaded(tmp_path):
@@ -98,3 +146,13 @@ def test_odd_captions(tmp_path):
     lists = pa.array([["a", None, "b"], [], None], pa.list_(pa.string()))
     pq.write_table(pa.table({"image": [b"1"] * 3, "captions": lists}), tmp_path / "t.parquet")
     assert [row["text"] for row in rows(tmp_path)] == [["a", "b"], [], []]
+    for texts, kept in (
+        (pa.array(["a ", "b"]).dictionary_encode(), ["a", "b"]),
+        (pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
+        (pa.array([["a"], ["b"]], pa.list_(pa.string(), 1)), [["a"], ["b"]]),
+        (pa.array([1, 2]), [None, None]),
+        (pa.array([{"a": "b"}, None]), [None, None]),
+    ):
+        pq.write_table(pa.table({"image": [b"1"] * 2, "captions": texts}), tmp_path / "t.parquet")
+        assert [row["text"] for row in rows(tmp_path)] == kept
+    assert [row["fault"] for row in rows(tmp_path)] == ["caption is no text", None]

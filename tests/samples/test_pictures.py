@@ -1,4 +1,5 @@
 import io
+import os
 import random
 
 import numpy as np
@@ -94,6 +95,7 @@ def test_why_a_picture_cannot_be_used():
         "pixels of no known range",
         "broken",
     )
+    assert cause(encoded(Image.new("I", (2, 2)), "TIFF")) == ("pixels of no known range", "broken")
     assert cause(encoded(Image.new("RGB", (5, 5)), "PPM")) == ("no picture", "broken")  # not among FORMATS
 
 
@@ -108,7 +110,13 @@ def test_a_strip_is_a_picture():
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    for name, why in (("none.png", "no such file"), ("folder.png", "unreadable file"), ("a\0b", "unreadable file")):
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, why in (
+        ("none.png", "no such file"),
+        ("folder.png", "no regular file"),
+        ("pipe.png", "no regular file"),
+        ("a\0b", "unreadable file"),
+    ):
         with pytest.raises(Unfit, match=why):
             read_bytes(tmp_path / name)
 

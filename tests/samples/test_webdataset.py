@@ -6,7 +6,7 @@ import pytest
 
 from prunella.errors import UserError
 from prunella.samples.pictures import Unfit
-from prunella.samples.webdataset import index, reader
+from prunella.samples.webdataset import _unfit, index, reader
 
 
 def source(path, **columns) -> dict:
@@ -71,7 +71,7 @@ def test_odd_members_are_faults(tmp_path):
         ("hard.jpg", b"", {"type": tarfile.LNKTYPE, "linkname": "a.jpg"}),
         ("device.jpg", b"", {"type": tarfile.CHRTYPE}),
         ("folder", b"", {"type": tarfile.DIRTYPE}),
-        ("a.jpg", b"a"), ("a.txt", b"fine"), ("a.png", b"again"),
+        ("a.jpg", b"a"), ("a.txt", b"fine"), ("a.png", b"again"), ("a.txt", b"too"),
         ("lonely.txt", b"no picture"),
     )  # fmt: skip
     special = "link, device or other special member of a tar"
@@ -79,13 +79,12 @@ def test_odd_members_are_faults(tmp_path):
     assert sorted(faults) == [
         ("a.tar/../out.jpg", "name that leads out of the tar"),
         ("a.tar//etc/passwd", "name that leads out of the tar"),
-        ("a.tar/a.png", "second picture of one name"),
         ("a.tar/device.jpg", special),
         ("a.tar/hard.jpg", special),
         ("a.tar/link.jpg", special),
         ("a.tar/lonely", "caption without picture"),
     ]
-    assert [row["text"] for row in rows(path) if not row["fault"]] == ["fine"]
+    assert [row["text"] for row in rows(path) if not row["fault"]] == ["fine", "too"]
 
 
 @pytest.mark.parametrize("left", [100, 700, 1600, 2048])
@@ -101,6 +100,53 @@ def test_a_tar_that_was_cut_off(tmp_path, left):
     assert kept == whole[: len(kept)] and len(kept) < 4
     with pytest.raises(Unfit, match="tar cut off"):
         reader(source(root))(whole[-1])
+
+
+def test_what_follows_damage_is_not_lost_in_silence(tmp_path):
+    given = [(f"{i}.jpg", b"x" * 600, str(i)) for i in range(4)]
+    root = layouts.webdataset(tmp_path / "w", given)
+    path = root / "00000.tar"
+    whole = path.read_bytes()
+    second = whole.index(b"000000002.jpg")
+    for spoilt in (
+        whole[:second] + b"\xff" * 512 + whole[second + 512 :],
+        whole[:second] + bytes(len(whole) - second + 100_000),  # room that was never filled
+        whole + whole,
+    ):
+        path.write_bytes(spoilt)
+        found = rows(root)
+        assert [row["fault"] for row in found if row["fault"]] == ["tar cut off or damaged"]
+        assert [row["text"] for row in found if not row["fault"]] == ["0", "1", "2", "3"][: len(found) - 1]
+
+
+def test_odd_values_among_scores_are_their_own_only(tmp_path):
+    scores = [0.1, "", "0.3", 10**400, [1], None, True]
+    given = [(f"{i}.jpg", b"x", str(i)) for i in range(7)]
+    found = rows(layouts.webdataset(tmp_path / "w", given, per_file=9, punsafe=scores))
+    assert [row["punsafe"] for row in found] == [0.1, None, 0.3, None, None, None, 1.0]
+
+
+def test_names_of_all_kinds(tmp_path):
+    (tmp_path / "in.tar").mkdir()
+    path = tar(
+        tmp_path / "in.tar" / "a.tar",
+        ("x.tar/1.v2.png", b"one"), ("x.tar/1.v2.txt", b"1"),
+        ("b#3+4.jpg", b"two"), ("b#3+4.txt", b"2"),
+        ("new\nline.TIF", b"three"), ("new\nline.txt", b"3"),
+        ("l\udcff.png", b"four"), ("l\udcff.txt", b"4"),
+        ("long" * 60 + ".jpg", b"five"), ("long" * 60 + ".txt", b"5"),
+    )  # fmt: skip
+    found, fetch = rows(tmp_path), reader(source(tmp_path))
+    assert [row["text"] for row in found] == ["1", "2", "3", "4", "5"]
+    assert [row["fault"] for row in found] == [None, None, None, "file name not UTF-8", None]
+    assert [fetch(row["key"]) for row in found if not row["fault"]] == [b"one", b"two", b"three", b"five"]
+    assert path.is_file()
+
+
+def test_sparse_members_are_not_read():
+    member = tarfile.TarInfo("s.png")
+    member.sparse = [(0, 100)]
+    assert _unfit(member, 1000).startswith("link, device")
 
 
 def test_what_is_no_tar(tmp_path):

@@ -54,3 +54,7 @@ def test_a_batch_of_groups_may_be_shared_by_processes():
     whole = grouped(line(4100, 6), GROUPS, 6, 2).tolist()  # beyond the first lots
     parts = [grouped(line(3 * 4100 + i, 2), GROUPS, 6, 2).tolist() for i in range(3)]
     assert whole == [index for part in parts for index in part]
+
+
+def test_a_place_far_out_is_found():
+    assert len(grouped(line(30_000_000, 2), GROUPS, 2, 0)) == 2

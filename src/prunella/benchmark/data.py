@@ -20,6 +20,7 @@ from prunella.latents.encoders import opened
 from prunella.params import Filter, Params
 from prunella.samples.ahead import threads
 from prunella.training.batches import training_batches
+from prunella.training.order import grouped, line
 
 WAITS = ("vae", "text", "writing", "waiting for pictures")  # of the one who encodes; the rest is done ahead by threads
 AHEAD = ("decode", "resize")
@@ -74,8 +75,9 @@ def _rooted(folder: str) -> Iterator[Path]:
 def _read_back(params: Params, latents: Path, teacher: Path, device: str, batches: int = 200) -> dict:
     """Pairs per second of training's batches: read, and read and noised."""
     train, _ = opened(latents, teacher, device)
-    size = min(params.distill.batch_size, len(train))
-    chosen = [np.random.default_rng(i).choice(len(train), size, replace=False) for i in range(batches)]
+    size = params.distill.batch_size
+    groups = train.groups(np.arange(len(train)))
+    chosen = [grouped(line(number, size), groups, size, 0) for number in range(batches)]
     train.take(chosen[0])
     began = time.perf_counter()
     for some in chosen:

@@ -37,10 +37,17 @@ class Shard(NamedTuple):
     bytes: int
     sha256: str
     captions_sha256: str
+    notes: dict[str, int]  # what is counted of its making
 
 
 def write_shard(
-    folder: Path, split: str, number: int, size: tuple[int, int], captions: list, tensors: dict[str, Tensor]
+    folder: Path,
+    split: str,
+    number: int,
+    size: tuple[int, int],
+    captions: list,
+    tensors: dict[str, Tensor],
+    notes: dict[str, int] | None = None,
 ) -> Shard:
     """Write a shard; half of one is never taken for whole, since its note comes last."""
     name = f"{split}-{number:05d}"
@@ -48,20 +55,29 @@ def write_shard(
     save_file({key: value.contiguous() for key, value in tensors.items()}, half := file.with_suffix(".half"))
     half.replace(file)
     write(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
-    shard = Shard(name, split, len(captions), tuple(size), file.stat().st_size, sha256(file), sha256(lines))
+    sums = sha256(file), sha256(lines)
+    shard = Shard(name, split, len(captions), tuple(size), file.stat().st_size, *sums, dict(notes or {}))
     write(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
     return shard
 
 
-def whole_shard(folder: Path, name: str) -> Shard | None:
-    """The shard of that name if it is there and as it was written, else None."""
+def noted_shard(folder: Path, name: str) -> Shard | None:
+    """What is noted of the shard of that name, if it is there in its full length, else None."""
     try:
         noted = json.loads((folder / f"{name}.json").read_text())
         shard = Shard(**noted | {"size": tuple(noted["size"])})
-        sums = [sha256(folder / f"{name}{kind}") for kind in (".safetensors", ".jsonl")]
+        length = (folder / f"{name}.safetensors").stat().st_size
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return shard if sums == [shard.sha256, shard.captions_sha256] else None
+    return shard if length == shard.bytes else None
+
+
+def whole_shard(folder: Path, name: str) -> Shard | None:
+    """The shard of that name if it is there and, by its sums, as it was written, else None."""
+    shard = noted_shard(folder, name)
+    sums = [(folder / f"{name}.safetensors", "sha256"), (folder / f"{name}.jsonl", "captions_sha256")]
+    sound = shard and all(file.is_file() and sha256(file) == getattr(shard, sum) for file, sum in sums)
+    return shard if sound else None
 
 
 def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], **notes) -> dict:

@@ -1,14 +1,16 @@
-"""Columns of a table of pairs: the field's spellings of them, and captions of every kind made text.
+"""Columns of a table of pairs: the field's spellings of them, and captions and scores of every kind made ours.
 
 Wherever rows come from, they come as Arrow tables of the columns named in SPELLINGS, as far as the data have them,
 and "key", which finds the picture; "fault" says of a row in a few words why it can be no pair. A caption ("text") is a
-string, or a list of strings where a picture has several.
+string, or a list of strings where a picture has several, without white space around it. The schema's metadata hold the
+names that the data themselves use.
 """
+
+import json
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from prunella.errors import UserError
 
 SPELLINGS = {
     "text": ("text", "caption", "captions", "prompt", "txt", "description"),
@@ -24,46 +26,77 @@ SPELLINGS = {
 }
 NUMBERS = ("width", "height", "aesthetic", "punsafe", "pwatermark", "similarity")
 WANTED = ("text", "language", *NUMBERS)  # what criteria look at
-NO_UTF8 = "caption not UTF-8"
+NO_UTF8, NO_TEXT, NAME_NO_UTF8 = "caption not UTF-8", "caption is no text", "file name not UTF-8"
+AROUND = " \t\r\n\v\f\ufeff"  # taken from a caption's ends
+TEXT = pa.large_string()  # of a hundred thousand captions of 10 MB the small one's offsets overflow
+TEXTS = pa.list_(TEXT)
 
 
 def found(names: list[str], asked: dict[str, str]) -> dict[str, str]:
     """{ours: the data's} for the columns that are there; `asked` names some that are spelt otherwise.
 
-    Upper and lower case are alike, and of several spellings the first in SPELLINGS is taken. Raises UserError where an
-    asked one is not there.
+    Upper and lower case are alike, and of several spellings the first in SPELLINGS is taken. An asked column that is
+    not there is not replaced by another.
     """
     lower = {name.lower(): name for name in reversed(names)}
     chosen = {ours: next((lower[name] for name in known if name in lower), None) for ours, known in SPELLINGS.items()}
-    for ours, name in asked.items():
-        if name not in names:
-            raise UserError(f"filter.columns.{ours}: the data have no column {name!r}; they have {', '.join(names)}")
-        chosen[ours] = name
+    chosen |= {ours: name if name in names else None for ours, name in asked.items()}
     return {ours: name for ours, name in chosen.items() if name}
 
 
-def canonical(raw: pa.Table, names: dict[str, str], keys: pa.Array) -> pa.Table:
-    """The `WANTED` columns of `raw` under our names, each of one type, beside `keys` and "fault".
+def canonical(raw: pa.Table, names: dict[str, str], keys: pa.Array, there: list[str]) -> pa.Table:
+    """The `WANTED` columns of an Arrow table under our names, each of one type, beside `keys` and "fault".
 
-    What is no number becomes null; a caption that is no text too. A caption that is no UTF-8 is a fault.
+    What is no number becomes null. `there` are the names that the data have.
     """
-    faults = pa.nulls(len(raw), pa.string())
-    columns = {"key": keys.cast(pa.string())}
+    nothing = pa.nulls(len(raw), pa.string())
+    text, faults = pa.nulls(len(raw), TEXT), nothing
     if "text" in names:
-        columns["text"], faults = _texts(_whole(raw.column(names["text"])))
-    else:
-        columns["text"] = pa.nulls(len(raw), pa.string())
-    if "language" in names:
-        columns["language"] = _cast(_whole(raw.column(names["language"])), pa.string())
-    for name in NUMBERS:
+        text, faults = _texts(_whole(raw.column(names["text"])))
+    columns = {"key": keys.cast(TEXT), "text": text}
+    for name in ("language", *NUMBERS):
         if name in names:
-            columns[name] = _cast(_whole(raw.column(names[name])), pa.float64())
-    return pa.table({**columns, "fault": faults})
+            columns[name] = _cast(_whole(raw.column(names[name])), TEXT if name == "language" else pa.float64())
+    return _noted(pa.table({**columns, "fault": faults}), there)
+
+
+def of_rows(keys: list[str], rows: list[dict], names: dict[str, str], captions: list | None = None) -> pa.Table:
+    """The same of rows that are Python's own, value by value; `captions` where they are not among them."""
+    captions = [row.get(names.get("text")) for row in rows] if captions is None else captions
+    spoken = [_spoken(caption) for caption in captions]
+    several = any(isinstance(text, list) for text, _ in spoken)
+    texts = [text if isinstance(text, list) else [text] if text else [] for text, _ in spoken] if several else None
+    columns = {
+        "key": pa.array([shown(key) for key in keys], TEXT),
+        "text": pa.array(texts if several else [text for text, _ in spoken], TEXTS if several else TEXT),
+    }
+    for name in ("language", *NUMBERS):
+        if name in names:
+            kind = TEXT if name == "language" else pa.float64()
+            columns[name] = pa.array([_made(row.get(names[name]), kind) for row in rows], kind)
+    faults = [NAME_NO_UTF8 if shown(key) != key else fault for key, (_, fault) in zip(keys, spoken, strict=True)]
+    there = list(dict.fromkeys(str(name) for row in rows for name in row))
+    return _noted(pa.table({**columns, "fault": pa.array(faults, pa.string())}), there)
 
 
 def faulty(keys: list[str], cause: str) -> pa.Table:
     """Rows that can be no pairs, for one cause."""
-    return pa.table({"key": keys, "text": pa.nulls(len(keys), pa.string()), "fault": [cause] * len(keys)})
+    columns = {"key": pa.array(map(shown, keys), TEXT), "text": pa.nulls(len(keys), TEXT)}
+    return pa.table({**columns, "fault": pa.array([cause] * len(keys), pa.string())})
+
+
+def there(rows: pa.Table) -> list[str]:
+    """The data's own names of columns."""
+    return json.loads((rows.schema.metadata or {}).get(b"columns", b"[]"))
+
+
+def shown(name: str) -> str:
+    """A name as UTF-8 can hold it."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _noted(rows: pa.Table, names: list[str]) -> pa.Table:
+    return rows.replace_schema_metadata({"columns": json.dumps(names)})
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -80,45 +113,45 @@ def _cast(column: pa.Array, to: pa.DataType) -> pa.Array:
         return pa.array([_made(value, to) for value in column.to_pylist()], to)
 
 
-def _made(value, to: pa.DataType):
+def _made(value: Any, to: pa.DataType) -> str | float | None:
     try:
-        return str(value) if pa.types.is_string(to) else float(value)
-    except (TypeError, ValueError):
+        return float(value) if pa.types.is_floating(to) else shown(value)
+    except (TypeError, ValueError, OverflowError, AttributeError):
         return None
 
 
 def _texts(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Captions as strings or lists of strings, and faults."""
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        values, faults = _strings(column.flatten())
-        parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-        bad = set(parents[faults.is_valid().to_numpy(zero_copy_only=False)].tolist())
-        rows = [[] for _ in range(len(column))]
-        for parent, value in zip(parents.tolist(), values.to_pylist(), strict=True):
-            if value is not None:
-                rows[parent].append(value)
-        said = [NO_UTF8 if i in bad and not rows[i] else None for i in range(len(column))]
-        return pa.array(rows, pa.list_(pa.string())), pa.array(said, pa.string())
-    return _strings(column)
-
-
-def _strings(column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    kind, none = column.type, pa.nulls(len(column), pa.string())
-    if not any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
-                                       pa.types.is_large_binary)):  # fmt: skip
-        return none, none
-    binary = column.cast(pa.binary())
+    if any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        spoken = [_spoken(value) for value in column.to_pylist()]
+        texts = [text if isinstance(text, list) else [] for text, _ in spoken]
+        return pa.array(texts, TEXTS), pa.array([fault for _, fault in spoken], pa.string())
+    nothing = pa.nulls(len(column), pa.string())
+    if pa.types.is_null(kind):
+        return pa.nulls(len(column), TEXT), nothing
     try:
-        return binary.cast(pa.string()), none  # which looks at every byte
-    except pa.ArrowInvalid:
-        texts = [_text(value) for value in binary.to_pylist()]
-    faults = [NO_UTF8 if text is False else None for text in texts]
-    return pa.array([text or None for text in texts], pa.string()), pa.array(faults, pa.string())
+        text = column.cast(pa.large_binary()).cast(TEXT)  # which looks at every byte
+        return pc.utf8_trim(text, characters=AROUND), nothing
+    except pa.ArrowException:  # bytes that are no text, or another type
+        spoken = [_spoken(value) for value in column.to_pylist()]
+        texts = pa.array([text if isinstance(text, str) else None for text, _ in spoken], TEXT)
+        return texts, pa.array([fault for _, fault in spoken], pa.string())
 
 
-def _text(value: bytes | None) -> str | bool | None:
+def _spoken(value: Any) -> tuple[str | list[str] | None, str | None]:
+    """A caption, or several, and what is wrong with it if there is none."""
+    if isinstance(value, list):
+        each = [_spoken(one) for one in value if not isinstance(one, list)]
+        texts = [text for text, _ in each if text]
+        return texts, None if texts else next((fault for _, fault in each if fault), None)
+    if value is None:
+        return None, None
     try:
-        return value if value is None else value.decode()
-    except UnicodeDecodeError:
-        return False
+        text = value.decode() if isinstance(value, bytes) else value
+        if not isinstance(text, str):
+            return None, NO_TEXT
+        text.encode()  # a lone half of a surrogate pair is none
+    except UnicodeError:
+        return None, NO_UTF8
+    return text.strip(AROUND), None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from prunella.errors import UserError
 from prunella.params import Filter
-from prunella.samples.columns import SPELLINGS
+from prunella.samples.columns import SPELLINGS, TEXT, TEXTS
 
 OF_CAPTIONS = ("no_caption", "caption_short", "caption_long", "caption_odd", "blocked_word")
 CRITERIA = (
@@ -49,10 +49,14 @@ def asked(params: Filter) -> dict[str, str]:
 
 def lacking(params: Filter, columns: set[str], there: list[str]) -> None:
     """Raise UserError where a criterion needs a column that no row has; `there` are the data's own names."""
+    have = ", ".join(there) or "none but captions"
+    for column, name in params.columns.items():
+        if there and name not in there:
+            raise UserError(f"filter.columns.{column}: the data have no column {name!r}; they have {have}")
     for column, name in asked(params).items():
         if column not in columns:
             model = ", or filter.aesthetic.model a model to make it" if column == "aesthetic" else ""
-            others, have = ", ".join(SPELLINGS[column][1:]), ", ".join(there) or "none but captions"
+            others = ", ".join(SPELLINGS[column][1:])
             raise UserError(
                 f"{name}: the data at {params.path} have no column {column!r} (nor {others}); they have {have}. "
                 f"filter.columns.{column} may name it{model}"
@@ -71,9 +75,10 @@ def judged(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     rows, captions = _captions(rows, params)
     for number, criterion in enumerate(OF_CAPTIONS):
         fails(criterion, captions == number)
-    if params.languages and "language" in rows.column_names:
-        known = pa.array([language.lower() for language in params.languages])
-        fails("language", pc.invert(pc.is_in(pc.utf8_lower(rows["language"]), known)))
+    if params.languages:
+        known = pa.array([language.lower() for language in params.languages], TEXT)
+        said = rows["language"] if "language" in rows.column_names else pa.nulls(len(rows), TEXT)
+        fails("language", pc.invert(pc.is_in(pc.utf8_lower(said), known)))
     if {"width", "height"} <= set(rows.column_names):
         width, height = (np.nan_to_num(_numbers(rows, name)) for name in ("width", "height"))
         said = (width > 0) & (height > 0)  # what says nothing is judged by the picture itself
@@ -105,7 +110,8 @@ def picture_fails(facts: Facts, params: Filter) -> str | None:
     if facts.contrast < params.min_contrast:
         return "blank"
     least = params.aesthetic.min
-    return "aesthetic" if facts.aesthetic is not None and least is not None and facts.aesthetic < least else None
+    scored = facts.aesthetic is not None and least is not None
+    return "aesthetic" if scored and not facts.aesthetic >= least else None  # a NaN falls too
 
 
 def _scores(params: Filter) -> dict:
@@ -137,15 +143,14 @@ def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
             failed[parent] = reason
     failed[[bool(captions) for captions in kept]] = PASSED
     at = rows.column_names.index("text")
-    return rows.set_column(at, "text", pa.array(kept, pa.list_(pa.string()))), failed
+    return rows.set_column(at, "text", pa.array(kept, TEXTS)), failed
 
 
 def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
-    length = pc.fill_null(pc.utf8_length(pc.utf8_trim_whitespace(text)), 0)
-    odd = pc.or_(pc.match_substring(text, "\0"), pc.greater(pc.utf8_length(text), 100 * params.max_caption))
+    length = pc.fill_null(pc.utf8_length(text), 0)
     masks = {
         "no_caption": pc.equal(length, 0),
-        "caption_odd": odd,  # bytes that are no writing, or spaces by the thousand
+        "caption_odd": pc.match_substring(text, "\0"),
         "caption_short": pc.less(length, params.min_caption),
         "caption_long": pc.greater(length, params.max_caption),
     }

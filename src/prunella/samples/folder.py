@@ -7,20 +7,21 @@ picture NAME.jpg (or png, webp, …) has its caption in NAME.txt.
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from prunella.errors import UserError
-from prunella.samples.columns import NO_UTF8, canonical, faulty, found
-from prunella.samples.pictures import Unfit, read_bytes
+from prunella.samples.columns import NO_UTF8, faulty, found, of_rows
+from prunella.samples.pictures import PICTURES, Unfit, read_bytes
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 NAMES = ("file_name", "file", "filename", "path", "image", "image_path")
 OUTSIDE = "file outside filter.path"  # which DVC would not see change
 BATCH = 65536
+Rows = list[tuple[str, dict]]  # (line, row)
+Wrong = list[tuple[str, str]]  # (line, cause)
 
 
 def index(source: dict) -> Iterator[pa.Table]:
@@ -33,103 +34,104 @@ def index(source: dict) -> Iterator[pa.Table]:
         yield from _texts_beside(root)
         return
     rows, wrong = _json_rows(listing) if listing.suffix == ".jsonl" else _csv_rows(listing)
-    if not rows and wrong:
-        raise UserError(f'{listing}: no line is of the form {{"file_name": …, "text": …}}; {wrong[0][0]} is the first')
-    for start in range(0, len(rows), BATCH):
-        yield from _batch(rows[start : start + BATCH], source["columns"])
+    image = _image([row for _, row in rows], source["columns"])
+    named = [(row[image], row) for _, row in rows if _is_name(row.get(image))]
+    wrong += [(where, f"row without {image}") for where, row in rows if not _is_name(row.get(image))]
+    if not named:
+        names = ", ".join(dict.fromkeys(str(name) for _, row in rows for name in row))
+        raise UserError(
+            f"{listing}: no row names a picture; "
+            + (f"its columns are {names}, and one should be file_name" if names else f"{wrong[0][0]}: {wrong[0][1]}")
+            + ". A line is as " + ("file_name,text" if listing.suffix == ".csv" else '{"file_name": …, "text": …}')
+        )  # fmt: skip
+    spelt = found(list(dict.fromkeys(name for _, row in named for name in row)), source["columns"])
+    for start in range(0, len(named), BATCH):
+        some = named[start : start + BATCH]
+        yield of_rows([name for name, _ in some], [row for _, row in some], spelt)
     for key, cause in wrong:
         yield faulty([key], cause)
 
 
-def reader(source: dict):
+def reader(source: dict) -> Callable[[str], bytes]:
     """Key → bytes. Raises Unfit for what cannot be read."""
     root = Path(source["path"])
+    return lambda key: inside(root, key)
 
-    def fetch(key: str) -> bytes:
-        path = root / key
+
+def inside(root: Path, name: str) -> bytes:
+    """The content of a file below `root`. Raises Unfit."""
+    path = root / name
+    try:
         if not path.resolve().is_relative_to(root.resolve()):
             raise Unfit(OUTSIDE)
-        return read_bytes(path)
-
-    return fetch
-
-
-def _batch(rows: list[dict], asked: dict[str, str]) -> Iterator[pa.Table]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    spelt = found(names, asked) | ({} if "image" in asked else _named(names))
-    image = spelt.pop("image")
-    columns = {name: [row.get(name) for row in rows] for name in spelt.values()}
-    raw = pa.table({name: _column(values) for name, values in columns.items()} or {"key": [""] * len(rows)})
-    yield canonical(raw, spelt, pa.array([str(row.get(image)) for row in rows])).replace_schema_metadata(
-        {"columns": ", ".join(names)}
-    )
+    except (ValueError, OSError, RuntimeError):  # a NUL in the name, links in a circle
+        raise Unfit("unreadable file") from None
+    return read_bytes(path)
 
 
-def _named(names: list[str]) -> dict[str, str]:
-    """The column of file names, which in a folder's listing comes before one that may say something else."""
-    return {"image": next(name for name in NAMES if name in names)}
+def _image(rows: list[dict], asked: dict[str, str]) -> str:
+    """The column of file names."""
+    if "image" in asked:
+        return asked["image"]
+    lower = {str(name).lower(): name for row in reversed(rows) for name in row}
+    return next((lower[name] for name in NAMES if name in lower), NAMES[0])
 
 
-def _column(values: list) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):  # of several kinds: what is no text or list of texts is no caption
-        return pa.array([value if isinstance(value, str | None) else str(value) for value in values])
+def _is_name(value) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
-def _json_rows(listing: Path) -> tuple[list[dict], list[tuple[str, str]]]:
-    """The lines that name a picture, and (line, cause) of those that do not."""
+def _json_rows(listing: Path) -> tuple[Rows, Wrong]:
     rows, wrong = [], []
-    for number, line in enumerate(listing.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(listing.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
-        where = f"{listing.name}, line {number}"
         try:
-            row = json.loads(line.decode())
+            row, cause = json.loads(line.decode()), "line is no JSON object"
         except UnicodeDecodeError:
-            wrong.append((where, NO_UTF8))
-            continue
+            row, cause = None, NO_UTF8
         except (ValueError, RecursionError):
-            wrong.append((where, "line is no JSON"))
-            continue
-        if isinstance(row, dict) and any(isinstance(row.get(name), str) for name in NAMES):
-            rows.append(row)
+            row, cause = None, "line is no JSON"
+        where = f"{listing.name}, line {number}"
+        if isinstance(row, dict):
+            rows.append((where, row))
         else:
-            wrong.append((where, "line without file_name"))
+            wrong.append((where, cause))
     return rows, wrong
 
 
-def _csv_rows(listing: Path) -> tuple[list[dict], list[tuple[str, str]]]:
+def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
     csv.field_size_limit(sys.maxsize)
     rows, wrong = [], []
     with listing.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, row in enumerate(csv.DictReader((line.replace("\0", " ") for line in file), strict=False), 2):
-            row.pop(None, None)
-            if not any(row.get(name) for name in NAMES):
-                wrong.append((f"{listing.name}, row {number}", "line without file_name"))
-            elif any(_surrogates(value) for value in row.values()):
-                wrong.append((f"{listing.name}, row {number}", NO_UTF8))
-            else:
-                rows.append(row)
+        table = csv.DictReader(file, strict=True)
+        names = table.fieldnames or []
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{listing}: two columns are called {twice!r}")
+        try:
+            for row in table:
+                row.pop(None, None)  # more cells than columns
+                rows.append((f"{listing.name}, line {table.line_num}", row))
+        except csv.Error:  # a quotation that does not end takes all that follows
+            wrong.append((f"{listing.name}, after line {table.line_num}", "CSV that ends inside a quotation"))
     return rows, wrong
 
 
-def _surrogates(value: str | None) -> bool:
-    return value is not None and any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
 def _texts_beside(root: Path) -> Iterator[pa.Table]:
-    pictures = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES)
-    if not any(path.with_suffix(".txt").is_file() for path in pictures):
+    files = sorted(root.rglob("*"))
+    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    texts = {path.with_suffix("") for path in files if path.suffix == ".txt"}
+    if not texts & {path.with_suffix("") for path in pictures}:
         raise UserError(
             f"filter.path: {root} has neither {LISTINGS[0]} nor {LISTINGS[1]} nor a NAME.txt beside a picture, so its "
             'pictures have no captions; write one line a picture, as {"file_name": "cat.png", "text": "a cat"}'
         )
     for start in range(0, len(pictures), BATCH):
         some = pictures[start : start + BATCH]
-        texts = [_beside(path.with_suffix(".txt")) for path in some]
-        keys = pa.array([path.relative_to(root).as_posix() for path in some])
-        yield canonical(pa.table({"text": pa.array(texts, pa.binary())}), {"text": "text"}, keys)
+        captions = [_beside(path.with_suffix(".txt")) for path in some]
+        yield of_rows([path.relative_to(root).as_posix() for path in some], [{} for _ in some], {}, captions)
+    lonely = sorted(texts - {path.with_suffix("") for path in pictures})
+    yield faulty([f"{path.relative_to(root).as_posix()}.txt" for path in lonely], "caption without picture")
 
 
 def _beside(path: Path) -> bytes | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from prunella.errors import UserError
 from prunella.samples.columns import WANTED, canonical, found
 from prunella.samples.parquet import content
+from prunella.samples.pictures import read_bytes
 
 BATCH = 16384
 
@@ -28,7 +29,7 @@ def index(source: dict) -> Iterator[pa.Table]:
     for start in range(0, len(data), BATCH):
         rows = columns[start : start + BATCH]
         keys = pa.array([str(row) for row in range(start, start + len(rows))])
-        yield canonical(rows, wanted, keys).replace_schema_metadata({"columns": ", ".join(data.column_names)})
+        yield canonical(rows, wanted, keys, data.column_names)
 
 
 def reader(source: dict):
@@ -38,7 +39,8 @@ def reader(source: dict):
     pictures = data.select_columns([name]).with_format("arrow")
 
     def fetch(key: str) -> bytes:
-        return content(pictures[int(key) : int(key) + 1].column(0)[0].as_py(), Path(source["path"]))
+        value = pictures[int(key) : int(key) + 1].column(0)[0].as_py()
+        return content(value, lambda path: read_bytes(Path(path)))  # where `datasets` itself has put it
 
     return fetch
 

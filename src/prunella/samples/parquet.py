@@ -1,6 +1,6 @@
 """Pairs in Parquet files: the picture's bytes in a column, as `datasets` stores it, or its path beside the file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -11,16 +11,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prunella.errors import UserError
-from prunella.samples.columns import WANTED, canonical, faulty, found
-from prunella.samples.pictures import Unfit, read_bytes
+from prunella.samples.columns import TEXT, WANTED, canonical, faulty, found
+from prunella.samples.folder import inside
+from prunella.samples.pictures import Unfit
 
 BATCH = 131_072  # rows at a time
-GROUPS = 3  # row groups kept in memory while their pictures are fetched
+PICTURES = 32  # rows whose pictures are read at once
+KEPT = 4  # such batches
+DAMAGED = "damaged Parquet file"
 
 
 def files(path: Path) -> list[Path]:
     """The Parquet files of a file or folder, in order. Raises UserError where there is none."""
     listed = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    listed = [each for each in listed if each.is_file()]
     if not listed:
         raise UserError(f"filter.path: {path} is no Parquet file, nor a folder that holds one")
     return listed
@@ -28,57 +32,79 @@ def files(path: Path) -> list[Path]:
 
 def index(source: dict) -> Iterator[pa.Table]:
     """The rows, keyed FILE#ROW. A file without captions or pictures gives faults; UserError where none has both."""
-    root, whole = Path(source["path"]), 0
-    lacks, listed = [], files(root)
-    for path in listed:
+    root, whole, lacks = Path(source["path"]), 0, []
+    for path in files(root):
         name = _relative(path, root)
         try:
             file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException):
-            yield faulty([name], "damaged Parquet file")
+            yield faulty([name], DAMAGED)
             continue
         with file:
-            names = found(file.schema_arrow.names, source["columns"] if len(listed) == 1 else {})
-            names |= {ours: theirs for ours, theirs in source["columns"].items() if theirs in file.schema_arrow.names}
+            columns, rows = file.schema_arrow.names, [f"{name}#{row}" for row in range(file.metadata.num_rows)]
+            names = found(columns, source["columns"])
             missing = [column for column in ("image", "text") if column not in names]
             if missing:
-                lacks.append((name, missing, names, file.schema_arrow.names))
-                yield faulty([f"{name}#{row}" for row in range(file.metadata.num_rows)], f"no column {missing[0]}")
-                continue
-            whole += 1
-            yield from _rows(file, name, {ours: theirs for ours, theirs in names.items() if ours in WANTED})
+                lacks.append((name, missing, names, columns))
+                yield faulty(rows, f"no column {missing[0]}")
+            elif any(columns.count(theirs) > 1 for theirs in names.values()):
+                yield faulty(rows, "two columns of one name")
+            else:
+                whole += 1
+                yield from _rows(file, name, {ours: theirs for ours, theirs in names.items() if ours in WANTED})
     if lacks and not whole:
-        raise UserError(_lacking(*lacks[0]))
+        raise UserError(_lacking(*lacks[0], source["columns"]))
 
 
 def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.RecordBatch]]:
     """(rows, the same as they stand there) of a table whose pictures are only URLs, keyed by those."""
     for each in files(path):
         with pq.ParquetFile(each) as file:
-            names = found(file.schema_arrow.names, asked)
+            columns = file.schema_arrow.names
+            names = found(columns, asked)
             if missing := [column for column in ("url", "text") if column not in names]:
-                raise UserError(f"{each}: no column for {missing[0]}; it has {', '.join(file.schema_arrow.names)}")
+                raise UserError(f"{each}: no column for {missing[0]}; it has {', '.join(columns)}")
             wanted = {ours: theirs for ours, theirs in names.items() if ours in WANTED}
             for batch in file.iter_batches(BATCH):
-                yield canonical(pa.Table.from_batches([batch]), wanted, batch.column(names["url"])), batch
+                yield canonical(pa.Table.from_batches([batch]), wanted, batch.column(names["url"]), columns), batch
 
 
-def reader(source: dict):
-    """Key → bytes. Raises Unfit for what cannot be read. The row groups last asked for stay in memory."""
+def reader(source: dict) -> Callable[[str], bytes]:
+    """Key → bytes. Raises Unfit for what cannot be read.
+
+    A few rows are read at a time, front to back, since a row group may hold more pictures than the memory.
+    """
     root, lock = Path(source["path"]), Lock()
 
     @lru_cache(maxsize=8)
     def opened(name: str) -> tuple[pq.ParquetFile, str, np.ndarray]:
-        path = root if root.is_file() else root / name
-        file = pq.ParquetFile(path, memory_map=True)
-        names = found(file.schema_arrow.names, {}) | source["columns"]
-        counts = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        return file, names["image"], np.concatenate([[0], np.cumsum(counts)])
+        file = pq.ParquetFile(root if root.is_file() else root / name, memory_map=True)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        return (
+            file,
+            found(file.schema_arrow.names, source["columns"])["image"],
+            np.concatenate([[0], np.cumsum(groups)]),
+        )
 
-    @lru_cache(maxsize=GROUPS)
-    def pictures(name: str, group: int) -> pa.ChunkedArray:
+    @lru_cache(maxsize=2)
+    def batches(name: str, group: int) -> list:
+        """[number of the next batch, those that follow]"""
         file, column, _ = opened(name)
-        return file.read_row_group(group, columns=[column]).column(0)
+        return [0, file.iter_batches(PICTURES, row_groups=[group], columns=[column])]
+
+    kept: dict[tuple, pa.Array] = {}
+
+    def pictures(name: str, group: int, number: int) -> pa.Array:
+        if (name, group, number) not in kept:
+            if batches(name, group)[0] > number:  # it has gone by
+                batches.cache_clear()
+            state = batches(name, group)
+            while state[0] <= number:
+                kept[name, group, state[0]] = next(state[1]).column(0)
+                state[0] += 1
+                while len(kept) > KEPT:
+                    kept.pop(next(iter(kept)))
+        return kept[name, group, number]
 
     def fetch(key: str) -> bytes:
         name, _, row = key.rpartition("#")
@@ -86,55 +112,68 @@ def reader(source: dict):
             with lock:
                 starts = opened(name)[2]
                 group = int(np.searchsorted(starts, int(row), side="right")) - 1
-                value = pictures(name, group)[int(row) - int(starts[group])].as_py()
-        except (OSError, pa.ArrowException, IndexError):
-            raise Unfit("damaged Parquet file") from None
-        return content(value, root if root.is_dir() else root.parent)
+                number, place = divmod(int(row) - int(starts[group]), PICTURES)
+                value = pictures(name, group, number)[place].as_py()
+        except (OSError, pa.ArrowException, IndexError, KeyError, ValueError, StopIteration):
+            raise Unfit(DAMAGED) from None
+        return content(value, lambda path: inside(root if root.is_dir() else root.parent, path))
 
     return fetch
 
 
-def content(value, root: Path) -> bytes:
-    """The bytes of a picture's cell: bytes, a path below `root`, or `datasets`' {"bytes": …, "path": …}."""
+def content(value, read: Callable[[str], bytes]) -> bytes:
+    """The bytes of a picture's cell: bytes, a path to `read`, or `datasets`' {"bytes": …, "path": …}."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str) or not value:
         raise Unfit("no picture in the row")
-    path = root / value
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise Unfit("file outside filter.path")
-    return read_bytes(path)
+    return read(value)
 
 
 def _rows(file: pq.ParquetFile, name: str, names: dict[str, str]) -> Iterator[pa.Table]:
-    start, schema = 0, {"columns": ", ".join(file.schema_arrow.names)}
-    batches = file.iter_batches(BATCH, columns=list(names.values()))
-    while True:
-        try:
-            batch = next(batches, None)
-        except (OSError, pa.ArrowException):
-            yield faulty([f"{name}#{start}"], "damaged Parquet file")
+    """Row groups together, as far as they are sound; of a damaged one each row is a fault."""
+    start, groups = 0, []
+    for group in range(file.metadata.num_row_groups):
+        groups.append(group)
+        rows = sum(file.metadata.row_group(each).num_rows for each in groups)
+        if rows >= BATCH or group == file.metadata.num_row_groups - 1:
+            yield from _read(file, name, names, groups, start)
+            start, groups = start + rows, []
+
+
+def _read(file: pq.ParquetFile, name: str, names: dict[str, str], groups: list[int], start: int) -> Iterator[pa.Table]:
+    try:
+        raw = file.read_row_groups(groups, columns=list(names.values()))
+    except (OSError, pa.ArrowException):
+        counts = [file.metadata.row_group(group).num_rows for group in groups]
+        if len(groups) == 1:
+            yield faulty([f"{name}#{row}" for row in range(start, start + counts[0])], DAMAGED)
             return
-        if batch is None:
-            return
-        rows = pa.array(np.arange(start, start + len(batch)))
-        keys = pc.binary_join_element_wise(name, rows.cast(pa.string()), "#")
-        yield canonical(pa.Table.from_batches([batch]), names, keys).replace_schema_metadata(schema)
-        start += len(batch)
+        for group, count in zip(groups, counts, strict=True):
+            yield from _read(file, name, names, [group], start)
+            start += count
+        return
+    for first in range(0, len(raw), BATCH):
+        some = raw.slice(first, BATCH)
+        rows = pa.array(np.arange(start + first, start + first + len(some))).cast(TEXT)
+        keys = pc.binary_join_element_wise(pa.scalar(name, TEXT), rows, pa.scalar("#", TEXT))
+        yield canonical(some, names, keys, file.schema_arrow.names)
 
 
 def _relative(path: Path, root: Path) -> str:
     return path.name if path == root else path.relative_to(root).as_posix()
 
 
-def _lacking(name: str, missing: list[str], names: dict[str, str], there: list[str]) -> str:
+def _lacking(name: str, missing: list[str], names: dict[str, str], there: list[str], asked: dict[str, str]) -> str:
     if missing == ["image"] and "url" in names:
         return (
             f"filter.path: {name} has only URLs ({names['url']!r}), no pictures; "
             "`prunella download` makes a webdataset of it, which filter.source webdataset reads"
         )
+    if wrong := next((ours for ours in missing if ours in asked), None):
+        return f"filter.columns.{wrong}: the data have no column {asked[wrong]!r}; they have {', '.join(there)}"
     return (
         f"filter.path: {name} has no column for the {' nor one for the '.join(missing)}; it has "
         f"{', '.join(there)}. filter.columns can name them, as {{{missing[0]}: NAME}}"

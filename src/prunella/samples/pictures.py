@@ -3,6 +3,7 @@
 import io
 import warnings
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,6 +12,8 @@ from scipy.fft import dctn
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, and runs programs for some
 MOST_PIXELS = 89_478_485  # as Pillow's own limit: beyond it lies what is made to fill a memory
 MOVING = ("GIF", "WEBP", "PNG")  # formats whose further frames are an animation; a telephone's JPEG may have some too
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")  # endings of files that may be some
+LARGEST = 1 << 30  # bytes of a file; more is no picture
 HASH_BITS = 128
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS refuses the same, and it is counted
 
@@ -55,11 +58,10 @@ def _suits(opened: Image.Image) -> None:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits of grey, which Pillow would clip at 255
-        values = np.asarray(picture, np.float64)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise Unfit("pixels of no known range")
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise Unfit("pixels of no known range")
+    if picture.mode.startswith("I;16"):  # grey, which Pillow would clip at 255
+        return Image.fromarray(((np.asarray(picture, np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         whole = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
@@ -74,6 +76,11 @@ def read_picture(path: Path) -> Image.Image:
 def read_bytes(path: Path) -> bytes:
     """The file's content. Raises Unfit where there is none to be had."""
     try:
+        about = path.stat()
+        if not S_ISREG(about.st_mode):  # a pipe would keep us waiting
+            raise Unfit("no regular file")
+        if about.st_size > LARGEST:
+            raise Unfit("file too large")
         return path.read_bytes()
     except FileNotFoundError:
         raise Unfit("no such file") from None

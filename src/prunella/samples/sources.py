@@ -13,6 +13,7 @@ from PIL import Image
 
 from prunella.params import Filter
 from prunella.samples import folder, hubdata, parquet, scenes, webdataset
+from prunella.samples.columns import of_rows
 from prunella.samples.pictures import decoded
 
 SOURCES: dict[str, ModuleType] = {
@@ -47,7 +48,8 @@ def index(source: dict, samples: int) -> Iterator[pa.Table]:
         side = [float(vocabulary.picture)] * len(numbers)
         texts = [scenes.caption(vocabulary, source["seed"], number) for number in numbers]
         columns = {"key": [str(number) for number in numbers], "text": texts, "width": side, "height": side}
-        yield pa.table({**columns, "fault": pa.nulls(len(numbers), pa.string())})
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        yield of_rows(columns["key"], rows, {name: name for name in ("text", "width", "height")})
 
 
 def fetcher(source: dict) -> Callable[[str], bytes] | None:

@@ -33,23 +33,30 @@ def grouped(places: np.ndarray, groups: list[np.ndarray], unit: int, seed: int) 
 
 def _units(units: np.ndarray, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each unit its group, and how many units of that group come before it."""
-    groups, before = np.empty(len(units), int), np.empty(len(units), int)
-    for at, unit in enumerate(units.tolist()):
-        drawn, counts = _lots(unit // LOTS, sizes, seed)
-        groups[at] = drawn[unit % LOTS]
-        before[at] = counts[groups[at]] + np.count_nonzero(drawn[: unit % LOTS] == groups[at])
-    return groups, before
+    different, each = np.unique(units, return_inverse=True)
+    found = [_unit(int(unit), sizes, seed) for unit in different]
+    groups, before = np.array(found, int).reshape(-1, 2).T
+    return groups[each], before[each]
+
+
+def _unit(unit: int, sizes: tuple[int, ...], seed: int) -> tuple[int, int]:
+    block, place = divmod(unit, LOTS)
+    drawn = _lots(block, sizes, seed)
+    group = int(drawn[place])
+    return group, int(_before(block, sizes, seed)[group] + np.count_nonzero(drawn[:place] == group))
 
 
 @lru_cache(maxsize=4)
-def _lots(block: int, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The groups of a block of LOTS units, and how many of each group there are in all blocks before."""
-    shares = np.array(sizes) / sum(sizes)
-    drawn = np.random.default_rng([seed, block, len(sizes)]).choice(len(sizes), LOTS, p=shares)
-    if not block:
-        return drawn, np.zeros(len(sizes), int)
-    last, counts = _lots(block - 1, sizes, seed)
-    return drawn, counts + np.bincount(last, minlength=len(sizes))
+def _lots(block: int, sizes: tuple[int, ...], seed: int) -> np.ndarray:
+    """The groups of a block of LOTS units."""
+    return np.random.default_rng([seed, block, len(sizes)]).choice(len(sizes), LOTS, p=np.array(sizes) / sum(sizes))
+
+
+@lru_cache(maxsize=4)
+def _before(block: int, sizes: tuple[int, ...], seed: int) -> np.ndarray:
+    """How many units of each group there are in the blocks before; 0.1 ms for each of those, once in LOTS units."""
+    earlier = (_lots.__wrapped__(each, sizes, seed) for each in range(block))
+    return sum((np.bincount(drawn, minlength=len(sizes)) for drawn in earlier), np.zeros(len(sizes), int))
 
 
 def line(number: int, batch_size: int) -> np.ndarray:
