@@ -6,9 +6,8 @@ with door("encode", __doc__, "teacher", "pairs", "out", "report", section="encod
     from prunella.encoding import encoded
     from prunella.teachers import pinned_path
 
-    at, params = it.paths, it.params
-    teacher = pinned_path(at.teacher)
-    report = encoded(params.encode, params.seed, teacher, at.pairs, at.out, it.device, params.runtime.workers)
+    at, teacher, workers = it.paths, pinned_path(it.paths.teacher), it.params.runtime.workers
+    report = encoded(it.params.encode, it.params.seed, teacher, at.pairs, at.out, it.device, workers)
     if it.first:
         said = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
         it.done(f"{said}, captions cut: {report['captions_cut']}", report)

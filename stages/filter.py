@@ -7,9 +7,8 @@ with door("filter", __doc__, "out", "report", "page", "counts", section="filter"
     from prunella.filterpage import filter_page
     from prunella.samples.sources import picturer
 
-    at, params = it.paths, it.params
-    score = aesthetic(params.filter, lambda: it.device)
-    report, examples, source = filtered(params.filter, params.seed, at.out, params.runtime.workers, score)
+    at, score = it.paths, aesthetic(it.params.filter, lambda: it.device)
+    report, examples, source = filtered(it.params.filter, it.params.seed, at.out, it.params.runtime.workers, score)
     for path, text in ((at.page, filter_page(report, examples, picturer(source))), (at.counts, counted(report))):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
