@@ -156,6 +156,16 @@ def test_a_sample_stays_when_pairs_are_added():
     assert len(first & {more[i] for i in lots(pa.array(more), 0)[:20]}) >= 14
 
 
+def test_pairs_of_one_caption_are_drawn_one_by_one():
+    order = lots(pa.array(["the same"] * 500 + [f"another {i}" for i in range(500)]), 0)
+    assert sorted(order.tolist()) == list(range(1000))
+    assert 200 < sum(i < 500 for i in order[:500]) < 300
+    assert (
+        lots(pa.array([["a", "b"], ["c"]]), 0).tolist() in ([0, 1], [1, 0])
+        and lots(pa.array([], pa.string()), 0).size == 0
+    )
+
+
 def test_pictures_that_fall_are_replaced_by_others(tmp_path):
     rows = [(f"{i}.png", drawn(i) if i % 3 else b"", f"caption {i}") for i in range(30)]
     report, *_ = filtered(asked(layouts.folder(tmp_path / "p", rows), samples=15), 0, tmp_path / "out")

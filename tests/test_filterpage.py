@@ -23,7 +23,7 @@ def test_the_page_shows_what_fell_out_with_pictures(tmp_path):
     given = check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter")
     report, examples, source = filtered(given, 0, tmp_path / "out")
     page = filter_page(report, examples, picturer(source))
-    assert "7 rows read from a folder, 7 pictures looked at, 5 pairs kept" in page
+    assert "7 rows read (source: folder), 7 pictures looked at, 5 pairs kept" in page
     assert "<td>aspect</td><td>1</td><td>14.29%</td>" in page and "<td>none of these</td><td>5</td>" in page
     assert "a web page or other markup: 1" in page and "<td>small</td>" not in page
     assert "a &lt;b&gt;caption&lt;/b&gt; 0" in page and "<b>caption" not in page

@@ -28,7 +28,8 @@ from prunella.samples.pictures import Unfit, contrast, decoded, perceptual_hash
 from prunella.samples.sources import described, fetcher, index
 
 EXAMPLES = 8  # of pairs that fell out, for each criterion, and of such as were kept
-LOTS = 100_000  # keys that are Python's own at a time
+GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
+LOTS = 100_000  # captions that are Python's own at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
 Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
@@ -176,7 +177,7 @@ def _chosen(
     if source["source"] == "scenes":  # drawn when they are wanted, all alike in size
         return [Pair(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()], 0
     look, judge = _looker(source, params, score), Judge(params)
-    waiting = lots(rows["key"], seed) if len(rows) > params.samples else np.arange(len(rows))
+    waiting = lots(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
     kept, looked, broken = {}, 0, 0
     with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
         while len(waiting) and len(kept) < params.samples:
@@ -201,13 +202,24 @@ def _chosen(
     return [kept[i] for i in sorted(kept)], looked
 
 
-def lots(keys: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
-    """Indices of `keys` in an order that the seed and each key alone decide."""
+def lots(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
+    """Indices of `texts` (captions) in an order that the seed and the captions decide.
+
+    A pair is known by its caption, and by which of those with the same caption it is: so the same pairs are chosen of a
+    folder and of a table, and most of them again when others come to them.
+    """
     salt, drawn = seed.to_bytes(8), bytearray()
-    for start in range(0, len(keys), LOTS):
-        for key in keys.slice(start, LOTS).to_pylist():
-            drawn += hashlib.blake2b(key.encode(), digest_size=8, key=salt).digest()
-    return np.argsort(np.frombuffer(drawn, np.uint64), kind="stable")
+    for start in range(0, len(texts), LOTS):
+        for text in texts.slice(start, LOTS).to_pylist():
+            said = "\n".join(text) if isinstance(text, list) else text
+            drawn += hashlib.blake2b(said.encode(), digest_size=8, key=salt).digest()
+    values = np.frombuffer(drawn, np.uint64).copy()
+    order = np.argsort(values, kind="stable")
+    alike, places = values[order], np.arange(len(values))
+    first = np.append(True, alike[1:] != alike[:-1])[: len(values)]
+    number = places - np.maximum.accumulate(np.where(first, places, 0))
+    values[order] = alike + number.astype(np.uint64) * np.uint64(GOLDEN)  # modulo 2⁶⁴
+    return np.argsort(values, kind="stable")
 
 
 def _pair(key: str, text: str | list[str], found: Facts) -> Pair:

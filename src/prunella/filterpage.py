@@ -52,7 +52,7 @@ def filter_page(report: dict, examples: dict[str, list[Example]], picture: Calla
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Filter</title><style>{STYLE}{BARS}</style>'
-        f"<h1>What fell out of the data</h1><p>{read:,} rows read from a {escape(report['source'])}, "
+        f"<h1>What fell out of the data</h1><p>{read:,} rows read (source: {escape(report['source'])}), "
         f"{report['looked_at']:,} pictures looked at, {report['kept']:,} pairs kept. A pair is counted at the first "
         "criterion that it fails; pictures beyond the number wanted are not looked at.</p>"
         f"<table><tr><th>criterion</th><th>pairs</th><th>share</th><th></th></tr>{''.join(rows)}</table>"
