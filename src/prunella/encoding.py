@@ -158,7 +158,6 @@ def _encode(
 ) -> None:
     """Make the shards of `tasks` that are not there yet, pictures read and cut ahead by threads."""
     waiting = [task for task in tasks if whole_shard(work, task.name) is None]
-    batches = [(task, batch) for task in waiting for batch in chunks(task.pairs, params.batch_size)]
     picture = picturer(source)
 
     def made(it: tuple[Task, Pair]) -> np.ndarray | Unfit:
@@ -172,9 +171,9 @@ def _encode(
         with clock("resize"):
             return fitted(drawn, *it[0].size)
 
-    asked = ((task, pair) for task, batch in batches for pair in batch)
+    asked = ((task, pair) for task in waiting for pair in task.pairs)
     pictures = ahead(made, asked, workers, AHEAD * params.batch_size)
-    with tqdm(total=sum(len(batch) for _, batch in batches), desc="encode", unit="pair", mininterval=1.0) as bar:
+    with tqdm(total=sum(len(task.pairs) for task in waiting), desc="encode", unit="pair", mininterval=1.0) as bar:
         for task in waiting:
             parts, notes = [], Counter()
             for batch in chunks(task.pairs, params.batch_size):
@@ -211,9 +210,8 @@ def _tensors(batch, found, task, encoders, params, notes, clock) -> Iterator[Par
     if "pooled" in text or "tokens_2" in text:
         given = [size_conditioning((pair.width, pair.height), *task.size) for pair in pairs]
         tensors["sizes"] = torch.tensor(given).float()
-    counts = torch.tensor([len(pair.captions) for pair in pairs])
     if any(isinstance(pair.text, list) for pair in task.pairs):
-        tensors["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
+        tensors["captions"] = torch.tensor([len(pair.captions) for pair in pairs])
     yield Part([pair.text for pair in pairs], tensors)
 
 
@@ -221,8 +219,7 @@ def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:
     if not parts:
         raise UserError(f"encode: not one of the {len(task.pairs)} pictures of {task.name} can be read any more")
     whole = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
-    if "captions" in whole:
-        counts = whole["captions"][:, 1]
+    if (counts := whole.get("captions")) is not None:
         whole["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
     captions = [text for part in parts for text in part.captions]
     write_shard(work, task.split, task.number, task.size, captions, whole, notes)

@@ -1,7 +1,7 @@
 """Filter: which pairs are used, and how many fell out at each criterion.
 
 The table's criteria go first, over all rows, a batch at a time; then pictures are read, in an order of lots drawn by
-seed, until as many have passed as are wanted. Which pairs are chosen depends on the seed and on their keys alone.
+seed, until as many have passed as are wanted. Which pairs are chosen depends on the seed and on the pairs alone.
 """
 
 import hashlib

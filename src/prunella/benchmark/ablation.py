@@ -119,7 +119,7 @@ def run(setting: Setting, plan: Plan, variant: Variant, seed: int, title: str) -
     seconds = time.perf_counter() - began
     measured = Distillation(teacher, pairs, scheduler, setting.distill)  # the same terms for every variant
     terms = heldout_terms(student.eval(), measured, heldout_batches(heldout, settings.batch_size, last))
-    right, n = _drawn(setting, student)
+    right, n = _drawn(setting, student, heldout.captions)
     return {"steps": settings.steps, "seconds": seconds, **terms, "right": right, "pictures": n}
 
 
@@ -130,9 +130,9 @@ def _longer(settings: Distill, teacher: nn.Module, student: nn.Module) -> dict[s
     return {name: round(getattr(settings, name) * longer) for name in ("steps", "warmup_steps")}
 
 
-def _drawn(setting: Setting, student: nn.Module) -> tuple[int, int]:
+def _drawn(setting: Setting, student: nn.Module, captions: list[str]) -> tuple[int, int]:
     params = setting.benchmark
-    prompts = opened(setting.latents, setting.teacher, setting.device)[1].captions[: params.prompts]
+    prompts = captions[: params.prompts]
     pipeline = load_pipeline(setting.teacher, setting.device, unet=student)
     pictures = list(draw(pipeline, prompts, batch_size=params.batch_size, **params.drawing))
     found = composition(pictures, prompts, setting.vocabulary)["composition"]

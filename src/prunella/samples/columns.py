@@ -52,11 +52,11 @@ def canonical(raw: pa.Table, names: dict[str, str], keys: pa.Array, there: list[
     nothing = pa.nulls(len(raw), pa.string())
     text, faults = pa.nulls(len(raw), TEXT), nothing
     if "text" in names:
-        text, faults = _texts(_whole(raw.column(names["text"])))
+        text, faults = _texts(whole(raw.column(names["text"])))
     columns = {"key": keys.cast(TEXT), "text": text}
     for name in ("language", *NUMBERS):
         if name in names:
-            columns[name] = _cast(_whole(raw.column(names[name])), TEXT if name == "language" else pa.float64())
+            columns[name] = _cast(whole(raw.column(names[name])), TEXT if name == "language" else pa.float64())
     return _noted(pa.table({**columns, "fault": faults}), there)
 
 
@@ -99,11 +99,12 @@ def _noted(rows: pa.Table, names: list[str]) -> pa.Table:
     return rows.replace_schema_metadata({"columns": json.dumps(names)})
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    whole = column.combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):  # of an empty table, or too large for one
-        whole = pa.concat_arrays(whole.chunks) if whole.num_chunks else pa.nulls(0, column.type)
-    return whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece, its dictionary resolved."""
+    piece = column.combine_chunks()
+    if isinstance(piece, pa.ChunkedArray):  # of an empty table, or too large for one
+        piece = pa.concat_arrays(piece.chunks) if piece.num_chunks else pa.nulls(0, column.type)
+    return piece.dictionary_decode() if pa.types.is_dictionary(piece.type) else piece
 
 
 def _cast(column: pa.Array, to: pa.DataType) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from prunella.errors import UserError
 from prunella.params import Filter
-from prunella.samples.columns import SPELLINGS, TEXT, TEXTS
+from prunella.samples.columns import SPELLINGS, TEXT, TEXTS, whole
 
 OF_CAPTIONS = ("no_caption", "caption_short", "caption_long", "caption_odd", "blocked_word")
 CRITERIA = (
@@ -128,9 +128,7 @@ def _scores(params: Filter) -> dict:
 
 def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     """Of each row the number in OF_CAPTIONS that its caption fails, or PASSED; of several captions those that pass."""
-    text = rows["text"].combine_chunks()
-    if isinstance(text, pa.ChunkedArray):
-        text = pa.concat_arrays(text.chunks) if text.num_chunks else pa.nulls(0, rows["text"].type)
+    text = whole(rows["text"])
     if not pa.types.is_list(text.type):
         return rows, _captions_fail(text, params)
     each = _captions_fail(text.flatten(), params)
@@ -165,9 +163,8 @@ def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
     return reasons
 
 
-def _flags(mask) -> np.ndarray:
-    return pc.fill_null(mask, False).to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else \
-        np.concatenate([_flags(chunk) for chunk in mask.chunks] or [np.zeros(0, bool)])  # fmt: skip
+def _flags(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(pc.fill_null(mask, False), bool)
 
 
 def _numbers(rows: pa.Table, column: str) -> np.ndarray:

@@ -41,14 +41,14 @@ def index(source: dict) -> Iterator[pa.Table]:
             yield faulty([name], DAMAGED)
             continue
         with file:
-            columns, rows = file.schema_arrow.names, [f"{name}#{row}" for row in range(file.metadata.num_rows)]
+            columns, rows = file.schema_arrow.names, range(file.metadata.num_rows)
             names = found(columns, source["columns"])
             missing = [column for column in ("image", "text") if column not in names]
             if missing:
                 lacks.append((name, missing, names, columns))
-                yield faulty(rows, f"no column {missing[0]}")
+                yield faulty(_keys(name, rows), f"no column {missing[0]}")
             elif any(columns.count(theirs) > 1 for theirs in names.values()):
-                yield faulty(rows, "two columns of one name")
+                yield faulty(_keys(name, rows), "two columns of one name")
             else:
                 whole += 1
                 yield from _rows(file, name, {ours: theirs for ours, theirs in names.items() if ours in WANTED})
@@ -134,13 +134,13 @@ def content(value, read: Callable[[str], bytes]) -> bytes:
 
 def _rows(file: pq.ParquetFile, name: str, names: dict[str, str]) -> Iterator[pa.Table]:
     """Row groups together, as far as they are sound; of a damaged one each row is a fault."""
-    start, groups = 0, []
+    start, rows, groups = 0, 0, []
     for group in range(file.metadata.num_row_groups):
         groups.append(group)
-        rows = sum(file.metadata.row_group(each).num_rows for each in groups)
+        rows += file.metadata.row_group(group).num_rows
         if rows >= BATCH or group == file.metadata.num_row_groups - 1:
             yield from _read(file, name, names, groups, start)
-            start, groups = start + rows, []
+            start, rows, groups = start + rows, 0, []
 
 
 def _read(file: pq.ParquetFile, name: str, names: dict[str, str], groups: list[int], start: int) -> Iterator[pa.Table]:
@@ -149,7 +149,7 @@ def _read(file: pq.ParquetFile, name: str, names: dict[str, str], groups: list[i
     except (OSError, pa.ArrowException):
         counts = [file.metadata.row_group(group).num_rows for group in groups]
         if len(groups) == 1:
-            yield faulty([f"{name}#{row}" for row in range(start, start + counts[0])], DAMAGED)
+            yield faulty(_keys(name, range(start, start + counts[0])), DAMAGED)
             return
         for group, count in zip(groups, counts, strict=True):
             yield from _read(file, name, names, [group], start)
@@ -160,6 +160,10 @@ def _read(file: pq.ParquetFile, name: str, names: dict[str, str], groups: list[i
         rows = pa.array(np.arange(start + first, start + first + len(some))).cast(TEXT)
         keys = pc.binary_join_element_wise(pa.scalar(name, TEXT), rows, pa.scalar("#", TEXT))
         yield canonical(some, names, keys, file.schema_arrow.names)
+
+
+def _keys(name: str, rows: range) -> list[str]:
+    return [f"{name}#{row}" for row in rows]
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -45,11 +45,9 @@ def index(source: dict, samples: int) -> Iterator[pa.Table]:
     vocabulary = scenes.read_vocabulary(source["path"])
     for start in range(0, samples, BATCH):
         numbers = range(start, min(start + BATCH, samples))
-        side = [float(vocabulary.picture)] * len(numbers)
-        texts = [scenes.caption(vocabulary, source["seed"], number) for number in numbers]
-        columns = {"key": [str(number) for number in numbers], "text": texts, "width": side, "height": side}
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        yield of_rows(columns["key"], rows, {name: name for name in ("text", "width", "height")})
+        size = {"width": vocabulary.picture, "height": vocabulary.picture}
+        rows = [{"text": scenes.caption(vocabulary, source["seed"], number), **size} for number in numbers]
+        yield of_rows([str(number) for number in numbers], rows, {name: name for name in ("text", *size)})
 
 
 def fetcher(source: dict) -> Callable[[str], bytes] | None:
