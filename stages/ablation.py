@@ -7,12 +7,12 @@ import argparse
 import json
 from pathlib import Path
 
-from prunella.benchmark.ablation import VARIANTS, Setting, ablation, by_steps, rows
-from prunella.benchmark.summary import aligned
-from prunella.doors import device
+from prunella.bench.ablation import VARIANTS, Setting, ablation, by_steps, rows
+from prunella.compute.device import device
+from prunella.models.pipeline import teacher_folder
 from prunella.params import read_params
-from prunella.samples.scenes import read_vocabulary
-from prunella.teachers import pinned_path
+from prunella.reporting.summary import aligned
+from prunella.scenes.generator import read_vocabulary
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"])
@@ -25,7 +25,7 @@ params = read_params()
 shared = Setting(
     params.distill,
     params.benchmark,
-    pinned_path(Path("models/teacher.json")),
+    teacher_folder(Path("models/teacher.json")),
     Path("data/latents"),
     read_vocabulary(params.filter.path),
     device(params.runtime),

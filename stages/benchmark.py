@@ -1,17 +1,19 @@
 """Measure the teacher and every student at every stage, and write the report."""
 
-from prunella.doors import door
+from prunella.context import stage_context
 
-with door("benchmark", __doc__, "teacher", "models", "latents", "pairs", "curves", "report", section="benchmark") as it:
-    from prunella.benchmark.benchmarking import benchmark
-    from prunella.benchmark.summary import headline, text
-    from prunella.teachers import pinned_path
+with stage_context(
+    "benchmark", __doc__, "teacher", "models", "latents", "pairs", "curves", "report", section="benchmark"
+) as it:
+    from prunella.evaluation.benchmark import benchmark
+    from prunella.models.pipeline import teacher_folder
+    from prunella.reporting.summary import headline, text
 
     at, reports = it.paths, it.paths.report.parent
     report = benchmark(
         it.params.benchmark,
         it.params.seed,
-        pinned_path(at.teacher),
+        teacher_folder(at.teacher),
         at.models,
         it.params.students,
         at.latents,

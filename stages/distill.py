@@ -1,17 +1,17 @@
 """Let the pruned student learn from the teacher."""
 
-from prunella.doors import door
+from prunella.context import stage_context
 
-with door(
+with stage_context(
     "distill", __doc__, "teacher", "latents", "student", "out", "curves", "report", section="distill", team=True
 ) as it:
-    from prunella.learning import distill
-    from prunella.teachers import pinned_path
-    from prunella.training.placing import place
+    from prunella.compute.device import place
+    from prunella.models.pipeline import teacher_folder
+    from prunella.training.job import distill
 
     at, where = it.paths, place(it.params.runtime, it.device)
     report = distill(
-        it.params.distill, pinned_path(at.teacher), at.latents, at.student, at.out, at.curves, where, it.run
+        it.params.distill, teacher_folder(at.teacher), at.latents, at.student, at.out, at.curves, where, it.run
     )
     if it.first:
         output = report["heldout"].get("output", float("nan"))

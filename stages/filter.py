@@ -1,11 +1,11 @@
 """Choose the image-caption pairs to learn from; pixels stay where they are."""
 
-from prunella.doors import door
+from prunella.context import stage_context
 
-with door("filter", __doc__, "out", "report", "page", "counts", section="filter") as it:
-    from prunella.filtering import aesthetic, counted, filtered
-    from prunella.filterpage import filter_page
-    from prunella.samples.sources import picturer
+with stage_context("filter", __doc__, "out", "report", "page", "counts", section="filter") as it:
+    from prunella.data.filter import aesthetic, counted, filtered
+    from prunella.data.sources.base import picturer
+    from prunella.reporting.filter_page import filter_page
 
     at, score = it.paths, aesthetic(it.params.filter, lambda: it.device)
     report, examples, source = filtered(it.params.filter, it.params.seed, at.out, it.params.runtime.workers, score)

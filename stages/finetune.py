@@ -1,10 +1,12 @@
 """Train the distilled student on a narrow domain."""
 
-from prunella.doors import door
+from prunella.context import stage_context
 
-with door("finetune", __doc__, "latents", "student", "out", "curves", "report", section="finetune", team=True) as it:
-    from prunella.learning import finetune
-    from prunella.training.placing import place
+with stage_context(
+    "finetune", __doc__, "latents", "student", "out", "curves", "report", section="finetune", team=True
+) as it:
+    from prunella.compute.device import place
+    from prunella.training.job import finetune
 
     at, where = it.paths, place(it.params.runtime, it.device)
     report = finetune(it.params.finetune, at.latents, at.student, at.out, at.curves, where, it.run)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prunella.miniature.making import make
 from prunella.miniature.recipe import read_recipe
-from prunella.samples.scenes import read_vocabulary
+from prunella.scenes.generator import read_vocabulary
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--recipe", default="src/prunella/miniature/recipe.yaml")

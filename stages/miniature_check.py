@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunella.miniature.checking import Drawing, check, table
 from prunella.miniature.recipe import read_recipe
-from prunella.samples.scenes import read_vocabulary
+from prunella.scenes.generator import read_vocabulary
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--folder", type=Path, default=Path("src/prunella/bundled/miniature"))

@@ -1,11 +1,11 @@
 """Say what the teacher is, and pin it by its files' hashes; its weights stay where they are."""
 
-from prunella.doors import door
+from prunella.context import stage_context
 
-with door("teacher", __doc__, "out", section="teacher") as it:
+with stage_context("teacher", __doc__, "out", section="teacher") as it:
     import json
 
-    from prunella.pinning import pin
+    from prunella.models.teacher import pin
 
     earlier = json.loads(it.paths.out.read_text()) if it.paths.out.is_file() else None
     pinned = pin(it.params.teacher, earlier)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from prunella.doors import quiet
+from prunella.context import quiet
 from prunella.params import Params, check
 
 quiet()
@@ -75,7 +75,7 @@ def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict
 
 @pytest.fixture(scope="session")
 def vocabulary():
-    from prunella.samples.scenes import read_vocabulary
+    from prunella.scenes.generator import read_vocabulary
 
     return read_vocabulary(ROOT / "data" / "scenes.yaml")
 
@@ -136,7 +136,7 @@ def pictures(vocabulary, tmp_path_factory) -> Path:
     """A folder of 29 captioned pictures of several sizes, as `datasets`' imagefolder has them."""
     import json
 
-    from prunella.samples.scenes import captioned
+    from prunella.scenes.generator import captioned
 
     folder = tmp_path_factory.mktemp("pictures")
     with (folder / "metadata.jsonl").open("w") as listing:
@@ -155,7 +155,7 @@ def params(teacher, pictures) -> Params:
 
 @pytest.fixture(scope="session")
 def manifest(params, tmp_path_factory) -> Path:
-    from prunella.filtering import filtered
+    from prunella.data.filter import filtered
 
     out = tmp_path_factory.mktemp("filtered")
     filtered(params.filter, params.seed, out)
@@ -175,7 +175,7 @@ def xl_latents(params, xl_teacher, manifest, tmp_path_factory) -> Path:
 
 
 def _encoded(params: Params, teacher: Path, manifest: Path, folder: Path) -> Path:
-    from prunella.encoding import encoded
+    from prunella.latents.encode import encoded
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))  # where its work is
@@ -187,7 +187,7 @@ def _encoded(params: Params, teacher: Path, manifest: Path, folder: Path) -> Pat
 def pruned_tiny(params, teacher, tmp_path_factory) -> Path:
     """sd-tiny of the toy teacher, as a pipeline folder."""
     from prunella.params import CATALOGUE
-    from prunella.students.pruning import pruned
+    from prunella.pruning.prune import pruned
 
     out = tmp_path_factory.mktemp("pruned") / "sd-tiny"
     pruned(params.prune, teacher, CATALOGUE / "sd-tiny.yaml", out)

@@ -96,7 +96,7 @@ def told(clone: Path) -> dict[str, str]:
     """Tags of the newest teacher run in the clone's MLflow store."""
     from mlflow import MlflowClient
 
-    from prunella.tracking import EXPERIMENT
+    from prunella.tracking.mlflow import EXPERIMENT
 
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id

@@ -16,8 +16,8 @@ def test_no_lower_floor_imports_a_higher_one():
 BARE = """
 import sys
 sys.modules["mlflow"] = sys.modules["dvc"] = None  # importing either raises ImportError
-import prunella.learning, prunella.encoding, prunella.filtering, prunella.students.pruning
-import prunella.benchmark.benchmarking, prunella.miniature.making
+import prunella.training.job, prunella.latents.encode, prunella.data.filter, prunella.pruning.prune
+import prunella.evaluation.benchmark, prunella.miniature.making
 """
 
 

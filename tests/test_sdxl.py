@@ -5,19 +5,19 @@ import torch
 from conftest import DISTILLING, LEARNING
 from diffusers import DiffusionPipeline
 
-from prunella.benchmark.cost import macs
-from prunella.drawing import draw
+from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.journal import Silent
+from prunella.evaluation.cost import macs
+from prunella.evaluation.drawing import draw
 from prunella.latents.shards import Latents
-from prunella.learning import distill, finetune
+from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import CATALOGUE, Distill, Finetune, check
-from prunella.students.pruning import pruned
-from prunella.teachers import load_scheduler, load_unet
-from prunella.training.batches import heldout_batches
+from prunella.pruning.prune import pruned
+from prunella.training.batch import heldout_batches
+from prunella.training.job import distill, finetune
 from prunella.training.losses import Task
-from prunella.training.measuring import heldout_terms
-from prunella.training.placing import Place
+from prunella.training.metrics_log import NullTracker
+from prunella.training.validate import evaluate_loss
 
 STUDENTS = ("ssd-1b", "segmind-vega", "koala-1b", "koala-700m")
 
@@ -39,8 +39,8 @@ def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp
     small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
     pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)
     learning = check(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12, "picture_every": 12}, "distill")
-    report = distill(learning, xl_teacher, xl_latents, small, out, curves, Place(), Silent())
-    before = heldout_terms(
+    report = distill(learning, xl_teacher, xl_latents, small, out, curves, Placement(), NullTracker())
+    before = evaluate_loss(
         load_unet(small),
         Task(load_scheduler(small)),
         heldout_batches(Latents(xl_latents, "heldout"), 3, 1000),
@@ -56,7 +56,7 @@ def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_pa
     small = tmp_path / "pruned"
     pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
     tuning = check(Finetune, LEARNING | {"words": []}, "finetune")
-    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", Place(), Silent())
+    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", Placement(), NullTracker())
     assert report["pairs"] == 22
 
 

@@ -9,7 +9,7 @@ import inprocess
 import pytest
 import yaml
 
-from prunella.tracking import EXPERIMENT
+from prunella.tracking.mlflow import EXPERIMENT
 
 TINY = "models/{}/sd-tiny"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunella.launching import size
+from prunella.compute.launch import size
 from prunella.params import Training
 from prunella.training.loop import train
 

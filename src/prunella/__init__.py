@@ -6,11 +6,11 @@ The names below are loaded when first asked for, so that `import prunella` needs
 from importlib import import_module
 
 _HOMES = {
-    "STUDENTS": "prunella.students.plan",
-    "read_plan": "prunella.students.plan",
-    "student_config": "prunella.students.derive",
-    "feature_pairs": "prunella.students.derive",
-    "prune": "prunella.students.pruning",
+    "STUDENTS": "prunella.pruning.plan",
+    "read_plan": "prunella.pruning.plan",
+    "student_config": "prunella.pruning.mapping",
+    "feature_pairs": "prunella.pruning.mapping",
+    "prune": "prunella.pruning.prune",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

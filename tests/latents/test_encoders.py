@@ -9,7 +9,7 @@ import toyxl
 from conftest import LATENT, SIDE, TOKENS, WIDTH
 
 from prunella.latents.encoders import Encoders
-from prunella.teachers import load_pipeline
+from prunella.models.pipeline import load_pipeline
 
 
 @pytest.fixture(scope="module")

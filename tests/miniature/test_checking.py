@@ -9,7 +9,7 @@ from PIL import Image
 from prunella.errors import UserError
 from prunella.miniature import checking
 from prunella.miniature.checking import Drawing, check, table
-from prunella.samples.judge import parse
+from prunella.scenes.judge import parse
 
 DRAWING = Drawing(steps=1, guidance=2.0, batch_size=5)
 

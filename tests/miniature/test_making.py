@@ -8,8 +8,8 @@ from diffusers import DDPMScheduler
 from prunella.miniature import autoencoder, denoiser, tokenizer
 from prunella.miniature.making import make
 from prunella.miniature.recipe import read_recipe
-from prunella.samples.scenes import captioned
-from prunella.teachers import load_pipeline
+from prunella.models.pipeline import load_pipeline
+from prunella.scenes.generator import captioned
 from prunella.training.loop import train
 
 

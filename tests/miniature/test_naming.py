@@ -3,7 +3,7 @@ import torch
 from conftest import TOKENS
 
 from prunella.miniature import denoiser, naming, tokenizer
-from prunella.samples.scenes import Scene, Thing
+from prunella.scenes.generator import Scene, Thing
 from prunella.training.loop import train
 
 RED = Thing("small", "red", "heart")

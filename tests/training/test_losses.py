@@ -5,7 +5,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from prunella.params import Distill, check
-from prunella.students.derive import FeaturePair
+from prunella.pruning.mapping import FeaturePair
 from prunella.training.losses import Distillation, Task, at, feature_error, squares
 
 WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.25}

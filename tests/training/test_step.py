@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import DISTILLING
 
+from prunella.compute.compile import compiled
 from prunella.latents.shards import Latents
+from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, check
-from prunella.students.derive import feature_pairs
-from prunella.students.plan import STUDENTS
-from prunella.students.pruning import prune
-from prunella.teachers import load_scheduler, load_unet
-from prunella.training.batches import training_batches
-from prunella.training.compiling import compiled
+from prunella.pruning.mapping import feature_pairs
+from prunella.pruning.plan import STUDENTS
+from prunella.pruning.prune import prune
+from prunella.training.batch import training_batches
 from prunella.training.losses import Distillation
 
 MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")

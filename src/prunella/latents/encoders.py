@@ -12,11 +12,11 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
+from prunella.compute.precision import autocast, rounding
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, read_manifest
+from prunella.models.pipeline import load_pipeline
 from prunella.params import Precision
-from prunella.teachers import load_pipeline
-from prunella.training.precision import autocast, rounding
 
 
 @torch.no_grad()
@@ -122,7 +122,7 @@ class Texts:
         return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
 
 
-def opened(folder: Path, pipeline: Path, device: str) -> tuple[Latents, Latents]:
+def open_latents(folder: Path, pipeline: Path, device: str) -> tuple[Latents, Latents]:
     """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens."""
     texts = Texts(pipeline, device) if read_manifest(folder).get("text") == "tokens" else None
     return Latents(folder, "train", texts), Latents(folder, "heldout", texts)

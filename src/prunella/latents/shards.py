@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunella.errors import UserError
-from prunella.whole import digest, sha256, write
+from prunella.files import atomic_write_text, json_digest, sha256
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
 MANIFEST = "manifest.json"
@@ -54,10 +54,10 @@ def write_shard(
     file, lines = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
     save_file({key: value.contiguous() for key, value in tensors.items()}, half := file.with_suffix(".half"))
     half.replace(file)
-    write(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
+    atomic_write_text(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
     sums = sha256(file), sha256(lines)
     shard = Shard(name, split, len(captions), tuple(size), file.stat().st_size, *sums, dict(notes or {}))
-    write(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
+    atomic_write_text(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
     return shard
 
 
@@ -87,8 +87,8 @@ def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], 
     for shard in shards:
         splits.setdefault(shard.split, []).append(shard._asdict())
     manifest = {"splits": splits, "empty": sha256(folder / "empty.safetensors"), **notes}
-    manifest["sha256"] = digest(manifest)
-    write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    manifest["sha256"] = json_digest(manifest)
+    atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from prunella.miniature.quiet import silence
+from prunella.compute.seeds import generator
 from prunella.miniature.recipe import Autoencoder
+from prunella.miniature.zero_init import zero_init
 from prunella.params import Training
-from prunella.training.noise import generator
-from prunella.training.order import examples, line
+from prunella.training.sampler import examples, line
 
 
 def build(recipe: Autoencoder) -> AutoencoderKL:
     vae = AutoencoderKL(**recipe.config)
-    silence(vae, "conv2")
+    zero_init(vae, "conv2")
     return vae
 
 

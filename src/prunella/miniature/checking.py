@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prunella.benchmark.frechet import features, frechet
-from prunella.benchmark.quality import composition
-from prunella.drawing import draw, grid
 from prunella.errors import UserError
+from prunella.evaluation.drawing import draw, grid
+from prunella.evaluation.metrics.latent_frechet import features, frechet
+from prunella.evaluation.quality import composition
 from prunella.latents.encoders import raw_latents
-from prunella.samples.judge import CLAIMS, look, parse
-from prunella.samples.scenes import Vocabulary, captioned, render
-from prunella.teachers import load_pipeline
+from prunella.models.pipeline import load_pipeline
+from prunella.scenes.generator import Vocabulary, captioned, render
+from prunella.scenes.judge import CLAIMS, look, parse
 
 SEED = 20_000_003  # of scenes that no training has seen
 Scenes = list[tuple[str, np.ndarray]]

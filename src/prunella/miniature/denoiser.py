@@ -8,10 +8,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from prunella.miniature.quiet import silence
 from prunella.miniature.recipe import Denoiser
-from prunella.training import noise as noising
-from prunella.training.order import examples, line
+from prunella.miniature.zero_init import zero_init
+from prunella.training import objectives as noising
+from prunella.training.sampler import examples, line
 
 
 class Pair(nn.Module):
@@ -20,7 +20,7 @@ class Pair(nn.Module):
     def __init__(self, recipe: Denoiser, tokenizer: CLIPTokenizer):
         super().__init__()
         self.unet = UNet2DConditionModel(**recipe.unet)
-        silence(self.unet, "conv2", "proj_out", "conv_out")
+        zero_init(self.unet, "conv2", "proj_out", "conv_out")
         ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         self.text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **recipe.text, **ids)).requires_grad_(False)
 

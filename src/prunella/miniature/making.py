@@ -15,15 +15,15 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor
 from tqdm import tqdm
 
-from prunella.journal import Journal, Silent
 from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming, tokenizer
 from prunella.miniature.recipe import Recipe
+from prunella.models.pipeline import stored
 from prunella.params import Training
-from prunella.samples.scenes import Vocabulary, captioned
-from prunella.teachers import stored
-from prunella.training import checkpoints
+from prunella.scenes.generator import Vocabulary, captioned
+from prunella.training import checkpoint
 from prunella.training.loop import averaged, ema_weights, train
+from prunella.training.metrics_log import MetricsLog, NullTracker
 
 PREVIEW_EVERY = 250  # steps
 
@@ -107,8 +107,8 @@ def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path
 
 def _trained(model, loss, batches, settings: Training, folder: Path, preview=None) -> dict:
     """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
-    ema, journal = averaged(model, settings), Journal(folder / "metrics.jsonl", Silent())
-    journal.resume(checkpoints.newest(folder))
+    ema, journal = averaged(model, settings), MetricsLog(folder / "metrics.jsonl", NullTracker())
+    journal.resume(checkpoint.newest(folder))
     began = time.perf_counter()
     for done, terms in train(model, loss, batches, settings, folder=folder, ema=ema, title=folder.name):
         journal.metrics(done, "train", {**terms, "seconds": time.perf_counter() - began})

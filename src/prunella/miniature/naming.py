@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunella.samples.scenes import Scene, Thing, Vocabulary, draw_scene
+from prunella.scenes.generator import Scene, Thing, Vocabulary, draw_scene
 
 THING = ("size", "colour", "shape")
 

@@ -5,7 +5,7 @@ import json
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from prunella.samples.scenes import Vocabulary
+from prunella.scenes.generator import Vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

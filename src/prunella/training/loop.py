@@ -1,6 +1,6 @@
 """The one training loop: distillation, fine-tuning and the miniature all run through `train`.
 
-The loop owns steps, optimizer, learning rate, precision, accumulation, processes, EMA and checkpoints. What is learned
+The loop owns steps, optimizer, learning rate, precision, accumulation, distributed, EMA and checkpoint. What is learned
 is the loss's business, `loss(model, batch) -> {"loss": total, name: term, …}`, each term a mean over the examples; what
 is learned from is the batches', a pure function `batches(number) -> batch`. A step takes `accumulation` batches of
 every process, numbered in line. Since a batch depends on its number alone, noise included, and torch's own generator
@@ -18,14 +18,15 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from prunella.compute import distributed
+from prunella.compute.precision import autocast, rounding
+from prunella.compute.seeds import STEP, generator
 from prunella.errors import UserError
 from prunella.params import Training
-from prunella.training import checkpoints, processes
-from prunella.training.feeding import fed
-from prunella.training.noise import STEP, generator
+from prunella.training import checkpoint
+from prunella.training.loader import loaded_batches
 from prunella.training.optimizer import adamw
-from prunella.training.precision import autocast, rounding
-from prunella.training.stopping import sigterm_noted
+from prunella.training.shutdown import graceful_shutdown
 
 Batch = dict[str, Tensor]
 Terms = dict[str, float]
@@ -53,7 +54,7 @@ def train(
     step.
     """
     device = next(model.parameters()).device
-    team = processes.team(device)
+    team = distributed.team(device)
     optimizer = adamw(groups or model.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -61,7 +62,7 @@ def train(
 
     # Resume
     start = 0
-    if state := checkpoints.load(folder):
+    if state := checkpoint.load(folder):
         start = state.pop("step")
         for name, part in parts.items():
             part.load_state_dict(state.pop(name))
@@ -70,15 +71,15 @@ def train(
     del state
 
     # Train
-    forward = team.prepare_model(processes.Pass(model, loss), device_placement=False)
-    feed = fed(batches, numbers(start, settings, team.process_index, team.num_processes), device)
+    forward = team.prepare_model(distributed.Pass(model, loss), device_placement=False)
+    feed = loaded_batches(batches, numbers(start, settings, team.process_index, team.num_processes), device)
     model.train()
     bar = tqdm(
         range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0,
         disable=not team.is_main_process,
     )  # fmt: skip
     skipped = 0
-    with sigterm_noted() as stop, rounding(settings.precision):
+    with graceful_shutdown() as stop, rounding(settings.precision):
         for step in bar:
             torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
             terms, pairs = passes(forward, feed, settings, step, scaler, team)
@@ -107,7 +108,7 @@ def train(
             # Keep, after the caller has written down what this step gave
             due = done % settings.checkpoint_every == 0 or done == settings.steps or stopping
             if folder and due and team.is_main_process:
-                checkpoints.save(
+                checkpoint.save(
                     folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done}
                 )
             if stopping and done < settings.steps:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prunella.params import Distill, Normalisation, Weight, used
-from prunella.students.derive import FeaturePair
-from prunella.training.noise import min_snr, target
-from prunella.training.taps import taps
+from prunella.pruning.mapping import FeaturePair
+from prunella.training.hooks import capture_outputs
+from prunella.training.objectives import min_snr, target
 
 Batch = dict[str, Tensor]
 OUTPUT, TASK = "output", "task"
@@ -86,9 +86,9 @@ class Distillation:
         pairs = self.pairs if measured or used(weights.feature_weight) else []
         taught = theirs = None
         if pairs or measured or used(weights.output_weight):
-            with torch.no_grad(), taps(self.teacher, {pair.teacher for pair in pairs}) as theirs:
+            with torch.no_grad(), capture_outputs(self.teacher, {pair.teacher for pair in pairs}) as theirs:
                 taught = self.task.predict(self.teacher, batch)
-        with taps(student, {pair.student for pair in pairs}) as ours:
+        with capture_outputs(student, {pair.student for pair in pairs}) as ours:
             predicted = self.task.predict(student, batch)
         errors = self.task.errors(predicted, batch)
         terms = {TASK: errors.mean()}

@@ -1,0 +1,23 @@
+"""Seconds by name: what the parts of some work take."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+
+class Timings:
+    """Adds up seconds under names, from any thread."""
+
+    def __init__(self):
+        self.seconds, self.lock = Counter(), Lock()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.seconds[name] += time.perf_counter() - began

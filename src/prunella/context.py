@@ -1,0 +1,92 @@
+"""The door of a stage: arguments and params in, a run in MLflow around the work, one line and a report out."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from prunella.compute.launch import launch, launched, rank
+from prunella.errors import UserError
+from prunella.params import Params, read_params
+from prunella.tracking.mlflow import Run, stage_run
+
+ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
+
+
+class StageContext:
+    """What a stage is given: `params` (all of them), its paths as attributes, `device`, and its MLflow `run`."""
+
+    def __init__(self, stage: str, paths: argparse.Namespace, params: Params):
+        self.stage, self.paths, self.params = stage, paths, params
+        self.run = Run()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that logs and reports, of several that do the stage's work together."""
+        return rank() == 0
+
+    @property
+    def device(self) -> str:
+        from prunella.compute.device import device
+
+        return device(self.params.runtime)
+
+    def done(self, line: str, report: dict[str, Any] | None = None) -> None:
+        """Say in one line what the stage did; write its report to --report and tell MLflow."""
+        if report is not None:
+            self.run.report(report)
+            if path := getattr(self.paths, "report", None):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(report, indent=1) + "\n")
+                self.run.artifact(path)
+        print(f"{self.stage}: {line}", flush=True)
+
+
+@contextmanager
+def stage_context(
+    stage: str, about: str, *names: str, section: str | None = None, team: bool = False
+) -> Iterator[StageContext]:
+    """Open a stage whose command line gives a path for each of `names`, as --name PATH.
+
+    The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
+    first alone logs and reports. A UserError ends the stage with its message alone and status 1;
+    SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished one.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    for name in names:
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    paths = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    quiet(offline=stage not in ASKING)
+    try:
+        params = read_params()
+        if team and params.runtime.processes > 1 and not launched():
+            launch(params.runtime)
+        it = StageContext(stage, paths, params)
+        name = " ".join([stage, *_student(paths)])
+        with stage_run(name, params.model_dump()) if it.first else nullcontext(Run()) as it.run:
+            if section:
+                it.run.params(getattr(params, section).model_dump())
+            yield it
+    except UserError as error:
+        sys.exit(f"{stage}: {error}")
+
+
+def _student(paths: argparse.Namespace) -> list[str]:
+    return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
+
+
+def quiet(offline: bool = True) -> None:
+    """No chatter from libraries that the user can do nothing about (torchvision is not needed here)."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if offline:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)

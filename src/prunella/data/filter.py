@@ -1,0 +1,290 @@
+"""Filter: which pairs are used, and how many fell out at each criterion.
+
+The table's criteria go first, over all rows, a batch at a time; then pictures are read, in an order of lots drawn by
+seed, until as many have passed as are wanted. Which pairs are chosen depends on the seed and on the pairs alone.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from prunella.data.columns import TEXTS, there
+from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
+from prunella.data.dedup import Seen
+from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
+from prunella.data.manifest import Sample, write_manifest
+from prunella.data.prefetch import ahead, threads
+from prunella.data.sources import parquet
+from prunella.data.sources.base import described, fetcher, index
+from prunella.errors import UserError
+from prunella.params import Filter
+
+EXAMPLES = 8  # of pairs that fell out, for each criterion, and of such as were kept
+GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
+LOTS = 100_000  # captions that are Python's own at a time
+SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
+Score = Callable[[list], list[float]]  # pictures → aesthetic scores
+
+
+class Example(NamedTuple):
+    """A pair that fell out, or was kept: for the page."""
+
+    key: str
+    text: str
+    note: str  # a cause, where there is one
+
+
+class Tally:
+    """Counts by criterion and by cause, with the first few examples of each criterion."""
+
+    def __init__(self):
+        self.fell, self.causes = Counter(dict.fromkeys(CRITERIA, 0)), Counter()
+        self.examples: dict[str, list[Example]] = defaultdict(list)
+
+    def add(self, criterion: str, key: str, text, cause: str = "") -> None:
+        self.fell[criterion] += 1
+        if cause:
+            self.causes[cause] += 1
+        self.show(criterion, key, text, cause)
+
+    def show(self, criterion: str, key: str, text, cause: str = "") -> None:
+        if len(self.examples[criterion]) < EXAMPLES:
+            said = " / ".join(text) if isinstance(text, list) else text or ""
+            self.examples[criterion].append(Example(key, said[:200], cause))
+
+
+def filtered(
+    params: Filter, seed: int, out: Path, workers: int = 0, score: Score | None = None
+) -> tuple[dict, dict[str, list[Example]], dict]:
+    """Write the manifest of what passes to `out`; return report, examples by criterion ("kept" among them) and source.
+
+    The report: {"source", "read", "looked_at", "passed", "kept", "fell": {criterion: count}, "causes": {cause: count}};
+    pairs beyond the `samples` wanted are not looked at. `score` gives aesthetic scores where the data have none.
+    Raises UserError when nothing is left, or when too many pictures are broken.
+    """
+    source, tally = described(params, seed), Tally()
+    rows, read = candidates(source, params, tally)
+    _not_too_many(tally.fell["broken"], read, params, tally, "rows")
+    pairs, looked = _chosen(rows, source, params, seed, threads(workers), score, tally)
+    if not pairs:
+        raise UserError(f"filter: no pair of {params.path} is left{_most(tally, read)}")
+    write_manifest(out, source, pairs)
+    for pair in pairs[:EXAMPLES]:
+        tally.show("kept", pair.key, pair.text)
+    report = {
+        "source": params.source,
+        "read": read,
+        "looked_at": looked,
+        "passed": read - tally.fell.total(),
+        "kept": len(pairs),
+        "fell": dict(tally.fell),
+        "causes": dict(tally.causes.most_common()),
+    }
+    return report, dict(tally.examples), source
+
+
+def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
+    """What scores pictures where `filter.aesthetic` asks for a model."""
+    if params.aesthetic.min is None or params.aesthetic.model is None:
+        return None
+    from prunella.data.aesthetic import Aesthetic
+
+    return Aesthetic(Path(params.aesthetic.model), Path(params.aesthetic.clip), device())
+
+
+def counted(report: dict) -> str:
+    """The counts as CSV, for a chart."""
+    rows = [f"{name},{count}" for name, count in report["fell"].items() if count]
+    return "\n".join(["criterion,pairs", *rows, f"kept,{report['kept']}"]) + "\n"
+
+
+def candidates(source: dict, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
+    """The rows ("key", "text" and, of scenes, their size) that pass the table's criteria, and how many were read."""
+    kept, read, columns, names = [], 0, set(), {}
+    wanted = ["key", "text", *(["width", "height"] if source["source"] == "scenes" else [])]
+    with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
+        for batch in index(source, params.samples):
+            columns |= set(batch.column_names)
+            names |= dict.fromkeys(there(batch))
+            rows, reasons = judged(batch, params)
+            _count(batch, reasons, tally)
+            kept.append(rows.select(wanted).filter(pa.array(reasons == PASSED)).replace_schema_metadata())
+            read += len(rows)
+            bar.update(len(rows))
+    if not read:
+        raise UserError(f"filter: there is no pair at all in {params.path}")
+    lacking(params, columns, list(names))
+    several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
+    return pa.concat_tables([_listed(rows) for rows in kept] if several else kept).combine_chunks(), read
+
+
+def shortlisted(params: Filter, table: Path, out: Path) -> tuple[int, int]:
+    """Write the rows of a table of URLs that pass the table's criteria to the Parquet file `out`; (rows, written)."""
+    tally, columns, names, writer, written = Tally(), set(), {}, None, 0
+    for rows, raw in parquet.urls(table, params.columns):
+        columns, names = columns | set(rows.column_names), names | dict.fromkeys(there(rows))
+        _, reasons = judged(rows, params)
+        _count(rows, reasons, tally)
+        passed = raw.filter(pa.array(reasons == PASSED))
+        writer = writer or pq.ParquetWriter(out, raw.schema)
+        writer.write_batch(passed)
+        written += len(passed)
+    if writer:
+        writer.close()
+    lacking(params, columns, list(names))
+    read = written + tally.fell.total()
+    if not written:
+        raise UserError(f"filter: no row of {table} is left{_most(tally, read)}")
+    return read, written
+
+
+def _listed(rows: pa.Table) -> pa.Table:
+    """Captions as lists, so that tables with one each and with several go together."""
+    if pa.types.is_list(rows.schema.field("text").type):
+        return rows
+    lists = pa.array([[text] for text in rows["text"].to_pylist()], TEXTS)
+    return rows.set_column(rows.column_names.index("text"), "text", lists)
+
+
+def _count(rows: pa.Table, reasons: np.ndarray, tally: Tally) -> None:
+    for number, count in zip(*np.unique(reasons[reasons != PASSED], return_counts=True), strict=True):
+        criterion, at = CRITERIA[number], np.flatnonzero(reasons == number)
+        tally.fell[criterion] += int(count)
+        if criterion == "broken":
+            tally.causes.update(rows["fault"].take(pa.array(at)).to_pylist())
+        elif criterion in rows.column_names and (none := _without(rows[criterion].take(pa.array(at)))):
+            tally.causes[f"{criterion}: {NO_VALUE}"] += none
+        for row in rows.take(pa.array(at[:EXAMPLES])).to_pylist():
+            tally.show(criterion, row["key"], row["text"], row["fault"] or "")
+
+
+def _without(values) -> int:
+    return pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0
+
+
+def _chosen(
+    rows: pa.Table, source: dict, params: Filter, seed: int, workers: int, score: Score | None, tally: Tally
+) -> tuple[list[Sample], int]:
+    """The pairs kept, in the source's order, and how many pictures were looked at."""
+    if source["source"] == "scenes":  # drawn when they are wanted, all alike in size
+        return [
+            Sample(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()
+        ], 0
+    look, judge = _looker(source, params, score), Judge(params)
+    waiting = lots(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
+    kept, looked, broken = {}, 0, 0
+    with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
+        while len(waiting) and len(kept) < params.samples:
+            missing = params.samples - len(kept)
+            some, waiting = np.sort(waiting[:missing]), waiting[missing:]  # in the source's order, as it is stored
+            drawn = rows.take(pa.array(some))
+            keys, texts = drawn["key"].to_pylist(), drawn["text"].to_pylist()
+            last = looked + len(keys)
+            for i, key, text, found in zip(
+                some.tolist(), keys, texts, ahead(look, keys, workers, 8 * workers), strict=True
+            ):
+                looked += 1
+                if fallen := judge(found):
+                    tally.add(fallen[0], key, text, fallen[1])
+                    broken += fallen[0] == "broken"
+                    if looked >= SURE:  # the round's end cannot mend it
+                        _not_too_many(broken, last, params, tally, "pictures to look at")
+                    continue
+                kept[i] = _pair(key, text, found)
+                bar.update()
+    _not_too_many(broken, looked, params, tally, "pictures looked at")
+    return [kept[i] for i in sorted(kept)], looked
+
+
+def lots(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
+    """Indices of `texts` (captions) in an order that the seed and the captions decide.
+
+    A pair is known by its caption, and by which of those with the same caption it is: so the same pairs are chosen of a
+    folder and of a table, and most of them again when others come to them.
+    """
+    salt, drawn = seed.to_bytes(8), bytearray()
+    for start in range(0, len(texts), LOTS):
+        for text in texts.slice(start, LOTS).to_pylist():
+            said = "\n".join(text) if isinstance(text, list) else text
+            drawn += hashlib.blake2b(said.encode(), digest_size=8, key=salt).digest()
+    values = np.frombuffer(drawn, np.uint64).copy()
+    order = np.argsort(values, kind="stable")
+    alike, places = values[order], np.arange(len(values))
+    first = np.append(True, alike[1:] != alike[:-1])[: len(values)]
+    number = places - np.maximum.accumulate(np.where(first, places, 0))
+    values[order] = alike + number.astype(np.uint64) * np.uint64(GOLDEN)  # modulo 2⁶⁴
+    return np.argsort(values, kind="stable")
+
+
+def _pair(key: str, text: str | list[str], found: Facts) -> Sample:
+    single = text[0] if isinstance(text, list) and len(text) == 1 else text
+    return Sample(key, single, found.width, found.height, found.sum)
+
+
+class Judge:
+    """Tells at which criterion a picture that was looked at falls, remembering those before it."""
+
+    def __init__(self, params: Filter):
+        self.params, self.sums = params, set()
+        self.near = None if params.near_duplicates is None else Seen(params.near_duplicates)
+
+    def __call__(self, found: Facts | RejectedImage) -> tuple[str, str] | None:
+        """(criterion, cause), or None of a picture that passes."""
+        if isinstance(found, RejectedImage):
+            return found.criterion, found.cause if found.criterion == "broken" else ""
+        if criterion := picture_fails(found, self.params):
+            return criterion, ""
+        if found.sum in self.sums:
+            return "duplicate", ""
+        self.sums.add(found.sum)
+        return ("near_duplicate", "") if self.near and self.near.before(found.hash) else None
+
+
+def _looker(source: dict, params: Filter, score: Score | None) -> Callable[[str], Facts | RejectedImage]:
+    """From a key to what the picture is like; a picture that cannot be used is given back as what says why."""
+    fetch = fetcher(source)
+
+    def look(key: str) -> Facts | RejectedImage:
+        try:
+            data = fetch(key)
+            picture = decoded(data)
+        except RejectedImage as unfit:
+            return unfit
+        facts = Facts(
+            picture.width,
+            picture.height,
+            hashlib.sha256(data).hexdigest(),
+            contrast(picture) if params.min_contrast else 0.0,
+            perceptual_hash(picture) if params.near_duplicates is not None else 0,
+        )
+        return facts._replace(aesthetic=score([picture])[0]) if score and not picture_fails(facts, params) else facts
+
+    return look
+
+
+def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str) -> None:
+    if of and broken / of > params.max_broken:
+        broken_by = [(cause, count) for cause, count in tally.causes.most_common() if not cause.endswith(NO_VALUE)]
+        causes = ", ".join(f"{cause} ({count})" for cause, count in broken_by[:4])
+        examples = ", ".join(example.key for example in tally.examples["broken"][:3])
+        raise UserError(
+            f"filter: {broken} of {of} {what} in {params.path} cannot be used, more than filter.max_broken "
+            f"({params.max_broken:g}) allows: {causes}; for example {examples}"
+        )
+
+
+def _most(tally: Tally, read: int) -> str:
+    """What removed everything, or most."""
+    criterion, count = tally.fell.most_common(1)[0]
+    whole = (
+        f"all {read} fell out at {criterion}" if count == read else f"most fell out at {criterion} ({count} of {read})"
+    )
+    return f"; {whole}"

@@ -1,0 +1,42 @@
+"""What a pair is: a picture and its caption, known by a line in a manifest; the pixels stay where they are.
+
+A manifest is a folder with `pairs.jsonl`, one pair a line, and `source.json`, which says how to find the pixels (see
+`prunella.data.sources.base`).
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """`key` finds the pixels (a scene's number, a file name, a row); `sum` changes when they do, "" of scenes."""
+
+    key: str
+    text: str | list[str]  # a list where the picture has several captions
+    width: int
+    height: int
+    sum: str
+
+    @property
+    def captions(self) -> list[str]:
+        return self.text if isinstance(self.text, list) else [self.text]
+
+
+def write_manifest(out: Path, source: dict, pairs: Iterable[Sample]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "source.json").write_text(json.dumps(source, indent=1) + "\n")
+    with (out / "pairs.jsonl").open("w") as file:
+        file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
+
+
+def read_manifest(path: Path) -> tuple[dict, list[Sample]]:
+    source = json.loads((path / "source.json").read_text())
+    with (path / "pairs.jsonl").open() as lines:
+        return source, [Sample(**json.loads(line)) for line in lines]
+
+
+def chunks(items: list, size: int) -> Iterator[list]:
+    return (items[i : i + size] for i in range(0, len(items), size))

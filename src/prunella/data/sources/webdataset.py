@@ -1,0 +1,184 @@
+"""Pairs in tars, as img2dataset writes them: NAME.jpg (or png, webp), NAME.txt and NAME.json side by side.
+
+Nothing is unpacked: a picture's key is TAR/NAME#OFFSET+SIZE, and its bytes are read from there.
+"""
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from prunella.data.columns import faulty, found, of_rows
+from prunella.data.images import PICTURES, RejectedImage
+from prunella.errors import UserError
+
+LARGEST_TEXT = 16 << 20  # bytes of a caption or its JSON; more is none
+BATCH = 16384
+CUT = "tar cut off or damaged"
+LONGEST_END = 1 << 16  # bytes of zeros that may end a tar; more are room that was never filled
+HALF = "_tmp"  # folder in which img2dataset has what it is at
+
+
+def files(path: Path) -> list[Path]:
+    """The tars of a tar or folder, in order. Raises UserError where there is none."""
+    listed = [path] if path.is_file() else sorted(path.rglob("*.tar")) if path.is_dir() else []
+    listed = [each for each in listed if each.is_file() and each.parent.name != HALF]
+    if not listed:
+        packed = path.is_dir() and next(path.rglob("*.tar.*"), None)
+        hint = (
+            f"; {packed.name} is compressed, which gives no access to a picture by itself: unpack it" if packed else ""
+        )
+        raise UserError(f"filter.path: {path} is no tar, nor a folder that holds one{hint}")
+    return listed
+
+
+def index(source: dict) -> Iterator[pa.Table]:
+    """The rows of every tar, keyed by place."""
+    root = Path(source["path"])
+    listed = files(root)
+    noted = any(_stats(path).is_file() for path in listed)
+    for path in listed:
+        name = path.name if path == root else path.relative_to(root).as_posix()
+        if noted and not _stats(path).is_file():
+            yield faulty([name], "tar that img2dataset has not finished")
+            continue
+        rows: list[dict] = []
+        for row in _samples(path, name):
+            rows.append(row)
+            if len(rows) == BATCH:
+                yield from _batch(rows, source["columns"])
+                rows = []
+        yield from _batch(rows, source["columns"])
+
+
+def reader(source: dict) -> Callable[[str], bytes]:
+    """Key → bytes. Raises Unfit for what cannot be read."""
+    root = Path(source["path"])
+
+    @lru_cache(maxsize=64)
+    def mapped(path: Path) -> mmap:
+        with path.open("rb") as file:
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+
+    def fetch(key: str) -> bytes:
+        place, _, span = key.rpartition("#")
+        try:
+            offset, size = map(int, span.split("+"))
+            data = mapped(root if root.is_file() else _tar(root, place))[offset : offset + size]
+        except (OSError, ValueError):  # ValueError: an empty file, or the key of a fault
+            raise RejectedImage("unreadable tar") from None
+        if len(data) < size:
+            raise RejectedImage("tar cut off")
+        return data
+
+    return fetch
+
+
+def _stats(path: Path) -> Path:
+    """What img2dataset writes once a tar is whole."""
+    return path.with_name(f"{path.stem}_stats.json")
+
+
+def _tar(root: Path, place: str) -> Path:
+    """The tar in TAR/NAME; folders on the way to it and in it may be called .tar too."""
+    parts = place.split("/")
+    for count in range(1, len(parts)):
+        path = root.joinpath(*parts[:count])
+        if path.suffix == ".tar" and path.is_file():
+            return path
+    raise FileNotFoundError(place)
+
+
+def _batch(rows: list[dict], asked: dict[str, str]) -> Iterator[pa.Table]:
+    for row in rows:
+        if "fault" in row:
+            yield faulty([row["key"]], row["fault"])
+    whole = [row for row in rows if "fault" not in row]
+    if not whole:
+        return
+    spelt = found(list(dict.fromkeys(name for row in whole for name in row["json"])), asked)
+    captions = [_caption(row, spelt.get("text"), "text" in asked) for row in whole]
+    yield of_rows([row["key"] for row in whole], [row["json"] for row in whole], spelt, captions)
+
+
+def _caption(row: dict, column: str | None, asked: bool):
+    """The text beside the picture, or the JSON's caption, which goes first where it was asked for or is a list."""
+    said = row["json"].get(column) if column else None
+    return said if said is not None and (asked or isinstance(said, list) or row["txt"] is None) else row["txt"]
+
+
+def _samples(path: Path, name: str) -> Iterator[dict]:
+    """{"key", "txt", "json"} of each picture, or {"key", "fault"}; members of one name stand side by side."""
+    held: dict | None = None
+    try:
+        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+            size = path.stat().st_size
+            for member in tar:
+                if member.isdir():
+                    continue
+                if cause := _unfit(member, size):
+                    yield {"key": f"{name}/{member.name}", "fault": cause}
+                    continue
+                stem, kind = _split(member.name)
+                another = kind in PICTURES and held is not None and "key" in held
+                if held is None or held["stem"] != stem or another:
+                    yield from _finished(held)
+                    held = {"stem": stem, "name": name, "txt": None, "json": {}}
+                _add(held, member, kind, raw)
+            whole = _ended(raw, tar.offset, size)
+    except (tarfile.TarError, OSError, ValueError, EOFError):
+        whole = False
+    yield from _finished(held)
+    if not whole:  # what came before is not lost
+        yield {"key": name, "fault": CUT}
+
+
+def _ended(raw, offset: int, size: int) -> bool:
+    """Whether the tar ends where it was read to, in two empty blocks or more: tarfile stops at any odd header."""
+    if not 1024 <= size - offset <= LONGEST_END:
+        return False
+    raw.seek(offset)
+    return not any(raw.read())
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Name, up to the first dot after the last slash as webdataset has it, and kind, from the last dot on."""
+    path = PurePosixPath(name)
+    return str(path.parent / path.name.partition(".")[0]), path.suffix.lower()
+
+
+def _unfit(member: tarfile.TarInfo, size: int) -> str | None:
+    if not member.isreg() or member.issparse():
+        return "link, device or other special member of a tar"
+    if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
+        return "name that leads out of the tar"
+    return CUT if member.offset_data + member.size > size else None
+
+
+def _add(held: dict, member: tarfile.TarInfo, kind: str, raw) -> None:
+    if kind in PICTURES:
+        held["key"] = f"{held['name']}/{member.name}#{member.offset_data}+{member.size}"
+    elif kind in (".txt", ".json") and member.size <= LARGEST_TEXT:
+        back = raw.tell()
+        raw.seek(member.offset_data)
+        data = raw.read(member.size)
+        raw.seek(back)
+        held[kind.removeprefix(".")] = data if kind == ".txt" else _object(data)
+
+
+def _object(data: bytes) -> dict:
+    """What a JSON says, if it is an object."""
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _finished(held: dict | None) -> Iterator[dict]:
+    if held is not None:
+        yield held if "key" in held else {"key": f"{held['name']}/{held['stem']}", "fault": "caption without picture"}

@@ -1,0 +1,289 @@
+"""Encode: pictures and captions of the manifest to shards of raw latents and text embeddings.
+
+Which pairs make which shard, and which of them go through the VAE together, follows from the manifest, the seed and the
+parameters alone; so a shard is the same whoever encodes it, and after an interruption the next one is begun.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from prunella.compute.distributed import team
+from prunella.compute.launch import rank, size
+from prunella.compute.timing import Timings
+from prunella.compute.workdir import DONE, resume_dir
+from prunella.data.buckets import NONE, assigned, sizes
+from prunella.data.images import RejectedImage, fitted, size_conditioning
+from prunella.data.manifest import Sample, chunks, read_manifest
+from prunella.data.prefetch import ahead, threads
+from prunella.data.sources.base import picturer
+from prunella.errors import UserError
+from prunella.files import atomic_write_text
+from prunella.latents.encoders import Encoders
+from prunella.latents.shards import MANIFEST, Shard, noted_shard, whole_shard, write_manifest, write_shard
+from prunella.params import Encode
+
+AHEAD = 3  # batches of pictures that wait decoded
+STORED = {"fp32": torch.float32, "fp16": torch.float16}
+PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
+
+
+class Task(NamedTuple):
+    """A shard to be made: its pairs, all cut to one size (width, height)."""
+
+    split: str
+    number: int
+    size: tuple[int, int]
+    pairs: list[Sample]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.number:05d}"
+
+
+def encoded(
+    params: Encode,
+    seed: int,
+    teacher: Path,
+    manifest: Path,
+    out: Path,
+    device: str,
+    workers: int = 0,
+    clock: Timings | None = None,
+) -> dict:
+    """Encode the pairs of `manifest` with the encoders of `teacher` into `out`; return the counts.
+
+    Of several processes each makes its share of the shards, and the first returns. Raises UserError before any work
+    where too few pairs are there, or too little room on the disk.
+    """
+    source, pairs = read_manifest(manifest)
+    encoders = Encoders(teacher, device, params.precision)
+    among = sizes(params.buckets, params.resolution, encoders.factor * halved(teacher))
+    tasks, small = planned(pairs, params, seed, among)
+    inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
+    everyone = team(device)
+    with resume_dir("encode", params.model_dump() | {"seed": seed}, inputs, rank() == 0, "*.safetensors") as work:
+        everyone.wait_for_everyone()  # the first may have waited for the folder
+        work.mkdir(parents=True, exist_ok=True)
+        if rank() == 0:
+            _room(tasks, encoders, params, work, out)
+        missing = [noted_shard(work, task.name) is None for task in tasks]
+        everyone.wait_for_everyone()  # so that all see the same ones missing
+        ours = [task for kind in (True, False) for task in _dealt(tasks, missing, kind)]
+        _encode(ours, encoders, params, source, work, threads(workers), clock or Timings())
+        everyone.wait_for_everyone()
+        return _collected(tasks, encoders, params, work, out, small) if rank() == 0 else {}
+
+
+def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[int, int]]) -> tuple[list[Task], int]:
+    """The shards to make, and how many pairs are left out since they would be enlarged too much."""
+    place = assigned(np.array([(pair.width, pair.height) for pair in pairs]), among, params.max_upscale)
+    large = [pair for pair, number in zip(pairs, place, strict=True) if number != NONE]
+    if len(large) <= params.heldout:
+        why = f", {len(pairs) - len(large)} of them too small for encode.max_upscale" if len(large) < len(pairs) else ""
+        raise UserError(
+            f"encode.heldout: {params.heldout} pairs are to be held out, but only {len(pairs)} passed the filter{why}"
+        )
+    sized = {id(pair): number for pair, number in zip(pairs, place, strict=True)}
+    tasks = []
+    for split, chosen in split_off(large, params.heldout, seed).items():
+        number = 0
+        for bucket, dimensions in enumerate(among):
+            alike = [pair for pair in chosen if sized[id(pair)] == bucket]
+            for some in chunks(alike, params.shard_size):
+                tasks.append(Task(split, number, dimensions, some))
+                number += 1
+    return tasks, len(pairs) - len(large)
+
+
+def _dealt(tasks: list[Task], missing: list[bool], kind: bool) -> list[Task]:
+    """This process's share of the shards that are missing, or of those that are there, to be looked at."""
+    return [task for task, none in zip(tasks, missing, strict=True) if none == kind][rank() :: size()]
+
+
+def _room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path) -> None:
+    """Say what the shards will take on the disk. Raises UserError where it has not so much."""
+    done = sum(path.stat().st_size for path in work.glob("*.safetensors"))
+    each, caption = _bytes(encoders, params)
+    needed = sum(
+        len(task.pairs) * each(*task.size) + caption * sum(len(pair.captions) for pair in task.pairs) for task in tasks
+    )
+    free = shutil.disk_usage(work).free
+    pairs, dimensions = sum(len(task.pairs) for task in tasks), len({task.size for task in tasks})
+    print(
+        f"encode: {pairs:,} pairs in {dimensions} size{'s' * (dimensions > 1)}: {needed / 1e9:,.3f} GB in {len(tasks)} "
+        f"shards; {free / 1e9:,.1f} GB are free",
+        flush=True,
+    )
+    places = [(work, needed - done)]
+    beside = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if beside.stat().st_dev != work.stat().st_dev:  # where the shards will be copied, not linked
+        places.append((beside, needed))
+    for place, bytes_needed in places:
+        if bytes_needed > (free := shutil.disk_usage(place).free):
+            raise UserError(
+                f"encode: {bytes_needed / 1e9:,.1f} GB are needed at {place.resolve()}, {free / 1e9:,.1f} GB are "
+                "free; encode.storage fp16 halves it, encode.text tokens leaves the embeddings out, filter.samples "
+                "takes fewer"
+            )
+
+
+def _bytes(encoders: Encoders, params: Encode) -> tuple[Callable[[int, int], int], int]:
+    """What a picture of a size (width, height) takes in a shard, and what a caption does."""
+    number, empty = STORED[params.storage].itemsize, encoders.empty()
+    text = sum(value.numel() for value in empty.values()) * number
+    if params.text == "tokens":
+        text = sum(value.itemsize * value.shape[1] for value in encoders.tokens([""])[0].values())
+    beside = 6 * 4 if "pooled" in empty else 0  # size conditioning
+    channels = 2 * encoders.vae.config.latent_channels  # mean and std
+
+    def picture(width: int, height: int) -> int:
+        return channels * (width // encoders.factor) * (height // encoders.factor) * number + beside
+
+    return picture, text
+
+
+def _encode(
+    tasks: list[Task], encoders: Encoders, params: Encode, source: dict, work: Path, workers: int, clock: Timings
+) -> None:
+    """Make the shards of `tasks` that are not there yet, pictures read and cut ahead by threads."""
+    waiting = [task for task in tasks if whole_shard(work, task.name) is None]
+    picture = picturer(source)
+
+    def made(it: tuple[Task, Sample]) -> np.ndarray | RejectedImage:
+        try:
+            with clock("decode"):
+                drawn = picture(it[1].key)
+        except RejectedImage as unfit:
+            return unfit
+        if drawn.size != (it[1].width, it[1].height):
+            return RejectedImage("another size than when it was filtered")
+        with clock("resize"):
+            return fitted(drawn, *it[0].size)
+
+    asked = ((task, pair) for task in waiting for pair in task.pairs)
+    pictures = ahead(made, asked, workers, AHEAD * params.batch_size)
+    with tqdm(total=sum(len(task.pairs) for task in waiting), desc="encode", unit="pair", mininterval=1.0) as bar:
+        for task in waiting:
+            parts, notes = [], Counter()
+            for batch in chunks(task.pairs, params.batch_size):
+                with clock("waiting for pictures"):
+                    found = [next(pictures) for _ in batch]
+                parts += _tensors(batch, found, task, encoders, params, notes, clock)
+                bar.update(len(batch))
+            with clock("writing"):
+                _written(task, parts, notes, work)
+
+
+class Part(NamedTuple):
+    captions: list[str | list[str]]
+    tensors: dict[str, Tensor]
+
+
+def _tensors(batch, found, task, encoders, params, notes, clock) -> Iterator[Part]:
+    """What is stored of a batch; pictures that can no longer be read are counted in `notes` and left out."""
+    notes.update(unfit.cause for unfit in found if isinstance(unfit, RejectedImage))
+    both = [
+        (pair, picture) for pair, picture in zip(batch, found, strict=True) if not isinstance(picture, RejectedImage)
+    ]
+    if not both:
+        return
+    pairs = [pair for pair, _ in both]
+    captions = [caption for pair in pairs for caption in pair.captions]
+    with clock("vae"):
+        mean, std = encoders.latents(np.stack([picture for _, picture in both]))
+    with clock("text"):
+        tokens, cut = encoders.tokens(captions)
+        text = encoders.text(captions) if params.text == "embeddings" else tokens
+    notes["captions_cut"] += cut
+    kind = STORED[params.storage]
+    tensors = {"mean": mean.to(kind), "std": std.to(kind)}
+    tensors |= {name: value.to(kind) if value.is_floating_point() else value for name, value in text.items()}
+    if "pooled" in text or "tokens_2" in text:
+        given = [size_conditioning((pair.width, pair.height), *task.size) for pair in pairs]
+        tensors["sizes"] = torch.tensor(given).float()
+    if any(isinstance(pair.text, list) for pair in task.pairs):
+        tensors["captions"] = torch.tensor([len(pair.captions) for pair in pairs])
+    yield Part([pair.text for pair in pairs], tensors)
+
+
+def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:
+    if not parts:
+        raise UserError(f"encode: not one of the {len(task.pairs)} pictures of {task.name} can be read any more")
+    whole = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    if (counts := whole.get("captions")) is not None:
+        whole["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
+    captions = [text for part in parts for text in part.captions]
+    write_shard(work, task.split, task.number, task.size, captions, whole, notes)
+
+
+def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int) -> dict:
+    """Move the shards from `work` to `out`, the manifest last; return the counts."""
+    shards = [noted_shard(work, task.name) for task in tasks]  # each summed when it was made or taken up again
+    if None in shards:
+        raise UserError(f"encode: {tasks[shards.index(None)].name} in {work} is damaged; run the stage again")
+    notes = sum((Counter(shard.notes) for shard in shards), Counter())
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)  # with others' shards beside it, it would not be true
+    for shard in shards:
+        for kind in (".safetensors", ".jsonl", ".json"):
+            _linked(work / f"{shard.name}{kind}", out / f"{shard.name}{kind}")
+    empty = {name: value.to(STORED[params.storage]) for name, value in encoders.empty().items()}
+    settings = {"scaling_factor": encoders.scaling_factor, "resolution": params.resolution, "text": params.text}
+    write_manifest(out, shards, empty, **settings)
+    atomic_write_text(work / DONE, "{}")
+    return _counts(shards, notes, small, out)
+
+
+def _linked(file: Path, to: Path) -> None:
+    """The file at another place without a second copy, where the file system can."""
+    to.unlink(missing_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copy2(file, to)
+
+
+def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
+    cut = notes.pop("captions_cut", 0)
+    by_size = Counter()
+    for shard in shards:
+        by_size["{} x {}".format(*shard.size)] += shard.pairs
+    total = sum(path.stat().st_size for path in out.iterdir())
+    return {
+        **{split: sum(shard.pairs for shard in shards if shard.split == split) for split in ("heldout", "train")},
+        "captions_cut": cut,
+        "too_small": small,
+        "unreadable": dict(notes),
+        "sizes": dict(by_size),
+        "megabytes": round(total / 1e6, 1),
+    }
+
+
+def halved(teacher: Path) -> int:
+    """How many times smaller the teacher's UNet makes its latents on the way down."""
+    return 2 ** (len(json.loads((teacher / "unet" / "config.json").read_text())["down_block_types"]) - 1)
+
+
+def split_off(pairs: list[Sample], heldout: int, seed: int) -> dict[str, list[Sample]]:
+    """The `heldout` pairs whose hash with the seed is smallest, and the rest; both in the manifest's order.
+
+    A pair is known by its picture's content and its caption, wherever it comes from.
+    """
+    said = [f"{seed} {pair.sum or pair.key} {' / '.join(pair.captions)}" for pair in pairs]
+    lots = [hashlib.sha256(each.encode()).digest() for each in said]
+    chosen = set(sorted(range(len(pairs)), key=lots.__getitem__)[:heldout])
+    return {
+        "heldout": [pair for i, pair in enumerate(pairs) if i in chosen],
+        "train": [pair for i, pair in enumerate(pairs) if i not in chosen],
+    }

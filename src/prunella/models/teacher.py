@@ -1,0 +1,111 @@
+"""What a teacher is, pinned by its files' hashes; its weights stay where they are. Needs no torch."""
+
+import json
+from pathlib import Path
+
+from prunella.errors import UserError
+from prunella.files import sha256
+from prunella.models import hub
+from prunella.models.families import FAMILIES, family, shape
+from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
+from prunella.params import Teacher
+
+PINNED = (".safetensors", ".json", ".txt", ".model", *PICKLES)
+# Text encoders' names in single files, and where the configs and tokenizers of such a checkpoint are to be had.
+SINGLE = {
+    "conditioner.embedders.1.": "stabilityai/stable-diffusion-xl-base-1.0",
+    "cond_stage_model.model.": "stabilityai/stable-diffusion-2-1",
+    "cond_stage_model.transformer.": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+
+
+def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
+    """{"source", "family", "prediction_type", "files": {name: sha256}, "unet": config} and where the weights are.
+
+    "path" is a folder's or a file's; a Hub teacher has "id", "revision" and "commit" in its place, the commit being
+    that of `earlier` where this pins the same id and revision. A single file has "config", the folder or the Hub id
+    and commit that its configs come from. Raises UserError where there is no usable Stable Diffusion.
+    """
+    if teacher.source == "hub":
+        return _pin_hub(teacher, earlier or {})
+    if teacher.source == "file":
+        return _pin_file(teacher, earlier or {})
+    folder = Path(teacher.path)
+    if not folder.is_dir():
+        raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
+    return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle)
+
+
+def _pin_hub(teacher: Teacher, earlier: dict) -> dict:
+    same = (earlier.get("id"), earlier.get("revision")) == (teacher.id, teacher.revision)
+    patterns = hub.MODEL + (hub.PICKLED if teacher.allow_pickle else [])
+    folder = hub.snapshot(teacher.id, earlier["commit"] if same else teacher.revision, patterns)
+    where = {"source": "hub", "id": teacher.id, "revision": teacher.revision, "commit": folder.name}
+    return where | _pin_folder(folder, teacher.allow_pickle)
+
+
+def _pin_folder(folder: Path, allow_pickle: bool) -> dict:
+    told = describe_folder(folder)
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if (folder / name).is_dir():
+            check_part(folder / name, allow_pickle)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in PINNED)
+    return told | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
+
+
+def _pin_file(teacher: Teacher, earlier: dict) -> dict:
+    path = Path(teacher.path)
+    if not path.is_file():
+        raise UserError(f"teacher.path: there is no file {path}; it should be a .safetensors checkpoint")
+    if path.suffix in PICKLES:
+        if not teacher.allow_pickle:
+            refuse_pickle(path)
+        if teacher.config is None:
+            raise UserError("teacher.config: a pickle cannot be looked into; name the folder of its configs here")
+    if teacher.config and Path(teacher.config).is_dir():
+        config, folder = {"path": teacher.config}, Path(teacher.config)
+    else:
+        name = teacher.config or _configs_of(path)
+        pinned = earlier.get("config", {})
+        revision = pinned["commit"] if pinned.get("id") == name else "main"
+        folder = hub.snapshot(name, revision, hub.CONFIGS, key="teacher.config")
+        config = {"id": name, "commit": folder.name}
+    where = {"source": "file", "path": teacher.path, "config": config}
+    return where | describe_folder(folder) | {"files": {path.name: sha256(path)}}
+
+
+def _configs_of(path: Path) -> str:
+    """The Hub id of the original whose shape the single file has, by the names of its text encoder's weights."""
+    names = header(path)
+    for prefix, original in SINGLE.items():
+        if any(name.startswith(prefix) for name in names):
+            return original
+    raise UserError(
+        f"teacher.path: {path} is no Stable Diffusion checkpoint of one file: it has no text encoder of SD 1.x, 2.x or "
+        "SDXL. A UNet alone will not do; of another layout, name the folder of its configs as teacher.config"
+    )
+
+
+def describe_folder(folder: Path) -> dict:
+    """Family, prediction type and UNet config, by a pipeline folder's JSON files."""
+    unet = _read(folder / "unet" / "config.json", folder)
+    kind = family(unet)
+    if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:
+        known = ", ".join(f"{name} ({each.title})" for name, each in FAMILIES.items())
+        raise UserError(
+            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with "
+            f"{shape(unet)}; known families: {known}"
+        )
+    scheduler = _read(folder / "scheduler" / "scheduler_config.json", folder)
+    return {"family": kind, "prediction_type": scheduler.get("prediction_type", "epsilon"), "unet": unet}
+
+
+def _read(path: Path, folder: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None

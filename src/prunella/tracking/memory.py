@@ -1,0 +1,190 @@
+"""What a training needs of the device's memory, reckoned before it begins, and what each knob would save.
+
+Weights, gradients and moments follow from the parameters. What the backward pass needs is found by running the student
+for one and for two examples on tensors without content, and adding up what autograd keeps.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from prunella.compute.precision import BITS, autocast
+from prunella.params import Learning, Precision
+from prunella.training.hooks import capture_outputs
+
+GB = 1e9
+Example = dict[str, tuple[int, ...]]  # shapes of one example: "latents" CHW, "states" LD, for SDXL "pooled" and "sizes"
+
+
+class Subject(NamedTuple):
+    """What is trained: UNet configs of student and teacher (None: none), the shapes of one example, on what."""
+
+    student: dict
+    teacher: dict | None
+    example: Example
+    processes: int = 1
+    gpu: bool = False
+    hooked: tuple[str, ...] = ()  # modules of the student whose outputs are compared with the teacher's
+    beside: int = 0  # bytes of what else is on the device: VAE and text encoders, for pictures
+
+
+class Need(NamedTuple):
+    """Bytes of a training, by what they are for."""
+
+    weights: int  # the student's, in fp32, and their copies in the precision of the computation
+    gradients: int
+    optimizer: int
+    average: int  # EMA
+    teacher: int
+    beside: int
+    activations: int  # what the backward pass needs of a batch
+    features: int  # of a batch: the teacher's, and the differences in fp32
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def needed(subject: Subject, settings: Learning) -> Need:
+    """What one of the subject's processes needs. Buffers that a kernel needs while it runs are not counted."""
+    bits = 2 if settings.precision in BITS else 4
+    size, batch = parameters(subject.student), settings.batch_size // subject.processes
+    kept, elements = _known(
+        json.dumps([subject.student, subject.example, subject.gpu, subject.hooked]),
+        json.dumps([settings.precision, settings.gradient_checkpointing]),
+    )
+    return Need(
+        weights=size * (4 + (bits if bits < 4 else 0)),
+        gradients=4 * size,
+        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * size,
+        average=4 * size if settings.ema_decay else 0,
+        teacher=bits * parameters(subject.teacher) if subject.teacher else 0,
+        beside=subject.beside,
+        activations=batch * kept,
+        features=batch * elements * (bits + 4),
+    )
+
+
+def knobs(subject: Subject, settings: Learning) -> dict[str, int]:
+    """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
+    now = needed(subject, settings).total
+    changes = {}
+    if not settings.gradient_checkpointing:
+        changes["gradient_checkpointing: true"] = {"gradient_checkpointing": True}
+    if settings.batch_size % (2 * subject.processes) == 0:
+        halves = {"batch_size": settings.batch_size // 2, "accumulation": settings.accumulation * 2}
+        changes[", ".join(f"{name}: {value}" for name, value in halves.items())] = halves
+    if settings.optimizer == "adamw":
+        changes["optimizer: adamw-8bit"] = {"optimizer": "adamw-8bit"}
+    if settings.ema_decay:
+        changes["ema_decay: 0"] = {"ema_decay": 0.0}
+    if settings.precision not in BITS:
+        changes["precision: bf16"] = {"precision": "bf16"}
+    return {said: now - needed(subject, settings.model_copy(update=change)).total for said, change in changes.items()}
+
+
+def advice(savings: dict[str, int]) -> str:
+    """One line that says which knob buys how much, the largest first."""
+    worth = sorted(((saved, said) for said, saved in savings.items() if saved > 0), reverse=True)
+    return "; ".join(f"{said} saves {saved / GB:.2f} GB" for saved, said in worth)
+
+
+def there(device: torch.device) -> int:
+    """Bytes of memory on the device: a GPU's, or this machine's, or what the container may have of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    import psutil
+
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    whole = psutil.virtual_memory().total
+    return whole if allowed == "max" else min(whole, int(allowed))
+
+
+def parameters(config: dict) -> int:
+    with torch.device("meta"):
+        return sum(part.numel() for part in UNet2DConditionModel.from_config(config).parameters())
+
+
+@lru_cache
+def _known(subject: str, settings: str) -> tuple[int, int]:
+    """`_kept` by what decides it, written as JSON: a run on tensors without content takes seconds."""
+    student, example, gpu, hooked = json.loads(subject)
+    shapes = {name: tuple(shape) for name, shape in example.items()}
+    return _kept(Subject(student, None, shapes, gpu=gpu, hooked=tuple(hooked)), *json.loads(settings))
+
+
+def _kept(subject: Subject, precision: Precision, checkpointing: bool) -> tuple[int, int]:
+    """Of an example: the bytes that autograd keeps, and how many elements the features have that are listened to.
+
+    With checkpointing, the bytes of the largest part that is run again are among them.
+    """
+    with FakeTensorMode(), torch.device("cpu"):
+        unet = UNet2DConditionModel.from_config(subject.student).train()
+        if subject.gpu and precision in BITS:
+            _norms_in_fp32(unet)
+        one, two = (_run(unet, subject, precision, checkpointing, batch) for batch in (1, 2))
+    kept, part, elements = (b - a for a, b in zip(one, two, strict=True))
+    return kept + part, elements
+
+
+def _norms_in_fp32(unet: nn.Module) -> None:
+    """On a GPU autocast runs norms in fp32, as it does not on a CPU, and keeps what they are given in fp32."""
+    for module in unet.modules():
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+
+
+def _run(
+    unet: UNet2DConditionModel, subject: Subject, precision: Precision, checkpointing: bool, batch: int
+) -> tuple[int, int, int]:
+    """Bytes kept, bytes of the largest part that is run again, elements of the features; of `batch` examples."""
+    kept: dict[int, torch.UntypedStorage] = {}
+    parts = [0]
+
+    def again(part, *inputs):
+        """In place of torch's checkpoint: its inputs are kept, what is inside is not."""
+        inside: dict[int, torch.UntypedStorage] = {}
+        _note(kept, inputs)
+        with _noting(inside):
+            output = part(*inputs)
+        parts.append(_size(inside))
+        return output
+
+    if checkpointing:
+        unet._set_gradient_checkpointing(True, again)
+    inputs = {name: torch.empty(batch, *shape) for name, shape in subject.example.items()}
+    added = {"text_embeds": inputs["pooled"], "time_ids": inputs["sizes"]} if "pooled" in inputs else None
+    with capture_outputs(unet, subject.hooked) as seen, _noting(kept), autocast(torch.device("cpu"), precision):
+        unet(inputs["latents"], torch.empty(batch), inputs["states"], added_cond_kwargs=added)
+    return _size(kept), max(parts), sum(feature.numel() for feature in seen.values())
+
+
+@contextmanager
+def _noting(kept: dict[int, torch.UntypedStorage]) -> Iterator[None]:
+    """Note the storage of each tensor that autograd keeps."""
+
+    def note(tensor: Tensor) -> Tensor:
+        _note(kept, [tensor])
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield
+
+
+def _note(kept: dict[int, torch.UntypedStorage], tensors) -> None:
+    for tensor in tensors:
+        if isinstance(tensor, Tensor):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+
+
+def _size(kept: dict[int, torch.UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in kept.values())

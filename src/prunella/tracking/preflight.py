@@ -1,0 +1,64 @@
+"""What is coming: images to see, memory, time; and, when memory runs out, which knob buys how much."""
+
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from prunella.errors import UserError
+from prunella.params import Learning
+from prunella.tracking.memory import GB, Subject, advice, knobs, needed, there
+
+FIRST = 10  # steps until it is known how long one takes
+
+
+class TrainingEstimate(NamedTuple):
+    """A training that is to come: of what, by which parameters, on how many `pairs`, on which device."""
+
+    title: str
+    subject: Subject
+    params: Learning
+    pairs: int
+    device: torch.device
+
+    def say(self) -> dict[str, float]:
+        """Print what is coming, with what would help where memory will hardly do; the same as figures."""
+        images = self.params.steps * self.params.batch_size * self.params.accumulation
+        need, whole, team = needed(self.subject, self.params), there(self.device), self.subject.processes
+        parts = {name: size / GB for name, size in need._asdict().items() if size}
+        print(
+            f"{self.title}: {images} images in {self.params.steps} steps, {images / self.pairs:.1f} times each of "
+            f"{self.pairs} pairs; memory: about {need.total / GB:.2f} GB"
+            + (f" for each of {team} processes" if team > 1 else "")
+            + f" ({', '.join(f'{name} {size:.2f}' for name, size in parts.items())}) of {whole / GB:.1f} GB",
+            flush=True,
+        )
+        if need.total * (1 if self.subject.gpu else team) > whole:
+            print(f"{self.title}: that will hardly fit: {self._advice()}", flush=True)
+        figures = {"images": images, "epochs": images / self.pairs}
+        memory = {**parts, "needed": need.total / GB, "there": whole / GB}
+        return figures | {f"memory_gb.{name}": size for name, size in memory.items()}
+
+    def say_time_left(self, seconds: list[float], done: int) -> None:
+        """Print what the first steps, which took `seconds`, say about those that are left."""
+        step = statistics.median(seconds)
+        left = timedelta(seconds=round(step * (self.params.steps - done)))
+        tqdm.write(f"{self.title}: {step:.2f} s a step, {left} left without measuring and drawing", file=sys.stderr)
+
+    @contextmanager
+    def memory_said(self) -> Iterator[None]:
+        """Turns running out of memory into a UserError that says what would help."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            raise UserError(f"out of memory: {str(error).splitlines()[0]}\n{self._advice()}") from error
+
+    def _advice(self) -> str:
+        return advice(knobs(self.subject, self.params))

@@ -1,0 +1,100 @@
+"""Batches of noised examples from encoded pairs: for training by number, for measuring on the held-out split.
+
+All that is random about an example is drawn by seed and by its place in line, so that a batch is the same however it
+is cut: into one or several processes, into one or several passes. Two students see the same noise and timesteps.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunella.compute.seeds import CAPTION, HELDOUT, TRAINING, generator
+from prunella.latents.shards import Latents
+from prunella.params import Learning
+from prunella.training.objectives import sampled
+from prunella.training.sampler import grouped, line
+
+Batch = dict[str, Tensor]
+
+
+def training_batches(
+    latents: Latents, batch_size: int, settings: Learning, last: int, among: np.ndarray | None = None
+) -> Callable[[int], Batch]:
+    """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
+
+    Pictures of several sizes are never in one batch; of several captions one is drawn each time. A caption is replaced
+    by the empty one with probability `caption_dropout`, which guidance at drawing needs. With `noise_offset` each
+    channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
+    """
+    groups = latents.groups(np.arange(len(latents)) if among is None else among)
+
+    def batch(number: int) -> Batch:
+        places = line(number, batch_size)
+        sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
+        pairs = grouped(places, groups, settings.batch_size, settings.seed)
+        rows = latents.take(pairs, _lots(settings.seed, places) if latents.several else None)
+        final, noise = _noised(rows, sources, latents.scaling_factor)
+        draws = torch.stack([torch.rand(2, generator=source, dtype=torch.float64) for source in sources])
+        dropped = draws[:, 0] < settings.caption_dropout
+        if settings.noise_offset:
+            shifts = torch.stack([torch.randn(final.shape[1], generator=source) for source in sources])
+            noise = noise + settings.noise_offset * shifts[:, :, None, None]
+        return {
+            "pairs": torch.from_numpy(pairs),
+            "latents": final,
+            "noise": noise,
+            "timesteps": (draws[:, 1] * last).long(),
+            "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
+            **_added(rows, dropped, latents),
+        }
+
+    return batch
+
+
+def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
+    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
+    among = np.arange(len(latents)) if among is None else among
+    for pairs, places in _cut(latents, among, batch_size):
+        rows = latents.take(pairs)
+        final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
+        # The golden ratio spreads timesteps evenly over any prefix of the split.
+        share = np.modf((places + 0.5) * 0.6180339887)[0]
+        yield {
+            "pairs": torch.from_numpy(pairs),
+            "latents": final,
+            "noise": noise,
+            "timesteps": torch.from_numpy((share * last).astype(np.int64)),
+            "states": rows["text"],
+            **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
+        }
+
+
+def _lots(seed: int, places: np.ndarray) -> np.ndarray:
+    """Which caption is drawn at each place, as a number from 0 to 1."""
+    return np.array([torch.rand(1, generator=generator(CAPTION, seed, place)).item() for place in places.tolist()])
+
+
+def _cut(latents: Latents, among: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(indices, places in line) of batches of one size of pictures each."""
+    place = 0
+    for group in latents.groups(among):
+        for start in range(0, len(group), batch_size):
+            pairs = group[start : start + batch_size]
+            yield pairs, np.arange(place, place + len(pairs))
+            place += len(pairs)
+
+
+def _noised(rows: Batch, sources: list[torch.Generator], scaling_factor: float) -> tuple[Tensor, Tensor]:
+    """Final latents and noise (NCHW each), example by example from its own source."""
+    each = zip(rows["mean"], rows["std"], sources, strict=True)
+    final = torch.stack([sampled(mean, std, source, scaling_factor) for mean, std, source in each])
+    return final, torch.stack([torch.randn(final.shape[1:], generator=source) for source in sources])
+
+
+def _added(rows: Batch, dropped: Tensor, latents: Latents) -> Batch:
+    """SDXL's "pooled" embedding, that of no caption where it is `dropped`, and "sizes"; nothing for SD 1.x and 2.x."""
+    if "pooled" not in rows:
+        return {}
+    return {"pooled": torch.where(dropped[:, None], latents.empty["pooled"], rows["pooled"]), "sizes": rows["sizes"]}

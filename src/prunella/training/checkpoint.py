@@ -1,0 +1,58 @@
+"""Checkpoints on disk: written beside, checked, then renamed; the newest sound one is taken.
+
+A folder holds `step-000100.pt` with `step-000100.sha256`, the newest two. A checkpoint whose sum does not fit
+(half-written, bit rot) is passed over with a warning, and the one before it is taken.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunella.files import sha256
+
+KEPT = 2
+
+
+def save(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write `state` as the checkpoint of `step`; older ones but one are removed afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:06d}.pt"
+    half = path.with_suffix(".tmp")
+    with half.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    path.with_suffix(".sha256").write_text(sha256(half))
+    half.replace(path)
+    for old in _found(folder)[:-KEPT]:
+        old.unlink()
+        old.with_suffix(".sha256").unlink(missing_ok=True)
+
+
+def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """The newest sound checkpoint of `folder`, or None where there is none."""
+    path = _newest(folder)
+    return torch.load(path, map_location=device, weights_only=True) if path else None
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest sound checkpoint, or 0."""
+    path = _newest(folder)
+    return int(path.stem.removeprefix("step-")) if path else 0
+
+
+def _newest(folder: Path | None) -> Path | None:
+    for path in reversed(_found(folder)) if folder else []:
+        expected = path.with_suffix(".sha256")
+        if expected.is_file() and expected.read_text() == sha256(path):
+            return path
+        warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=3)
+    return None
+
+
+def _found(folder: Path) -> list[Path]:
+    """The oldest first."""
+    return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from conftest import DISTILLING, ROOT
+
+from prunella.bench import ablation as rooms
+from prunella.bench.ablation import VARIANTS, Setting, ablation, by_steps, rows, run
+from prunella.evaluation.cost import macs
+from prunella.models.pipeline import load_unet
+from prunella.params import Benchmark, Distill, check
+from prunella.pruning.plan import STUDENTS
+from prunella.scenes.generator import read_vocabulary
+
+DRAWING = {"prompts": 2, "inference_steps": 2, "guidance": 2.0, "batch_size": 2, "latency_rounds": 1, "seed": 0}
+
+
+@pytest.fixture
+def setting(teacher, latents) -> Setting:
+    distill = check(Distill, DISTILLING | {"steps": 6, "warmup_steps": 2}, "distill")
+    drawing = check(Benchmark, DRAWING | {"precision": "fp32"}, "benchmark")
+    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
+
+
+def test_a_run_is_measured_as_every_other(setting):
+    figures = run(setting, STUDENTS["sd-tiny"], VARIANTS["task"], 0, "task")
+    assert figures["steps"] == 6 and figures["pictures"] == 2 and 0 <= figures["right"] <= 2
+    assert "feature/down_blocks.0" in figures and figures["output"] > 0  # though nothing was learned from them
+
+
+def test_no_two_variants_are_the_same_whatever_the_parameters_say(setting):
+    for normalisation in ("none", "teacher"):
+        distill = setting.distill.model_copy(update={"feature_normalisation": normalisation})
+        asked = [(str(distill.model_copy(update=v.changes)), v.random, v.equal_flops) for v in VARIANTS.values()]
+        assert len(set(asked)) == len(VARIANTS)
+
+
+def test_as_many_operations_are_more_steps(setting):
+    figures = run(setting, STUDENTS["sd-tiny"], VARIANTS["task, as many operations"], 0, "task")
+    teacher = macs(dict(load_unet(setting.teacher).config))["macs"]
+    student = macs(dict(rooms.prune(load_unet(setting.teacher), STUDENTS["sd-tiny"]).config))["macs"]
+    assert figures["steps"] == round(6 * (teacher + 3 * student) / (3 * student))
+
+
+def test_a_random_start_is_another_start(setting):
+    none = by_steps([0], setting.distill)["0 steps"]
+    pruned = run(setting, STUDENTS["sd-tiny"], none, 0, "pruned")
+    random = run(setting, STUDENTS["sd-tiny"], none._replace(random=True), 0, "random")
+    assert pruned["steps"] == 0 and pruned["output"] != random["output"]
+
+
+def test_what_was_measured_is_not_measured_again(setting, tmp_path, monkeypatch):
+    asked = []
+
+    def measured(setting, plan, variant, seed, title):
+        asked.append(title)
+        return {"steps": 1, "seconds": 2.0, "task": 0.5 + seed, "output": 0.25, "right": seed, "pictures": 4}
+
+    monkeypatch.setattr(rooms, "run", measured)
+    variants = {name: VARIANTS[name] for name in ("task", "+ output")}
+    first = ablation(setting, variants, ["sd-tiny"], [0, 1], tmp_path)
+    assert asked == [f"sd-tiny / {name} / seed {seed}" for seed in (0, 1) for name in ("task", "+ output")]
+    assert ablation(setting, variants, ["sd-tiny"], [0, 1], tmp_path) == json.loads(json.dumps(first))
+    assert len(asked) == 4
+    head, row, _ = rows(first)
+    assert head[0] == "student / variant" and row[:3] == ["sd-tiny / task", "1", "2"]
+    # Mean 1, standard deviation 0.7071 of two; Student's t of one degree of freedom is 12.706.
+    assert row[3:5] == ["1.0000 ± 6.3531", "0.2500 ± 0.0000"]
+    assert row[5].startswith("0.125 (")  # one of eight

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from prunella.bench.baselines import Ours, Published
+from prunella.bench.train_step import compared, report, rows, said
+from prunella.bench.workload import Workload, encoder_flops, settings
+from prunella.cli import main
+from prunella.compute.device import Placement
+from prunella.errors import UserError
+from prunella.evaluation.cost import macs
+from prunella.models.originals import teacher_config
+from prunella.pruning.plan import STUDENTS
+
+PARTS = ["data", "teacher", "student", "backward", "optimizer"]
+
+
+@pytest.fixture(params=["sd-tiny", "koala-700m"])
+def case(request, teacher, xl_teacher) -> Workload:
+    plan = STUDENTS[request.param]
+    folder = teacher if plan.family == "sd" else xl_teacher
+    encoders = folder if plan.family == "sd" else None
+    return Workload(plan, teacher_config(str(folder)), settings(batch_size=2), Placement(), None, encoders)
+
+
+def test_operations_are_the_teachers_forward_and_three_times_the_students(case):
+    expected = 2 * macs(case.teacher)["macs"] + 6 * macs(case.student)["macs"]
+    assert case.flops() == expected
+
+
+def test_our_step_is_timed_part_by_part(case):
+    figures = report(case, compared(case, 1, 1, (Ours,)))
+    ours = figures["ways"]["ours"]
+    assert list(ours["shares"]) == PARTS and sum(ours["shares"].values()) == pytest.approx(1)
+    assert ours["images_per_second"] == pytest.approx(2 / ours["seconds_a_step"])
+    assert ours["tflops"] == pytest.approx(figures["tflop_an_image"] * ours["images_per_second"])
+    assert ours["share_of_peak"] == pytest.approx(ours["tflops"] / figures["matrix_peak_tflops"])
+    assert "measured_ratios" not in figures
+
+
+def test_the_published_procedure_encodes_in_every_step(teacher):
+    case = Workload(
+        STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
+    )
+    timings = compared(case, 1, 2, (Ours, Published))
+    assert list(timings["published"][0].parts) == ["data", "encoders", *PARTS[1:]]
+    figures = report(case, timings)
+    assert figures["counted_ratio"] == pytest.approx(1 + encoder_flops(case) / case.flops())
+    ratios = [b.seconds / a.seconds for a, b in zip(timings["ours"], timings["published"], strict=True)]
+    assert figures["measured_ratios"] == ratios
+    head, ours, published = rows(figures)
+    assert [head[0], ours[0], published[0]] == ["procedure", "ours", "published"]
+    assert ours[head.index("encoders")] == "–" != published[head.index("encoders")]
+    assert "sd-tiny at 32 px, batch 2, fp32, cpu, compile False" in said(case, figures)
+
+
+def test_the_counted_ratio_of_sd_small_at_512_px():
+    case = Workload(STUDENTS["sd-small"], teacher_config("sd15"), settings(), Placement(), 512)
+    assert case.flops() == pytest.approx(2.4e12, rel=0.02)  # counted by others: 0.80 + 1.57 TFLOP
+    assert encoder_flops(case) / case.flops() == pytest.approx(0.46, abs=0.05)
+
+
+def test_resolutions_that_do_not_fit_are_refused(teacher):
+    case = Workload(STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(), Placement(), 36, teacher)
+    with pytest.raises(UserError, match="--resolution: 36 is no multiple of 32, which this teacher needs"):
+        case.flops()
+
+
+def test_the_command_prints_a_table(teacher, tmp_path, capsys):
+    asked = f"bench train --student sd-tiny --teacher-config {teacher} --batch-size 1 --steps 1 --rounds 1 --device cpu"
+    main.main([*asked.split(), "--json", str(tmp_path / "figures.json")])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:3] == ["procedure", "images/s", "TFLOP/s"] and printed[1].startswith("ours")
+    assert "ours" in json.loads((tmp_path / "figures.json").read_text())["ways"]

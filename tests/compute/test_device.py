@@ -1,0 +1,21 @@
+import pytest
+import torch
+from torch import nn
+
+from prunella.compute.device import Placement, place, placed
+from prunella.params import Runtime
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "expected"),
+    [("auto", "cpu", False), ("auto", "cuda:1", True), (True, "cpu", True), (False, "cuda", False)],
+)
+def test_auto_is_for_a_gpu(asked, device, expected):
+    runtime = Runtime(device="auto", processes=1, threads=0, compile=asked, channels_last=asked)
+    assert place(runtime, device) == Placement(device, expected, expected)
+
+
+def test_channels_last_is_the_layout_of_convolutions():
+    model = nn.Conv2d(3, 5, 3)
+    with placed(model, [], Placement("cpu", channels_last=True)):
+        assert model.weight.is_contiguous(memory_format=torch.channels_last)

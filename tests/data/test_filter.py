@@ -1,0 +1,386 @@
+import io
+import json
+import random
+
+import layouts
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from hypothesis import given as given_any
+from hypothesis import settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from prunella.data.columns import AROUND, canonical, of_rows
+from prunella.data.criteria import CRITERIA, judged
+from prunella.data.filter import counted, filtered, lots, shortlisted
+from prunella.data.manifest import read_manifest
+from prunella.errors import UserError
+from prunella.params import Filter, check
+
+LIMITS = {
+    "samples": 100,
+    "min_side": 16,
+    "max_aspect": 2.0,
+    "min_caption": 3,
+    "max_caption": 20,
+    "max_broken": 0.5,
+}
+
+
+def asked(path, source="folder", **changes) -> Filter:
+    return check(Filter, LIMITS | {"source": source, "path": str(path)} | changes, "filter")
+
+
+def drawn(seed: int, size=(40, 30), kind="PNG", **options) -> bytes:
+    """A picture of edges and areas, different for each seed."""
+    picture, chance = Image.new("RGB", size, "white"), random.Random(seed)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(6):
+        x, y, r = chance.randrange(size[0]), chance.randrange(size[1]), chance.randrange(3, 15)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(chance.randrange(256) for _ in range(3)))
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def fell(report: dict) -> dict:
+    return {criterion: count for criterion, count in report["fell"].items() if count}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One pair for each criterion of picture and caption, two that pass."""
+    root = tmp_path / "pictures"
+    root.mkdir()
+    sizes = {
+        "good": (20, 30),
+        "other": (17, 16),
+        "small": (15, 40),
+        "wide": (33, 16),
+        "none": (20, 20),
+        "short": (20, 20),
+        "long": (20, 20),
+        "odd": (20, 20),
+        "rude": (20, 20),
+    }
+    for i, (name, size) in enumerate(sizes.items()):
+        (root / f"{name}.png").write_bytes(drawn(i, size))
+    (root / "copy.png").write_bytes((root / "good.png").read_bytes())
+    (root / "near.png").write_bytes(drawn(0, (20, 30), "WEBP", quality=98))
+    (root / "broken.png").write_text("no picture")
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green")]
+    frames[0].save(root / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (20, 20), "grey").save(root / "blank.png")
+    captions = dict.fromkeys([*sizes, "copy", "near", "broken", "absent", "blank"], "a caption")
+    captions |= {"none": " ", "short": "ab", "long": "a" * 21, "odd": "nul \0 here", "rude": "a Bloody, word"}
+    lines = [json.dumps({"file_name": f"{name}.png", "text": text}) for name, text in captions.items()]
+    lines += [json.dumps({"file_name": "moving.gif", "text": "two frames"}), "no json"]
+    (root / "metadata.jsonl").write_text("\n".join(lines))
+    return root
+
+
+EVERYTHING = {"blocked_words": ["bloody", "c++"], "min_contrast": 2.0, "near_duplicates": 8}
+
+
+def test_each_criterion_is_counted_once(folder, tmp_path):
+    report, examples, _ = filtered(asked(folder, **EVERYTHING), 0, tmp_path / "out")
+    assert {key: value for key, value in report.items() if key != "fell"} == {
+        "source": "folder",
+        "read": 16,
+        "looked_at": 10,
+        "passed": 2,
+        "kept": 2,
+        "causes": {"line is no JSON": 1, "no picture": 1, "no such file": 1},
+    }
+    once = ["no_caption", "caption_short", "caption_long", "caption_odd", "blocked_word", "small", "aspect", "animated"]
+    once += ["blank", "duplicate", "near_duplicate"]
+    assert fell(report) == {"broken": 3} | dict.fromkeys(once, 1)
+    assert list(report["fell"]) == list(CRITERIA)
+    source, pairs = read_manifest(tmp_path / "out")
+    assert source == {"source": "folder", "path": str(folder), "columns": {}}
+    assert [(pair.key, pair.width, pair.height) for pair in pairs] == [("good.png", 20, 30), ("other.png", 17, 16)]
+    assert [(example.key, example.note) for example in examples["broken"]] == [
+        ("metadata.jsonl, line 16", "line is no JSON"),
+        ("broken.png", "no picture"),
+        ("absent.png", "no such file"),
+    ]
+    assert [example.key for example in examples["near_duplicate"]] == ["near.png"]
+    assert counted(report).splitlines()[:2] == ["criterion,pairs", "broken,3"]
+
+
+def test_too_many_broken_pictures_stop_the_stage(folder, tmp_path):
+    (folder / "metadata.jsonl").write_text((folder / "metadata.jsonl").read_text().replace("no json", ""))
+    message = (
+        r"3 of 10 pictures looked at in .* cannot be used, more than filter.max_broken \(0.1\) allows: .*no picture"
+    )
+    (folder / "wide.png").write_bytes(b"")
+    with pytest.raises(UserError, match=message):
+        filtered(asked(folder, max_broken=0.1, blocked_words=["bloody"]), 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_many_faulty_rows_stop_it_before_any_picture(folder, tmp_path):
+    (folder / "metadata.jsonl").write_text('{"file_name": "good.png", "text": "fine"}\nx\ny\n')
+    with pytest.raises(
+        UserError, match=r"2 of 3 rows in .*: line is no JSON \(2\); for example metadata.jsonl, line 2"
+    ):
+        filtered(asked(folder), 0, tmp_path / "out")
+
+
+def test_nothing_left_says_where_it_fell(folder, tmp_path):
+    with pytest.raises(UserError, match=r"no pair of .* is left; most fell out at small \(8 of 16\)"):
+        filtered(asked(folder, min_side=1000), 0, tmp_path / "out")
+    lines = (folder / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(lines[:3]))
+    with pytest.raises(UserError, match=r"is left; all 3 fell out at caption_short"):
+        filtered(asked(folder, min_caption=19), 0, tmp_path / "out")
+
+
+def test_samples_are_drawn_by_seed_and_keep_their_order(params, tmp_path):
+    chosen = []
+    for i, seed in enumerate((0, 0, 1)):
+        report, *_ = filtered(params.filter.model_copy(update={"samples": 11}), seed, tmp_path / str(i))
+        chosen.append([int(pair.key.split(".")[0]) for pair in read_manifest(tmp_path / str(i))[1]])
+        assert (report["passed"], report["looked_at"], report["kept"]) == (29, 11, 11)
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert chosen[0] == sorted(chosen[0])
+
+
+def test_a_sample_stays_when_pairs_are_added():
+    keys = [f"{i}.png" for i in range(100)]
+    first = {keys[i] for i in lots(pa.array(keys), 0)[:20]}
+    more = [*keys[50:], *(f"new {i}" for i in range(10)), *keys[:50]]
+    assert len(first & {more[i] for i in lots(pa.array(more), 0)[:20]}) >= 14
+
+
+def test_pairs_of_one_caption_are_drawn_one_by_one():
+    order = lots(pa.array(["the same"] * 500 + [f"another {i}" for i in range(500)]), 0)
+    assert sorted(order.tolist()) == list(range(1000))
+    assert 200 < sum(i < 500 for i in order[:500]) < 300
+    assert (
+        lots(pa.array([["a", "b"], ["c"]]), 0).tolist() in ([0, 1], [1, 0])
+        and lots(pa.array([], pa.string()), 0).size == 0
+    )
+
+
+def test_pictures_that_fall_are_replaced_by_others(tmp_path):
+    rows = [(f"{i}.png", drawn(i) if i % 3 else b"", f"caption {i}") for i in range(30)]
+    report, *_ = filtered(asked(layouts.folder(tmp_path / "p", rows), samples=15), 0, tmp_path / "out")
+    assert report["kept"] == 15 and 15 < report["looked_at"] <= 30
+    assert report["looked_at"] == 15 + report["fell"]["broken"]
+
+
+def test_the_number_of_threads_changes_nothing(folder, tmp_path):
+    found = [filtered(asked(folder, **EVERYTHING, samples=2), 3, tmp_path / str(n), workers=n)[0] for n in (1, 5)]
+    assert found[0] == found[1]
+    assert (tmp_path / "1" / "pairs.jsonl").read_text() == (tmp_path / "5" / "pairs.jsonl").read_text()
+
+
+def test_scenes_need_no_pixels_on_disk(tmp_path):
+    report, _, source = filtered(
+        asked(ROOT / "data" / "scenes.yaml", "scenes", samples=13, max_caption=400), 3, tmp_path
+    )
+    assert (report["read"], report["kept"]) == (13, 13)
+    assert read_manifest(tmp_path)[0] == source
+    assert source["seed"] == 3 and len(source["sha256"]) == 64
+    assert [pair.key for pair in read_manifest(tmp_path)[1]] == [str(i) for i in range(13)]
+
+
+def test_a_missing_folder_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"filter.path: there is no folder"):
+        filtered(asked(tmp_path / "none"), 0, tmp_path / "out")
+
+
+# Scores, on a table
+
+SCORES = {
+    "aesthetic": [8.0, 7.0, None, float("nan"), 8.0, 8.0, 8.0, 8.0, 8.0],
+    "punsafe": [0.1, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1, 0.1],
+    "pwatermark": [0.1, 0.1, 0.1, 0.1, 0.1, 0.9, 0.1, 0.1, 0.1],
+    "similarity": [0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.1, 0.3, 0.3],
+    "LANGUAGE": ["en", "en", "en", "en", "en", "en", "en", "de", "EN"],
+}
+LIMITED = {
+    "aesthetic": {"min": 7.5},
+    "max_punsafe": 0.5,
+    "max_pwatermark": 0.8,
+    "min_similarity": 0.2,
+    "languages": ["en"],
+}
+
+
+@pytest.fixture(params=["folder", "csv", "parquet", "paths", "webdataset", "hub"])
+def scored(request, tmp_path):
+    rows = [(f"{i}.png", drawn(i), f"caption {i}") for i in range(9)]
+    path = layouts.LAYOUTS[request.param][0](tmp_path / "scored", rows, **SCORES)
+    return layouts.settings(request.param, path)
+
+
+def test_scores_are_held_against_their_limits(scored, tmp_path):
+    report, *_ = filtered(check(Filter, LIMITS | scored | LIMITED, "filter"), 0, tmp_path / "out")
+    expected = {"language": 1, "aesthetic": 3, "punsafe": 1, "pwatermark": 1, "similarity": 1}
+    assert fell(report) == expected and report["looked_at"] == 2
+    assert report["causes"] == {"aesthetic: no value": 2}
+    assert [pair.text for pair in read_manifest(tmp_path / "out")[1]] == ["caption 0", "caption 8"]
+
+
+def test_a_score_that_the_data_lack_is_named(tmp_path):
+    path = layouts.folder(tmp_path / "p", [("a.png", drawn(0), "caption")])
+    with pytest.raises(
+        UserError, match=r"filter.max_punsafe: the data at .* have no column 'punsafe' .* file_name, text"
+    ):
+        filtered(asked(path, max_punsafe=0.5), 0, tmp_path / "out")
+    with pytest.raises(UserError, match=r"filter.aesthetic.min: .*or filter.aesthetic.model a model to make it"):
+        filtered(asked(path, aesthetic={"min": 5}), 0, tmp_path / "out")
+
+
+def test_a_model_gives_the_score_that_the_data_lack(tmp_path):
+    path = layouts.folder(tmp_path / "p", [(f"{i}.png", drawn(i, (20 + i, 20)), "caption") for i in range(5)])
+    given = asked(path, aesthetic={"min": 22.5, "model": "head.safetensors", "clip": "clip"})
+    report, *_ = filtered(given, 0, tmp_path / "out", score=lambda pictures: [float(each.width) for each in pictures])
+    assert fell(report) == {"aesthetic": 3} and report["kept"] == 2
+
+
+def test_sizes_in_the_table_save_the_decoding(tmp_path):
+    rows = [(f"{i}.png", drawn(i), "caption") for i in range(4)]
+    path = layouts.folder(tmp_path / "p", rows, WIDTH=[10, 40, None, 100], HEIGHT=[40, 30, 30, 10])
+    report, *_ = filtered(asked(path), 0, tmp_path / "out")
+    assert fell(report) == {"small": 2} and report["looked_at"] == 2
+    # 100 × 10 is too long, and all others are 1200 pixels, whatever the table says.
+    report, *_ = filtered(asked(path, min_megapixels=0.001, min_side=1), 0, tmp_path / "other")
+    assert fell(report) == {"small": 1, "aspect": 1} and report["looked_at"] == 2
+    with pytest.raises(UserError, match=r"all 4 fell out at large"):
+        filtered(asked(path, max_megapixels=0.0011, min_side=1, max_aspect=20), 0, tmp_path / "third")
+
+
+def test_of_several_captions_those_that_pass_are_kept(tmp_path):
+    texts = [["a caption", "x", "another one"], ["x", "y"], [], ["only this"]]
+    rows = [(f"{i}.png", drawn(i), text) for i, text in enumerate(texts)]
+    for layout in ("folder", "parquet", "webdataset"):
+        path = layouts.LAYOUTS[layout][0](tmp_path / layout, rows)
+        given = check(Filter, LIMITS | layouts.settings(layout, path), "filter")
+        report, *_ = filtered(given, 0, tmp_path / f"{layout}-out")
+        assert fell(report) == {"caption_short": 1, "no_caption": 1}
+        kept = [pair.text for pair in read_manifest(tmp_path / f"{layout}-out")[1]]
+        assert kept == [["a caption", "another one"], "only this"]
+
+
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_every_layout_gives_the_same_pairs(layout, tmp_path):
+    rows = [(f"{i:02d}.png", drawn(i), f"caption {i}") for i in range(11)]
+    path = layouts.LAYOUTS[layout][0](tmp_path / "data", rows)
+    given = check(Filter, LIMITS | layouts.settings(layout, path), "filter")
+    report, *_ = filtered(given, 0, tmp_path / "out")
+    assert report["kept"] == 11
+    pairs = read_manifest(tmp_path / "out")[1]
+    assert [(pair.text, pair.width, pair.height) for pair in pairs] == [(row[2], 40, 30) for row in rows]
+    assert len({pair.key for pair in pairs}) == len({pair.sum for pair in pairs}) == 11
+
+
+def test_a_caption_of_megabytes(tmp_path):
+    texts = pa.array(["x" * 10_000_000, " " * 5000 + "fine", "nul \0"])
+    table = pa.table({"image": [drawn(i) for i in range(3)], "text": texts})
+    pq.write_table(table, tmp_path / "a.parquet")
+    report, *_ = filtered(asked(tmp_path, "parquet"), 0, tmp_path / "out")
+    assert fell(report) == {"caption_long": 1, "caption_odd": 1}
+    assert [pair.text for pair in read_manifest(tmp_path / "out")[1]] == ["fine"]
+
+
+LETTERS = st.characters(codec="utf-8") | st.sampled_from(["\0", "\ufeff", "\u202e", "\u2028", "\U0001f600", '"', "\\"])
+CAPTIONS = st.text(LETTERS, max_size=30) | st.binary(max_size=30) | st.none() | st.integers() | st.floats()
+CAPTIONS |= st.lists(st.text(LETTERS, max_size=9) | st.none() | st.integers(), max_size=3)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given_any(st.lists(CAPTIONS, min_size=1, max_size=6))
+def test_any_caption_is_kept_as_text_or_counted(captions):
+    rows = of_rows([str(i) for i in range(len(captions))], [{"text": each} for each in captions], {"text": "text"})
+    arrow = canonical(pa.table({"text": _arrow(captions)}), {"text": "text"}, rows["key"], ["text"])
+    given = asked("x", min_caption=1)
+    for table in (rows, arrow):
+        kept, reasons = judged(table, given)
+        assert len(reasons) == len(captions)
+        for text, reason in zip(kept["text"].to_pylist(), reasons.tolist(), strict=True):
+            assert reason >= 0 or all(each == each.strip(AROUND) and 0 < len(each) <= 20 for each in _listed(text))
+        assert json.loads(json.dumps(kept["text"].to_pylist()).encode().decode()) == kept["text"].to_pylist()
+
+
+def _arrow(captions: list) -> pa.Array:
+    """As a Parquet file would have them: of one type, here the first one's."""
+    first = captions[0]
+    if isinstance(first, list):
+        lists = [[each for each in some if isinstance(each, str)] for some in captions if isinstance(some, list)]
+        return pa.array(lists + [None] * (len(captions) - len(lists)), pa.list_(pa.string()))
+    bytes_ = [each if isinstance(each, bytes) else str(each).encode(errors="replace") for each in captions]
+    return pa.array(bytes_, pa.binary())
+
+
+def _listed(text) -> list[str]:
+    return text if isinstance(text, list) else [text]
+
+
+def test_one_batch_without_a_column_is_as_one_of_nulls(tmp_path):
+    for name, columns in (("a", {"language": ["en", None]}), ("b", {})):
+        table = pa.table({"image": [drawn(ord(name)), drawn(1)], "text": ["one", "two"], **columns})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    report, *_ = filtered(asked(tmp_path, "parquet", languages=["en"]), 0, tmp_path / "out")
+    assert fell(report) == {"language": 3} and report["causes"] == {"language: no value": 1}
+
+
+def test_no_rows_at_all(tmp_path):
+    pq.write_table(
+        pa.table({"image": pa.array([], pa.binary()), "text": pa.array([], pa.string())}), tmp_path / "a.parquet"
+    )
+    with pytest.raises(UserError, match=r"filter: there is no pair at all in"):
+        filtered(asked(tmp_path, "parquet"), 0, tmp_path / "out")
+
+
+def test_a_hub_dataset_of_files_is_read_where_datasets_has_them(tmp_path):
+    path = layouts.folder(tmp_path / "hub", [(f"{i}.png", drawn(i), f"caption {i}") for i in range(3)])
+    report, *_ = filtered(asked(tmp_path / "elsewhere", "hub", id=str(path)), 0, tmp_path / "out")
+    assert report["kept"] == 3
+
+
+def test_a_score_that_is_no_number_falls(tmp_path):
+    path = layouts.folder(tmp_path / "p", [(f"{i}.png", drawn(i), "caption") for i in range(2)])
+    given = asked(path, aesthetic={"min": 5, "model": "head.safetensors", "clip": "clip"})
+    with pytest.raises(UserError, match=r"all 2 fell out at aesthetic"):
+        filtered(given, 0, tmp_path / "out", score=lambda pictures: [float("nan") for _ in pictures])
+
+
+def test_duplicate_keys_are_pairs_of_their_own(tmp_path):
+    path = layouts.folder(tmp_path / "p", [("a.png", drawn(0), "caption"), ("b.png", drawn(1), "caption")])
+    with (path / "metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "a.png", "text": "said otherwise"}\n')
+    report, *_ = filtered(asked(path), 0, tmp_path / "out")
+    assert fell(report) == {"duplicate": 1} and report["kept"] == 2
+
+
+def test_numbers_of_any_kind_are_read(tmp_path):
+    scores = pa.array([np.float16(0.1), np.float16(0.9)], pa.float16())
+    table = pa.table({"image": [drawn(0), drawn(1)], "text": ["one", "two"], "PUNSAFE": scores})
+    pq.write_table(table.append_column("pwatermark", pa.array(["0.2", "none"])), tmp_path / "a.parquet")
+    report, *_ = filtered(asked(tmp_path, "parquet", max_punsafe=0.5), 0, tmp_path / "one")
+    assert fell(report) == {"punsafe": 1}
+    report, *_ = filtered(asked(tmp_path, "parquet", max_pwatermark=0.5), 0, tmp_path / "two")
+    assert fell(report) == {"pwatermark": 1} and report["causes"] == {"pwatermark: no value": 1}
+
+
+def test_a_table_of_urls_is_shortlisted(tmp_path):
+    columns = {"URL": [f"http://x/{i}.jpg" for i in range(4)], "TEXT": ["one", "x", "three", "four"]}
+    pq.write_table(
+        pa.table(columns | {"aesthetic": [8.0, 8.0, 7.0, 8.0], "hash": [1, 2, 3, 4]}), tmp_path / "t.parquet"
+    )
+    given = asked(tmp_path, "parquet", aesthetic={"min": 7.5})
+    assert shortlisted(given, tmp_path / "t.parquet", tmp_path / "short.parquet") == (4, 2)
+    kept = pq.read_table(tmp_path / "short.parquet")
+    assert kept.column_names == ["URL", "TEXT", "aesthetic", "hash"] and kept["hash"].to_pylist() == [1, 4]
+    with pytest.raises(UserError, match=r"no row of .*t.parquet is left; most fell out at aesthetic \(3 of 4\)"):
+        shortlisted(asked(tmp_path, "parquet", aesthetic={"min": 9}), tmp_path / "t.parquet", tmp_path / "none.parquet")
+    with pytest.raises(
+        UserError, match=r"filter.max_punsafe: .* no column 'punsafe' .* they have URL, TEXT, aesthetic"
+    ):
+        shortlisted(asked(tmp_path, "parquet", max_punsafe=0.5), tmp_path / "t.parquet", tmp_path / "other.parquet")

@@ -1,0 +1,203 @@
+import io
+import os
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from prunella.data.images import (
+    MOST_PIXELS,
+    RejectedImage,
+    contrast,
+    decoded,
+    fitted,
+    middle,
+    perceptual_hash,
+    read_bytes,
+    read_picture,
+    size_conditioning,
+)
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def cause(data: bytes) -> tuple[str, str]:
+    with pytest.raises(RejectedImage) as found:
+        decoded(data)
+    return found.value.cause, found.value.criterion
+
+
+def scene(size=(96, 64), seed=0) -> Image.Image:
+    """Something with edges and areas, different for each seed."""
+    drawn, lots = Image.new("RGB", size, "white"), random.Random(seed)
+    pen = ImageDraw.Draw(drawn)
+    for _ in range(6):
+        x, y, r = lots.randrange(size[0]), lots.randrange(size[1]), lots.randrange(8, 30)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(lots.randrange(256) for _ in range(3)))
+    return drawn
+
+
+def test_transparency_is_laid_on_white():
+    picture = decoded(encoded(Image.new("RGBA", (5, 3), (255, 0, 0, 0))))
+    assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (5, 3), (255, 255, 255))
+
+
+def test_palettes_with_transparency_too():
+    palette = Image.new("P", (2, 2), 0)
+    palette.putpalette([9, 9, 9] + [0] * 765)
+    assert decoded(encoded(palette, transparency=0)).getpixel((1, 1)) == (255, 255, 255)
+
+
+def test_exif_turns_the_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter
+    assert decoded(encoded(Image.new("RGB", (4, 2)), "JPEG", exif=exif)).size == (2, 4)
+
+
+def test_cmyk_becomes_rgb():
+    red = decoded(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).getpixel((4, 4))
+    assert red[0] > 200 and max(red[1:]) < 60
+
+
+def test_sixteen_bits_are_made_eight():
+    grey = Image.fromarray(np.array([[0, 257 * 100, 65535]], np.uint16))
+    assert np.asarray(decoded(encoded(grey)))[0].tolist() == [[0] * 3, [100] * 3, [255] * 3]
+
+
+def test_a_pictures_name_does_not_matter(tmp_path):
+    Image.new("RGB", (3, 3), "blue").save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert read_picture(tmp_path / "a.jpg").getpixel((1, 1)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_what_moves_is_no_picture(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green")]
+    assert cause(encoded(frames[0], kind, save_all=True, append_images=frames[1:])) == ("animated", "animated")
+    assert decoded(encoded(frames[0], kind)).size == (8, 8)
+
+
+def test_why_a_picture_cannot_be_used():
+    whole = encoded(scene(), "JPEG")
+    assert cause(b"") == ("empty file", "broken")
+    assert cause(b"\n <!DOCTYPE html><html>404</html>") == ("a web page or other markup", "broken")
+    assert cause(b"hello") == ("no picture", "broken")
+    assert cause(whole[: len(whole) // 2]) == ("damaged or cut off", "broken")
+    assert cause(encoded(scene())[:60]) == ("damaged or cut off", "broken")
+    assert cause(encoded(Image.fromarray(np.ones((2, 2), np.float32)), "TIFF")) == (
+        "pixels of no known range",
+        "broken",
+    )
+    assert cause(encoded(Image.new("I", (2, 2)), "TIFF")) == ("pixels of no known range", "broken")
+    assert cause(encoded(Image.new("RGB", (5, 5)), "PPM")) == ("no picture", "broken")  # not among FORMATS
+
+
+def test_a_bomb_is_not_unpacked():
+    side = int(MOST_PIXELS**0.5) + 1
+    assert cause(encoded(Image.new("1", (side, side)))) == ("too many pixels", "broken")
+
+
+def test_a_strip_is_a_picture():
+    assert decoded(encoded(Image.new("RGB", (1, 20000)))).size == (1, 20000)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, why in (
+        ("none.png", "no such file"),
+        ("folder.png", "no regular file"),
+        ("pipe.png", "no regular file"),
+        ("a\0b", "unreadable file"),
+    ):
+        with pytest.raises(RejectedImage, match=why):
+            read_bytes(tmp_path / name)
+
+
+SEEDS = [encoded(scene((20, 13)), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(st.data())
+def test_any_bytes_give_a_picture_or_a_cause(data):
+    raw = data.draw(st.binary(max_size=200) | st.sampled_from(SEEDS))
+    spoilt = bytearray(raw)
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8)):
+        if spoilt:
+            spoilt[place % len(spoilt)] = value
+    try:
+        picture = decoded(bytes(spoilt[: data.draw(st.integers(0, len(spoilt)))]))
+    except RejectedImage as unfit:
+        assert unfit.cause and unfit.criterion in ("broken", "animated")
+    else:
+        assert picture.mode == "RGB" and min(picture.size) > 0
+        assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= contrast(picture) <= 128
+
+
+def test_the_middle_is_taken():
+    wide = Image.new("RGB", (30, 10), "black")
+    wide.paste("white", (10, 0, 20, 10))
+    assert fitted(wide, 10, 10).min() == 255
+    assert fitted(wide, 5, 5).shape == (5, 5, 3)
+    assert fitted(wide.rotate(90, expand=True), 10, 10).min() == 255
+    assert fitted(wide, 24, 8).shape == (8, 24, 3)
+
+
+def test_middles_by_hand():
+    assert middle((300, 100), 64, 64) == (100, 0, 200, 100)
+    assert middle((100, 100), 96, 64) == (0, 16, 100, 83)  # 100 wide is 66.7 high
+    assert middle((7, 5), 7, 5) == (0, 0, 7, 5)
+    assert middle((1, 20000), 64, 64) == (0, 9999, 1, 10000)
+
+
+@settings(max_examples=300, deadline=None)
+@given(*[st.integers(1, 5000)] * 2, *[st.integers(1, 40)] * 2)
+def test_crops_lie_inside_and_keep_proportions(wide, high, columns, rows):
+    left, top, right, bottom = middle((wide, high), 64 * columns, 64 * rows)
+    assert 0 <= left < right <= wide and 0 <= top < bottom <= high
+    assert right - left == wide or bottom - top == high
+    # A side is the next whole pixel to what the proportions ask.
+    assert abs((right - left) * rows - (bottom - top) * columns) <= max(rows, columns)
+
+
+def test_sdxls_size_conditioning_by_hand():
+    # Height and width, top and left of the crop in the resized picture, height and width of the result.
+    table = {
+        ((300, 100), (64, 64)): [100, 300, 0, 64, 64, 64],  # 100 to the right is 64 when a height of 100 becomes 64
+        ((64, 96), (64, 64)): [96, 64, 16, 0, 64, 64],
+        ((1920, 1080), (1344, 768)): [1080, 1920, 0, 11, 768, 1344],  # 1890 wide is taken, 15 left of it, × 0.711
+        ((1000, 2000), (832, 1216)): [
+            2000,
+            1000,
+            224,
+            0,
+            1216,
+            832,
+        ],  # 1462 of 2000 high, 269 above it, × 0.832 = 223.7
+        ((1024, 1024), (1024, 1024)): [1024, 1024, 0, 0, 1024, 1024],
+    }
+    for (size, target), expected in table.items():
+        assert size_conditioning(size, *target) == expected
+
+
+def test_blank_pictures_have_no_contrast():
+    assert contrast(Image.new("RGB", (50, 40), "white")) == 0
+    halves = Image.new("RGB", (64, 64), "black")
+    halves.paste((0, 0, 200), (0, 0, 32, 64))
+    assert contrast(halves) == 100
+
+
+def test_a_perceptual_hash_survives_what_pictures_go_through():
+    drawn = scene((400, 300), 1)
+    value = perceptual_hash(drawn)
+    small = decoded(encoded(drawn.resize((200, 150)), "JPEG", quality=70))
+    assert (value ^ perceptual_hash(small)).bit_count() <= 7
+    others = [perceptual_hash(scene((400, 300), seed)) for seed in range(2, 30)]
+    assert min((value ^ other).bit_count() for other in others) > 15

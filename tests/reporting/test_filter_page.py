@@ -1,0 +1,48 @@
+import base64
+import io
+import re
+
+import layouts
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from test_filtering import LIMITS, drawn
+
+from prunella.data.criteria import CRITERIA
+from prunella.data.filter import filtered
+from prunella.data.sources.base import picturer
+from prunella.params import Filter, check
+from prunella.reporting.filter_page import ABOUT, filter_page
+
+
+def test_the_page_shows_what_fell_out_with_pictures(tmp_path):
+    rows = [(f"{i}.png", drawn(i), f"a <b>caption</b> {i}") for i in range(5)]
+    rows += [("wide.png", drawn(9, (90, 20)), "wide"), ("html.png", b"<html>", "a page")]
+    path = layouts.folder(tmp_path / "p", rows)
+    given = check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter")
+    report, examples, source = filtered(given, 0, tmp_path / "out")
+    page = filter_page(report, examples, picturer(source))
+    assert "7 rows read (source: folder), 7 pictures looked at, 5 pairs kept" in page
+    assert "<td>aspect</td><td>1</td><td>14.29%</td>" in page and "<td>none of these</td><td>5</td>" in page
+    assert "a web page or other markup: 1" in page and "<td>small</td>" not in page
+    assert "a &lt;b&gt;caption&lt;/b&gt; 0" in page and "<b>caption" not in page
+    shown = [Image.open(io.BytesIO(base64.b64decode(each))) for each in re.findall(r"base64,([^\"]*)", page)]
+    assert [picture.size for picture in shown] == [(40, 30)] * 5 + [(90, 20)]
+    assert "<em>a web page or other markup</em>" in page
+
+
+def test_every_criterion_is_explained():
+    assert set(ABOUT) == set(CRITERIA)
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset", "hub"])
+def test_pages_of_every_source_show_pictures(layout, tmp_path):
+    rows = [(f"{i}.png", drawn(i), "caption" if i else "x") for i in range(4)]
+    path = layouts.LAYOUTS[layout][0](tmp_path / "data", rows)
+    if layout == "parquet":
+        pq.write_table(pa.table({"text": ["no picture"]}), path / "z.parquet")
+    given = check(Filter, LIMITS | layouts.settings(layout, path), "filter")
+    report, examples, source = filtered(given, 0, tmp_path / "out")
+    page = filter_page(report, examples, picturer(source))
+    assert page.count("base64,") == 4 and page.count("<em>no column image</em>") == (layout == "parquet")

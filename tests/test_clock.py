@@ -1,9 +1,0 @@
-from prunella.clock import Clock
-
-
-def test_seconds_add_up_under_their_names():
-    clock = Clock()
-    for _ in range(2):
-        with clock("a"):
-            pass
-    assert set(clock.seconds) == {"a"} and 0 < clock.seconds["a"] < 1

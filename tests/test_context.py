@@ -1,0 +1,68 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+from prunella.compute.device import device
+from prunella.errors import UserError
+from prunella.params import Runtime
+
+
+def test_devices():
+    def asked(name: str, threads: int = 0) -> str:
+        return device(Runtime(device=name, processes=1, threads=threads, compile="auto", channels_last="auto"))
+
+    assert asked("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert asked("cpu") == "cpu"
+    with pytest.raises(UserError, match=r"runtime.device: 'tpu' cannot be used"):
+        asked("tpu")
+    before = torch.get_num_threads()
+    asked("cpu", threads=1)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
+STAGE = """
+import sys, time
+from prunella.context import door
+with door("slow", "A slow stage.", "out") as it:
+    print("started", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_sigterm_ends_a_stage_with_a_status_that_is_no_success(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(tmp_path)}
+    command = [sys.executable, "-c", STAGE, "--out", "x"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143
+    process.stdout.close()
+
+
+def test_a_mistake_is_printed_alone(tmp_path):
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = [
+        sys.executable,
+        str(ROOT / "stages" / "filter.py"),
+        "--out",
+        "x",
+        "--report",
+        "y",
+        "--page",
+        "p",
+        "--counts",
+        "c",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[0] == "filter: params.yaml: students: missing"

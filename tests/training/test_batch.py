@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from conftest import LATENT, LEARNING, TOKENS, WIDTH
+from toyxl import POOLED
+
+from prunella.latents.shards import Latents
+from prunella.params import Learning, check
+from prunella.training.batch import heldout_batches, training_batches
+
+
+@pytest.fixture
+def train(latents) -> Latents:
+    return Latents(latents, "train")
+
+
+def learning(dropout: float, **changes) -> Learning:
+    return check(Learning, LEARNING | {"caption_dropout": dropout} | changes, "learning")
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_batch_is_a_function_of_its_step(train):
+    one, two = (training_batches(train, 3, learning(0.1), 1000) for _ in range(2))
+    assert same(one(4), two(4))
+    assert not same(one(4), one(5))
+    batch = one(0)
+    assert batch["latents"].shape == batch["noise"].shape == (3, 4, LATENT, LATENT)
+    assert batch["states"].shape == (3, TOKENS, WIDTH) and batch["timesteps"].shape == (3,)
+
+
+def test_a_batch_is_the_same_however_it_is_cut(train):
+    whole = training_batches(train, 6, learning(0.5, noise_offset=0.2), 1000)(2)
+    parts = [training_batches(train, 2, learning(0.5, noise_offset=0.2), 1000)(number) for number in (6, 7, 8)]
+    assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
+def test_offset_noise_shifts_each_channel_as_a_whole(train):
+    plain, offset = (training_batches(train, 3, learning(0.1, noise_offset=by), 1000)(1) for by in (0.0, 0.5))
+    shift = offset["noise"] - plain["noise"]
+    assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6)
+    assert 0.1 < shift[:, :, 0, 0].std() < 1.0
+    assert all(torch.equal(plain[name], offset[name]) for name in plain if name != "noise")
+
+
+def test_what_is_measured_does_not_depend_on_the_batches(latents):
+    heldout = Latents(latents, "heldout")
+    one, two = (list(heldout_batches(heldout, size, 1000)) for size in (3, 7))
+    assert same(two[0], {name: torch.cat([part[name] for part in one]) for name in two[0]})
+
+
+def test_timesteps_are_uniform_and_captions_dropped(train):
+    batches = training_batches(train, 22, learning(0.3), 10)
+    drawn = [batches(step) for step in range(40)]
+    counts = torch.bincount(torch.cat([batch["timesteps"] for batch in drawn]), minlength=10)
+    assert len(counts) == 10 and counts.min() > 50 and counts.max() < 130  # 88 each on average
+    dropped = torch.cat([(batch["states"] == train.empty["text"]).flatten(1).all(1) for batch in drawn]).float().mean()
+    assert 0.24 < dropped < 0.36
+
+
+def test_sdxls_pooled_embedding_is_dropped_with_its_caption(xl_latents):
+    train = Latents(xl_latents, "train")
+    for step in range(8):
+        batch = training_batches(train, 3, learning(0.5), 1000)(step)
+        assert batch["pooled"].shape == (3, POOLED) and batch["sizes"].shape == (3, 6)
+        assert torch.equal((batch["states"] == 0).flatten(1).all(1), (batch["pooled"] == 0).all(1))
+    held = next(heldout_batches(Latents(xl_latents, "heldout"), 3, 1000))
+    assert (held["pooled"] != 0).any(1).all() and held["sizes"].shape == (3, 6)
+
+
+def test_among_restricts_the_pairs(train):
+    among = np.array([1, 4])
+    allowed = train.take(among)["text"]
+    for step in range(5):
+        for state in training_batches(train, 3, learning(0.0), 1000, among)(step)["states"]:
+            assert any(torch.equal(state, text) for text in allowed)
+
+
+def test_the_held_out_split_is_seen_once_with_fixed_noise(latents):
+    heldout = Latents(latents, "heldout")
+    once, again = (list(heldout_batches(heldout, 3, 1000)) for _ in range(2))
+    assert [len(batch["latents"]) for batch in once] == [3, 3, 1]
+    assert all(same(a, b) for a, b in zip(once, again, strict=True))
+    times = torch.cat([batch["timesteps"] for batch in once])
+    # The golden ratio's multiples: any prefix is spread over the whole range.
+    assert times.tolist() == [309, 927, 545, 163, 781, 399, 17]
