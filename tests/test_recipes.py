@@ -10,6 +10,10 @@ from prunella.params import read_params
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
+def test_the_shipped_defaults_are_the_committed_parameters():
+    assert (ROOT / "src" / "prunella" / "defaults.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_valid_and_of_one_family(path):
     params = read_params(path)
