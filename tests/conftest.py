@@ -186,7 +186,7 @@ def _encoded(params: Params, teacher: Path, manifest: Path, folder: Path) -> Pat
 @pytest.fixture(scope="session")
 def pruned_tiny(params, teacher, tmp_path_factory) -> Path:
     """sd-tiny of the toy teacher, as a pipeline folder."""
-    from prunella.params import CATALOGUE
+    from prunella.pruning.plan import CATALOGUE
     from prunella.pruning.prune import pruned
 
     out = tmp_path_factory.mktemp("pruned") / "sd-tiny"

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
 
 Row = tuple[str, bytes, str | list[str]]  # file name, content, caption
 
@@ -102,3 +104,26 @@ def settings(layout: str, path: Path) -> dict:
     """The filter's parameters for a layout at `path`."""
     source = LAYOUTS[layout][1]
     return {"source": source, "path": str(path)} | ({"id": str(path)} if source == "hub" else {})
+
+
+# Limits of the filter that the toys' pictures pass.
+LIMITS = {
+    "samples": 100,
+    "min_side": 16,
+    "max_aspect": 2.0,
+    "min_caption": 3,
+    "max_caption": 20,
+    "max_broken": 0.5,
+}
+
+
+def drawn(seed: int, size=(40, 30), kind="PNG", **options) -> bytes:
+    """A picture of edges and areas, different for each seed."""
+    picture, chance = Image.new("RGB", size, "white"), random.Random(seed)
+    pen = ImageDraw.Draw(picture)
+    for _ in range(6):
+        x, y, r = chance.randrange(size[0]), chance.randrange(size[1]), chance.randrange(3, 15)
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(chance.randrange(256) for _ in range(3)))
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()

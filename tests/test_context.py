@@ -29,8 +29,8 @@ def test_devices():
 
 STAGE = """
 import sys, time
-from prunella.context import door
-with door("slow", "A slow stage.", "out") as it:
+from prunella.context import stage_context
+with stage_context("slow", "A slow stage.", "out") as it:
     print("started", flush=True)
     time.sleep(60)
 """

@@ -11,7 +11,8 @@ from prunella.evaluation.cost import macs
 from prunella.evaluation.drawing import draw
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.params import CATALOGUE, Distill, Finetune, check
+from prunella.params import Distill, Finetune, check
+from prunella.pruning.plan import CATALOGUE
 from prunella.pruning.prune import pruned
 from prunella.training.batch import heldout_batches
 from prunella.training.job import distill, finetune

@@ -14,6 +14,7 @@ from typing import Any
 from prunella.compute.launch import launch, launched, rank
 from prunella.errors import UserError
 from prunella.params import Params, read_params
+from prunella.pruning.plan import check_students
 from prunella.tracking.mlflow import Run, stage_run
 
 ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
@@ -66,6 +67,7 @@ def stage_context(
     quiet(offline=stage not in ASKING)
     try:
         params = read_params()
+        check_students(params.students)
         if team and params.runtime.processes > 1 and not launched():
             launch(params.runtime)
         it = StageContext(stage, paths, params)
@@ -79,7 +81,7 @@ def stage_context(
 
 
 def _student(paths: argparse.Namespace) -> list[str]:
-    return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
+    return [paths.out.stem] if any(hasattr(paths, name) for name in ("plans", "plan", "student")) else []
 
 
 def quiet(offline: bool = True) -> None:

@@ -5,7 +5,7 @@ import yaml
 from conftest import ROOT, toy_params
 
 from prunella.cli.main import main
-from prunella.params import CATALOGUE
+from prunella.pruning.plan import CATALOGUE
 
 
 @pytest.fixture(autouse=True)

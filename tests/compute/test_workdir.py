@@ -87,8 +87,8 @@ def test_a_finished_runs_folder_goes_when_the_next_begins(tmp_path):
 
 
 WAITING = """
-from prunella.compute.workdir import work_folder
-with work_folder("x", {"steps": 1}, []) as folder:
+from prunella.compute.workdir import resume_dir
+with resume_dir("x", {"steps": 1}, []) as folder:
     print("mine", (folder / "theirs").exists(), flush=True)
 """
 

@@ -1,6 +1,4 @@
-import io
 import json
-import random
 
 import layouts
 import numpy as np
@@ -11,7 +9,8 @@ from conftest import ROOT
 from hypothesis import given as given_any
 from hypothesis import settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from layouts import LIMITS, drawn
+from PIL import Image
 
 from prunella.data.columns import AROUND, canonical, of_rows
 from prunella.data.criteria import CRITERIA, judged
@@ -20,30 +19,9 @@ from prunella.data.manifest import read_manifest
 from prunella.errors import UserError
 from prunella.params import Filter, check
 
-LIMITS = {
-    "samples": 100,
-    "min_side": 16,
-    "max_aspect": 2.0,
-    "min_caption": 3,
-    "max_caption": 20,
-    "max_broken": 0.5,
-}
-
 
 def asked(path, source="folder", **changes) -> Filter:
     return check(Filter, LIMITS | {"source": source, "path": str(path)} | changes, "filter")
-
-
-def drawn(seed: int, size=(40, 30), kind="PNG", **options) -> bytes:
-    """A picture of edges and areas, different for each seed."""
-    picture, chance = Image.new("RGB", size, "white"), random.Random(seed)
-    pen = ImageDraw.Draw(picture)
-    for _ in range(6):
-        x, y, r = chance.randrange(size[0]), chance.randrange(size[1]), chance.randrange(3, 15)
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=tuple(chance.randrange(256) for _ in range(3)))
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
 
 
 def fell(report: dict) -> dict:

@@ -10,7 +10,7 @@ import layouts
 import pytest
 import torch
 from conftest import LEARNING, ROOT, SIDE
-from test_filtering import LIMITS, drawn
+from layouts import LIMITS, drawn
 
 from prunella.data.filter import filtered
 from prunella.data.images import fitted

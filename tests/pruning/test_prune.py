@@ -180,7 +180,7 @@ def test_a_pruned_folder_is_a_pipeline_with_its_plan(pruned_tiny):
 
 
 def test_pruned_says_how_much_is_left(params, teacher, whole, tmp_path):
-    from prunella.params import CATALOGUE
+    from prunella.pruning.plan import CATALOGUE
 
     kept, all_of_it = pruned(params.prune, teacher, CATALOGUE / "sd-small.yaml", tmp_path / "sd-small")
     assert all_of_it == whole.num_parameters()

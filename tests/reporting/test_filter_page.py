@@ -6,8 +6,8 @@ import layouts
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import LIMITS, drawn
 from PIL import Image
-from test_filtering import LIMITS, drawn
 
 from prunella.data.criteria import CRITERIA
 from prunella.data.filter import filtered

@@ -91,7 +91,7 @@ POINTS = {
     "before a checkpoint": (checkpoint, "save", 2),
     "after a checkpoint": (checkpoint, "_found", 4),
     "half a checkpoint": (checkpoint, "sha256", 2),
-    "measuring": (validation, "heldout_terms", 3),
+    "measuring": (validation, "evaluate_loss", 3),
     "keeping the best": (validation, "save_file", 2),
     "drawing": (validation, "draw", 3),
     "writing the result": (job, "save_pipeline", 1),
@@ -156,7 +156,7 @@ def test_a_run_killed_after_its_end_is_not_run_again(learn, tmp_path, capsys):
 def test_the_best_weights_are_kept_beside_the_last(learn, tmp_path, monkeypatch):
     plain = {"schedule": "constant", "ema_decay": 0, "storage": "fp32"}
     errors = iter([5.0, 4.0, 1.0, *(5.0, 4.0, 1.0, 3.0, 2.0)])  # as if measured from step 0 on, of two runs
-    monkeypatch.setattr(validation, "heldout_terms", lambda *given: {"output": next(errors)})
+    monkeypatch.setattr(validation, "evaluate_loss", lambda *given: {"output": next(errors)})
     learn(distilling(steps=2, **plain), "two")
     report = learn(distilling(steps=4, **plain))
     assert report["best"] == {"step": 2, "output": 1.0} and report["heldout"] == {"output": 2.0}

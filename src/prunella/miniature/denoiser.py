@@ -8,9 +8,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from prunella.compute import seeds
 from prunella.miniature.recipe import Denoiser
 from prunella.miniature.zero_init import zero_init
-from prunella.training import objectives as noising
+from prunella.training import objectives
 from prunella.training.sampler import examples, line
 
 
@@ -35,7 +36,7 @@ class Denoising:
         noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
         states = pair.text(batch["tokens"]).last_hidden_state
         predicted = pair.unet(noisy, batch["timesteps"], states).sample
-        wanted = noising.target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler)
+        wanted = objectives.target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler)
         return {"loss": F.mse_loss(predicted, wanted)}
 
 
@@ -46,9 +47,9 @@ def batches(
     settings = recipe.training
 
     def batch(step: int) -> dict[str, Tensor]:
-        source = noising.generator(settings.seed, step)
+        source = seeds.generator(settings.seed, step)
         chosen = torch.from_numpy(examples(line(step, settings.batch_size), len(mean), settings.seed))
-        latents = noising.sampled(mean[chosen], std[chosen], source, scaling_factor)
+        latents = objectives.sampled(mean[chosen], std[chosen], source, scaling_factor)
         n = len(chosen)
         dropped = torch.rand(n, generator=source) < recipe.caption_dropout
         least = torch.where(torch.rand(n, generator=source) < recipe.noisier, last // 2, 0)

@@ -184,5 +184,5 @@ def _tags() -> dict[str, str]:
     asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     tags = {"git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or asked.stdout.strip()}
     tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
-    tags |= {"interpreter": sys.executable, "code": str(Path(__file__).parent)}
+    tags |= {"interpreter": sys.executable, "code": str(Path(__file__).parents[1])}
     return {name: value for name, value in tags.items() if value}
