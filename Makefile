@@ -1,5 +1,5 @@
-# make repro: the whole workflow.  make test: its tests.  make ui: MLflow on the right store.
-# make test-all: also what takes minutes and gigabytes.
+# make repro: the whole workflow.  make ui: MLflow on the right store.
+# make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
 # make miniature-check: the bundled teacher's gates (minutes).
 # make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
 PYTHON ?= python3
@@ -7,11 +7,17 @@ CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro test test-all ui install miniature-check ablation
+.PHONY: repro lint test test-all ui install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
 	@$(BIN)/prunella summary
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 test: install
 	$(BIN)/python -m pytest

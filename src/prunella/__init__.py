@@ -4,6 +4,7 @@ The names below are loaded when first asked for, so that `import prunella` needs
 """
 
 from importlib import import_module
+from typing import Any
 
 _HOMES = {
     "STUDENTS": "prunella.pruning.plan",
@@ -16,7 +17,7 @@ __all__ = list(_HOMES)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'prunella' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -123,7 +123,7 @@ def run(setting: Setting, plan: Plan, variant: Variant, seed: int, title: str) -
     return {"steps": settings.steps, "seconds": seconds, **terms, "right": right, "pictures": n}
 
 
-def _longer(settings: Distill, teacher: nn.Module, student: nn.Module) -> dict[str, int]:
+def _longer(settings: Distill, teacher: UNet2DConditionModel, student: UNet2DConditionModel) -> dict[str, int]:
     """Steps and warm-up when the teacher's forward passes are spent on more steps."""
     whole, small = (macs(dict(unet.config))["macs"] for unet in (teacher, student))
     longer = (whole + 3 * small) / (3 * small)

@@ -18,6 +18,7 @@ from prunella.bench.workload import Workload, random_texts, random_unet, random_
 from prunella.compute.device import placed
 from prunella.compute.precision import BITS, autocast, rounding
 from prunella.latents.shards import Latents
+from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
 from prunella.training.batch import training_batches
 from prunella.training.loader import loaded_batches
@@ -70,7 +71,7 @@ class Published:
 
     def __init__(self, case: Workload, folder: Path, stack: ExitStack):
         self.device = torch.device(case.place.device)
-        self.precision = "fp16" if self.device.type == "cuda" else "fp32"
+        self.precision: Precision = "fp16" if self.device.type == "cuda" else "fp32"
         frozen = BITS.get(self.precision, torch.float32)
         self.student, self.teacher = (
             random_unet(case.student, self.device).train(),

@@ -18,7 +18,7 @@ from prunella.data.prefetch import threads
 from prunella.errors import UserError
 from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
-from prunella.params import Filter, Params
+from prunella.params import Filter, Params, check
 from prunella.training.batch import training_batches
 from prunella.training.sampler import grouped, line
 
@@ -137,12 +137,13 @@ def table(path: Path, rows: int) -> None:
         batch = pa.table(columns)
         writer = writer or pq.ParquetWriter(path, batch.schema)
         writer.write_table(batch)
-    writer.close()
+    if writer:
+        writer.close()
 
 
 def judged_rows(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
-    params = Filter(**LIMITS, path=str(path))
+    params = check(Filter, LIMITS | {"path": str(path)}, "bench")
     began, tally = time.perf_counter(), Tally()
     kept, read = candidates({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
     seconds = time.perf_counter() - began

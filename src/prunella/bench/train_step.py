@@ -14,6 +14,7 @@ from prunella.bench.baselines import Mark
 from prunella.bench.workload import Workload, encoder_flops, random_pairs
 from prunella.compute.precision import BITS, rounding
 from prunella.evaluation.cost import synchronize
+from prunella.params import Precision
 from prunella.tracking.memory import GB, needed
 
 
@@ -46,7 +47,7 @@ def timed(way: type, case: Workload, steps: int, warmup: int = 2) -> Timing:
     return Timing(statistics.median(seconds), parts, peak)
 
 
-def matrix_peak(device: str, precision: str) -> float:
+def matrix_peak(device: str, precision: Precision) -> float:
     """FLOP/s of a plain matrix product in `precision`, the best of several."""
     gpu = device.startswith("cuda")
     size = 8192 if gpu else 2048

@@ -6,7 +6,7 @@ Equal parts share their code, and compiling takes a minute where the whole UNet 
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -43,6 +43,6 @@ def _regions(module: nn.Module, name: str, inner: set[str]) -> Iterator[str]:
             yield from _regions(child, whole, inner)
 
 
-def eager():
+def eager() -> AbstractContextManager[None]:
     """A context in which nothing runs compiled: measuring and drawing come in other shapes."""
     return torch.compiler.set_stance("force_eager")

@@ -30,7 +30,7 @@ def place(runtime: Runtime, device: str) -> Placement:
 def placed(model: nn.Module, hooked: Iterable[str], place: Placement) -> Iterator[nn.Module]:
     """Inside, the model computes as `place` says. `listened` are modules whose outputs are tapped."""
     if place.channels_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     if not place.compile:
         yield model
         return

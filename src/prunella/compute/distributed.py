@@ -4,6 +4,7 @@ Several are started by `prunella.compute.launch`, `accelerate launch` or `torchr
 environment variables.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -28,7 +29,7 @@ def team(device: torch.device | str) -> Accelerator:
 class Pass(nn.Module):
     """The model and its loss as one module, whose forward gives the loss's terms: what DDP wraps."""
 
-    def __init__(self, model: nn.Module, loss):
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, dict], dict[str, torch.Tensor]]):
         super().__init__()
         self.model, self.loss = model, loss
 

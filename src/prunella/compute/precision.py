@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ def rounding(precision: Precision) -> Iterator[None]:
     Around forward and backward alike, since it is looked at when a product is computed. torch's own default rounds
     in convolutions and not in matrix products.
     """
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = precision == "tf32"
@@ -39,7 +40,7 @@ def computing(model: nn.Module, precision: Precision) -> Iterator[None]:
     """Inside, the model computes in `precision`, wherever it is called from, and what calls it does not."""
     forward, device = model.forward, next(model.parameters()).device
 
-    def cast(*inputs, **named):
+    def cast(*inputs: Any, **named: Any) -> Any:
         with autocast(device, precision):
             return forward(*inputs, **named)
 

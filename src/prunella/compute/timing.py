@@ -1,7 +1,7 @@
 """Seconds by name: what the parts of some work take."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -10,8 +10,9 @@ from threading import Lock
 class Timings:
     """Adds up seconds under names, from any thread."""
 
-    def __init__(self):
-        self.seconds, self.lock = Counter(), Lock()
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.lock = Lock()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

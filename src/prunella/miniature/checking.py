@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
 from tqdm import tqdm
 
 from prunella.errors import UserError
@@ -13,8 +14,9 @@ from prunella.evaluation.drawing import draw, grid
 from prunella.evaluation.metrics.latent_frechet import features, frechet
 from prunella.evaluation.quality import composition
 from prunella.latents.encoders import raw_latents
+from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline
-from prunella.scenes.generator import Vocabulary, captioned, render
+from prunella.scenes.generator import Scene, Vocabulary, captioned, render
 from prunella.scenes.judge import CLAIMS, look, parse
 
 SEED = 20_000_003  # of scenes that no training has seen
@@ -28,7 +30,7 @@ class Drawing:
     batch_size: int = 50
 
 
-def check(folder: Path, vocabulary: Vocabulary, recipe, out: Path, pictures: int, drawing: Drawing) -> dict:
+def check(folder: Path, vocabulary: Vocabulary, recipe: Recipe, out: Path, pictures: int, drawing: Drawing) -> dict:
     """Figures by gate; grids into `out`. `pictures` is how many each share is measured on.
 
     Raises UserError when the folder's pictures and the vocabulary's are not of one size.
@@ -48,7 +50,7 @@ def check(folder: Path, vocabulary: Vocabulary, recipe, out: Path, pictures: int
         "two objects": _scenes(vocabulary, pictures, things=2),
         "unseen combinations": _scenes(vocabulary, pictures, unseen=True),
     }
-    shown = {}
+    shown: dict[str, list[np.ndarray]] = {}
     for name, scenes in sets.items():
         captions = [caption for caption, _ in scenes]
         drawn = _drawn(pipeline, captions, drawing, name)
@@ -63,17 +65,30 @@ def check(folder: Path, vocabulary: Vocabulary, recipe, out: Path, pictures: int
 def _scenes(vocabulary: Vocabulary, n: int, things: int | None = None, unseen: bool = False) -> Scenes:
     """The first n scenes of the check's series, of `things` objects where that is given."""
     series = (captioned(vocabulary, SEED, i, unseen) for i in count())
-    wanted = (pair for pair in series if things in (None, len(parse(pair[0], vocabulary).things)))
+    wanted = (pair for pair in series if things in (None, len(_told(pair[0], vocabulary).things)))
     return list(islice(wanted, n))
 
 
-def _drawn(pipeline, captions: list[str], drawing: Drawing, title: str) -> list[np.ndarray]:
-    settings = {"steps": drawing.steps, "guidance": drawing.guidance, "batch_size": drawing.batch_size}
-    return list(tqdm(draw(pipeline, captions, seed=SEED, **settings), title, len(captions), unit="picture"))
+def _told(caption: str, vocabulary: Vocabulary) -> Scene:
+    scene = parse(caption, vocabulary)
+    assert scene is not None  # the caption was made of the vocabulary
+    return scene
+
+
+def _drawn(pipeline: DiffusionPipeline, captions: list[str], drawing: Drawing, title: str) -> list[np.ndarray]:
+    pictures = draw(
+        pipeline,
+        captions,
+        steps=drawing.steps,
+        guidance=drawing.guidance,
+        seed=SEED,
+        batch_size=drawing.batch_size,
+    )
+    return list(tqdm(pictures, title, len(captions), unit="picture"))
 
 
 @torch.no_grad()
-def reconstructions(vae, scenes: Scenes, vocabulary: Vocabulary) -> dict:
+def reconstructions(vae: AutoencoderKL, scenes: Scenes, vocabulary: Vocabulary) -> dict:
     """Gate 1: the judge on pictures that went through the VAE and back, and their peak signal-to-noise ratio in dB."""
     back = []
     for means in _means(vae, [picture for _, picture in scenes]).split(64):
@@ -84,7 +99,7 @@ def reconstructions(vae, scenes: Scenes, vocabulary: Vocabulary) -> dict:
     return {"psnr_db": round(float(psnr), 2)} | composition(back, [caption for caption, _ in scenes], vocabulary)
 
 
-def _means(vae, pictures: list[np.ndarray]) -> torch.Tensor:
+def _means(vae: AutoencoderKL, pictures: list[np.ndarray]) -> torch.Tensor:
     return raw_latents(vae, np.stack(pictures))[0]
 
 
@@ -94,7 +109,7 @@ def chance(scenes: Scenes, vocabulary: Vocabulary) -> dict:
     return composition(pictures, [caption for caption, _ in scenes[1:] + scenes[:1]], vocabulary)
 
 
-def distances(vae, scenes: Scenes, drawn: list[np.ndarray]) -> dict:
+def distances(vae: AutoencoderKL, scenes: Scenes, drawn: list[np.ndarray]) -> dict:
     """Fréchet distance of drawn from rendered pictures, beside that of the rendered pictures' halves."""
     rendered = features(_means(vae, [picture for _, picture in scenes]))
     half = len(rendered) // 2
@@ -105,7 +120,9 @@ def distances(vae, scenes: Scenes, drawn: list[np.ndarray]) -> dict:
     }
 
 
-def variety(pipeline, vocabulary: Vocabulary, drawing: Drawing, out: Path, captions: int = 6, draws: int = 10) -> dict:
+def variety(
+    pipeline: DiffusionPipeline, vocabulary: Vocabulary, drawing: Drawing, out: Path, captions: int = 6, draws: int = 10
+) -> dict:
     """Gate 3: how much place and radius (pixels) of the largest thing vary between pictures of one caption.
 
     Medians over captions of the standard deviation over pictures, drawn and (the measure) rendered ones.
@@ -115,7 +132,7 @@ def variety(pipeline, vocabulary: Vocabulary, drawing: Drawing, out: Path, capti
     rng = np.random.default_rng(SEED)
     made = {
         "drawn": _drawn(pipeline, every, drawing, "variety"),
-        "rendered": [render(parse(caption, vocabulary), vocabulary, rng) for caption in every],
+        "rendered": [render(_told(caption, vocabulary), vocabulary, rng) for caption in every],
     }
     sets = {name: [pictures[i : i + draws] for i in range(0, len(every), draws)] for name, pictures in made.items()}
     grid(dict(zip(map(_short, chosen), sets["drawn"], strict=True)), 2).save(out / "variety.png")
@@ -138,7 +155,14 @@ def _short(caption: str) -> str:
     return caption.replace("a picture of ", "").replace(" background", "").replace(" on a ", ", ")
 
 
-def memory(pipeline, vocabulary: Vocabulary, recipe, drawing: Drawing, out: Path, samples: int = 20) -> dict:
+def memory(
+    pipeline: DiffusionPipeline,
+    vocabulary: Vocabulary,
+    recipe: Recipe,
+    drawing: Drawing,
+    out: Path,
+    samples: int = 20,
+) -> dict:
     """Gate 3: the nearest training picture (root mean squared difference, 0..255) of drawn and of unseen real pictures.
 
     A model that draws from memory is much nearer to its training pictures than unseen real pictures are.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -29,7 +29,7 @@ class Pair(nn.Module):
 class Denoising:
     """Mean squared error of the prediction, by batch: {"latents" NCHW, "noise", "timesteps" N, "tokens" NL}."""
 
-    def __init__(self, scheduler):
+    def __init__(self, scheduler: DDPMScheduler):
         self.scheduler = scheduler
 
     def __call__(self, pair: Pair, batch: dict[str, Tensor]) -> dict[str, Tensor]:

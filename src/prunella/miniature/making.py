@@ -7,13 +7,15 @@ import json
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming, tokenizer
@@ -75,20 +77,22 @@ def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
     return [caption for caption, _ in drawn], torch.from_numpy(np.stack([p for _, p in drawn])).permute(0, 3, 1, 2)
 
 
-def _train_autoencoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
+def _train_autoencoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
     part = recipe.autoencoder
     batches = autoencoder.batches(pictures, part, part.training, whole_from=part.training.steps * 19 // 20)
     return _trained(vae, autoencoder.Reconstruction(part), batches, part.training, folder)
 
 
-def _polish_decoder(vae, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
+def _polish_decoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
     part = recipe.autoencoder
     batches = autoencoder.batches(pictures, part, part.polish, whole_from=0)
     with autoencoder.encoder_held(vae):
         return _trained(vae, autoencoder.Reconstruction(part), batches, part.polish, folder)
 
 
-def _teach_naming(text, words, vocabulary: Vocabulary, recipe: Recipe, folder: Path) -> dict:
+def _teach_naming(
+    text: CLIPTextModel, words: CLIPTokenizer, vocabulary: Vocabulary, recipe: Recipe, folder: Path
+) -> dict:
     settings = recipe.denoiser.naming
     namer = naming.Namer(text.requires_grad_(True), naming.fields(vocabulary)).to(text.device)
     batches = naming.batches(vocabulary, words, settings.batch_size, settings.seed)
@@ -97,15 +101,32 @@ def _teach_naming(text, words, vocabulary: Vocabulary, recipe: Recipe, folder: P
     return curve
 
 
-def _train_denoiser(pair, words, captions, latents, recipe: Recipe, folder: Path, preview) -> dict:
+def _train_denoiser(
+    pair: denoiser.Pair,
+    words: CLIPTokenizer,
+    captions: list[str],
+    latents: tuple[Tensor, Tensor, float],
+    recipe: Recipe,
+    folder: Path,
+    preview: Callable[[], None],
+) -> dict:
     part = recipe.denoiser
     scheduler = DDPMScheduler(**part.scheduler)
     tokens = words([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    batches = denoiser.batches(*latents, tokens[:-1], tokens[-1], part, scheduler.config.num_train_timesteps)
+    batches = denoiser.batches(
+        *latents, tokens=tokens[:-1], empty=tokens[-1], recipe=part, last=scheduler.config.num_train_timesteps
+    )
     return _trained(pair, denoiser.Denoising(scheduler), batches, part.training, folder, preview)
 
 
-def _trained(model, loss, batches, settings: Training, folder: Path, preview=None) -> dict:
+def _trained(
+    model: nn.Module,
+    loss: Callable[..., dict[str, Tensor]],
+    batches: Callable[[int], dict[str, Tensor]],
+    settings: Training,
+    folder: Path,
+    preview: Callable[[], None] | None = None,
+) -> dict:
     """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
     ema, journal = averaged(model, settings), MetricsLog(folder / "metrics.jsonl", NullTracker())
     journal.resume(checkpoint.newest(folder))
@@ -126,13 +147,13 @@ def _trained(model, loss, batches, settings: Training, folder: Path, preview=Non
     return {"steps": settings.steps, "seconds": seconds, "curve": {"columns": ["step", *names], "rows": means}}
 
 
-def _copy_weights(pair, start: Path) -> None:
+def _copy_weights(pair: denoiser.Pair, start: Path) -> None:
     old = StableDiffusionPipeline.from_pretrained(start)
     pair.unet.load_state_dict(old.unet.state_dict())
     pair.text.load_state_dict(old.text_encoder.state_dict())
 
 
-def save(folder: Path, vae, pair, words, recipe: Recipe) -> None:
+def save(folder: Path, vae: AutoencoderKL, pair: denoiser.Pair, words: CLIPTokenizer, recipe: Recipe) -> None:
     """A stock pipeline folder: UNet and VAE in fp16, the text encoder in fp32."""
     shutil.rmtree(folder, ignore_errors=True)
     scheduler = DPMSolverMultistepScheduler(**recipe.denoiser.scheduler)

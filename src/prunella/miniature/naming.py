@@ -5,12 +5,13 @@ text encoder. It takes a minute, since no picture is involved; the UNet then fin
 linearly, where training both together left the shapes unlearnt longest. The heads are thrown away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from prunella.scenes.generator import Scene, Thing, Vocabulary, draw_scene
 
@@ -19,7 +20,11 @@ THING = ("size", "colour", "shape")
 
 def fields(vocabulary: Vocabulary) -> dict[str, list[str]]:
     """What a caption claims, by the name of each claim; "" stands for "there is none"."""
-    words = {"size": vocabulary.sizes, "colour": vocabulary.colours, "shape": vocabulary.shapes}
+    words: dict[str, Iterable[str]] = {
+        "size": vocabulary.sizes,
+        "colour": vocabulary.colours,
+        "shape": vocabulary.shapes,
+    }
     things = {f"{name} {i}": ["", *words[name]] for i in (1, 2) for name in THING}
     return {"background": list(vocabulary.backgrounds), "relation": ["", *vocabulary.relations], **things}
 
@@ -35,7 +40,7 @@ def answers(scene: Scene, known: dict[str, list[str]]) -> list[int]:
 class Namer(nn.Module):
     """A text encoder with a linear head for each field."""
 
-    def __init__(self, text: nn.Module, known: dict[str, list[str]]):
+    def __init__(self, text: CLIPTextModel, known: dict[str, list[str]]):
         super().__init__()
         self.text = text
         self.heads = nn.ModuleList(nn.Linear(text.config.hidden_size, len(words)) for words in known.values())
@@ -63,7 +68,7 @@ class Naming:
         return {"loss": torch.stack(losses).mean(), "right": torch.stack(right).mean()}
 
 
-def batches(vocabulary: Vocabulary, words, size: int, seed: int) -> Callable[[int], dict[str, Tensor]]:
+def batches(vocabulary: Vocabulary, words: CLIPTokenizer, size: int, seed: int) -> Callable[[int], dict[str, Tensor]]:
     """Batches by step of fresh captions in every phrasing; combinations that are never drawn are not named either."""
     known = fields(vocabulary)
 

@@ -41,7 +41,7 @@ def catalogue(teacher: dict[str, Any], original: str | None = None) -> list[list
     for name, plan in STUDENTS.items():
         if plan.family == family(teacher):
             counts = _counted(json.dumps(student_config(plan, teacher), sort_keys=True))
-            rows.append([name, plan.title, *_cells(counts, whole), plan.published.get(original, "")])
+            rows.append([name, plan.title, *_cells(counts, whole), plan.published.get(original or "", "")])
     return rows
 
 

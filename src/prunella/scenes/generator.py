@@ -6,13 +6,16 @@ manifest needs to hold nothing but the seed. Absent: rotation, overlap, texture,
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
+from numpy.typing import ArrayLike
 
 from prunella.errors import UserError
 
@@ -49,7 +52,9 @@ def read_vocabulary(path: Path | str) -> Vocabulary:
         raise UserError(f"{path}: there is no such vocabulary of scenes; the shipped one is data/scenes.yaml")
     try:
         words = yaml.safe_load(path.read_text())
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in words.items()}
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in words.items()
+        }
         vocabulary = Vocabulary(**known)
     except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a vocabulary of scenes: {error}") from None
@@ -157,23 +162,25 @@ def coverage(shape: str, x: float, y: float, radius: float, side: int) -> np.nda
 
 
 # Signed distances in pixels (negative inside) to shapes inscribed in a circle; y points down.
+Distance = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
-def _disc(x, y, r):
+def _disc(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
     return np.hypot(x, y) - 0.9 * r
 
 
-def _ring(x, y, r):
+def _ring(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
     return np.abs(np.hypot(x, y) - 0.74 * r) - 0.22 * r
 
 
-def _polygon(corners):
+def _polygon(corners: ArrayLike) -> Distance:
     """The signed distance to a simple polygon given in units of the radius."""
-    corners = np.asarray(corners, dtype=np.float32)
+    ends = np.asarray(corners, dtype=np.float32)
 
-    def distance(x, y, r):
-        nearest, inside = np.inf, False
-        for (ax, ay), (bx, by) in zip(corners * r, np.roll(corners, -1, axis=0) * r, strict=True):
+    def distance(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
+        nearest: np.ndarray | float = np.inf
+        inside: np.ndarray | bool = False
+        for (ax, ay), (bx, by) in zip(ends * r, np.roll(ends, -1, axis=0) * r, strict=True):
             ex, ey = bx - ax, by - ay
             along = np.clip(((x - ax) * ex + (y - ay) * ey) / (ex * ex + ey * ey), 0, 1)
             nearest = np.minimum(nearest, (x - ax - along * ex) ** 2 + (y - ay - along * ey) ** 2)
@@ -184,33 +191,33 @@ def _polygon(corners):
     return distance
 
 
-def _star_corners(points: int, waist: float):
+def _star_corners(points: int, waist: float) -> np.ndarray:
     turns = np.arange(2 * points) * np.pi / points
     radii = np.where(np.arange(2 * points) % 2, waist, 1.0)
     return np.stack([radii * np.sin(turns), -radii * np.cos(turns)], axis=1)
 
 
-def _box(x, y, half_width, half_height):
+def _box(x: np.ndarray, y: np.ndarray, half_width: float, half_height: float) -> np.ndarray:
     dx, dy = np.abs(x) - half_width, np.abs(y) - half_height
     return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
 
 
-def _square(x, y, r):
+def _square(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
     return _box(x, y, 0.76 * r, 0.76 * r)
 
 
-def _cross(x, y, r):
+def _cross(x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
     return np.minimum(_box(x, y, 0.95 * r, 0.28 * r), _box(x, y, 0.28 * r, 0.95 * r))
 
 
-def _heart_corners():
+def _heart_corners() -> np.ndarray:
     t = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     x = 16 * np.sin(t) ** 3
     y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
     return np.stack([x, y - 2.5], axis=1) / 16.5
 
 
-DISTANCES = {
+DISTANCES: dict[str, Distance] = {
     "disc": _disc,
     "ring": _ring,
     "square": _square,

@@ -19,6 +19,9 @@ SMALLEST = 20  # pixels; a smaller speck is no thing
 FARTHEST = 90.0  # a colour farther than this (sRGB, Euclidean) from every named one has no name
 TOO_LOOSE = 0.70  # intersection over union with the best template below which a thing has no shape
 
+Words = tuple[str, ...]
+Box = tuple[slice, slice]  # rows, columns
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -70,17 +73,19 @@ def parse(caption: str, vocabulary: Vocabulary) -> Scene | None:
 
 
 @cache
-def _patterns_of(sizes, colours, shapes, relations, backgrounds):
-    def one(words):
+def _patterns_of(
+    sizes: Words, colours: Words, shapes: Words, relations: Words, backgrounds: Words
+) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    def one(words: Words) -> str:
         return "(" + "|".join(map(re.escape, words)) + ")"
 
     things = re.compile(rf"\b{one(sizes)} {one(colours)} {one(shapes)}\b")
     return things, re.compile(rf" {one(relations)} an? "), re.compile(rf"\b{one(backgrounds)} background\b")
 
 
-def _patterns(vocabulary: Vocabulary):
-    words = (vocabulary.sizes, vocabulary.colours, vocabulary.shapes, vocabulary.relations, vocabulary.backgrounds)
-    return _patterns_of(*map(tuple, words))
+def _patterns(vocabulary: Vocabulary) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    named = vocabulary.sizes, vocabulary.colours, vocabulary.shapes, vocabulary.relations, vocabulary.backgrounds
+    return _patterns_of(*(tuple(words) for words in named))
 
 
 def _hold(claimed: Scene, seen: list[Seen], vocabulary: Vocabulary) -> dict[str, bool]:
@@ -116,7 +121,9 @@ def look(picture: np.ndarray, vocabulary: Vocabulary) -> tuple[str | None, list[
     return _name(ground, vocabulary.backgrounds), seen
 
 
-def _measure(pixels: np.ndarray, ground: np.ndarray, labels: np.ndarray, label: int, box, vocabulary) -> Seen:
+def _measure(
+    pixels: np.ndarray, ground: np.ndarray, labels: np.ndarray, label: int, box: Box, vocabulary: Vocabulary
+) -> Seen:
     """The thing of `label`, looked at in a square window a little larger than its bounding box."""
     top, left, side = _window(box, labels.shape[0])
     window = np.s_[top : top + side, left : left + side]
@@ -137,7 +144,7 @@ def _measure(pixels: np.ndarray, ground: np.ndarray, labels: np.ndarray, label: 
     return Seen(named, shape if overlap >= TOO_LOOSE else None, radius, left + x, top + y)
 
 
-def _window(box: tuple[slice, slice], side: int, margin: int = 4) -> tuple[int, int, int]:
+def _window(box: Box, side: int, margin: int = 4) -> tuple[int, int, int]:
     """Top, left and side of the square around `box`, inside a picture of `side` pixels."""
     rows, columns = box
     wanted = min(side, max(rows.stop - rows.start, columns.stop - columns.start) + 2 * margin)
@@ -164,5 +171,5 @@ def _moments(shape: str) -> tuple[float, float]:
 
 def _name(colour: np.ndarray, names: dict[str, Colour]) -> str | None:
     far = {name: float(np.linalg.norm(colour - np.asarray(value))) for name, value in names.items()}
-    nearest = min(far, key=far.get)
+    nearest = min(far, key=lambda name: far[name])
     return nearest if far[nearest] <= FARTHEST else None
