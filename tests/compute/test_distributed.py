@@ -11,7 +11,7 @@ from conftest import ROOT, TRAINING
 
 def test_two_processes_learn_what_one_does_at_the_same_batch(tmp_path):
     content = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
-    script, path = str(Path(together.__file__)), f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+    script, path = str(Path(together.__file__)), str(ROOT / "src")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [*launcher, script, json.dumps(content), str(tmp_path)],

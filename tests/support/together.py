@@ -1,4 +1,4 @@
-"""Run by torch's launcher in test_processes.py: each process trains its share; the first writes what it saw."""
+"""Run by torch's launcher in test_distributed.py: each process trains its share; the first writes what it saw."""
 
 import json
 import sys

@@ -1,0 +1,5 @@
+"""`python -m prunella`: the console script."""
+
+from prunella.cli.main import main
+
+main()

@@ -1,0 +1,112 @@
+"""`prunella bench train`, `bench data`: how fast this machine trains and reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan
+
+if TYPE_CHECKING:
+    from prunella.bench.workload import Workload
+
+SWITCH = {"auto": "auto", "yes": True, "no": False}  # of the line → of `runtime`
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    about = "time a training step with random weights (train), or what is done to the data (data)"
+    kinds = commands.add_parser("bench", help=about, description=about).add_subparsers(required=True, metavar="WHAT")
+    _train_arguments(add_command(kinds, "train", "a training step with random weights, part by part", _train))
+    _data_arguments(add_command(kinds, "data", "filter, encode and reading back, of the data in params.yaml", _data))
+
+
+def _train_arguments(bench: argparse.ArgumentParser) -> None:
+    gpu = "on a GPU"
+    bench.add_argument("--student", required=True, help=STUDENT)
+    bench.add_argument("--teacher-config", help=f"{TEACHER} (default: the original of the plan's family)")
+    bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own)")
+    bench.add_argument("--batch-size", type=int, default=4)
+    bench.add_argument("--precision", choices=["fp32", "tf32", "bf16", "fp16"], help=f"default: bf16 {gpu}, else fp32")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--compile", choices=list(SWITCH), default="auto", help=f"auto: {gpu}")
+    bench.add_argument("--channels-last", choices=list(SWITCH), default="auto", help=f"auto: {gpu}")
+    bench.add_argument("--gradient-checkpointing", action="store_true")
+    bench.add_argument("--optimizer", choices=["adamw", "adamw-8bit"], default="adamw")
+    bench.add_argument("--steps", type=int, default=5, help="steps timed at a time")
+    bench.add_argument("--rounds", type=int, default=2, help="times that each way has its turn")
+    bench.add_argument("--published", action="store_true", help="in turns with the published procedure, as a ratio")
+    bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _data_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--params", type=Path, default=Path("params.yaml"))
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--rows", type=int, help="in place of the data: the criteria of a made-up table of so many rows")
+    bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _train(given: argparse.Namespace) -> None:
+    from prunella.bench import train_step
+    from prunella.bench.baselines import Ours, Published
+    from prunella.reporting.summary import aligned
+
+    case = _workload(given)
+    timings = train_step.compared(case, given.steps, given.rounds, (Ours, Published) if given.published else (Ours,))
+    figures = train_step.report(case, timings)
+    print(aligned(train_step.rows(figures)))
+    print(train_step.said(case, figures))
+    _write(figures, given.json)
+
+
+def _workload(given: argparse.Namespace) -> Workload:
+    from prunella.bench.workload import Workload, settings
+    from prunella.compute.device import device, place
+    from prunella.models.originals import teacher_config
+    from prunella.params import Runtime, check
+
+    plan = named_plan(given.student)
+    asked = {"device": given.device, "processes": 1, "threads": 0}
+    asked |= {"compile": SWITCH[given.compile], "channels_last": SWITCH[given.channels_last]}
+    runtime = check(Runtime, asked, "bench")
+    where = place(runtime, device(runtime))
+    name = given.teacher_config or ORIGINAL[plan.family]
+    learning = settings(
+        batch_size=given.batch_size,
+        precision=given.precision or ("bf16" if where.device.startswith("cuda") else "fp32"),
+        gradient_checkpointing=given.gradient_checkpointing,
+        optimizer=given.optimizer,
+    )
+    folder = Path(name) if Path(name).is_dir() else None
+    return Workload(plan, teacher_config(name), learning, where, given.resolution, folder)
+
+
+def _data(given: argparse.Namespace) -> None:
+    import tempfile
+
+    from prunella.compute.device import device
+    from prunella.context import quiet
+    from prunella.params import read_params
+
+    quiet()  # before what it quiets is imported
+    from prunella.bench import data
+
+    if given.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "table.parquet"
+            data.table(path, given.rows)
+            figures = data.judged_rows(path)
+        print(", ".join(f"{name} {value:,.2f}" for name, value in figures.items()))
+    else:
+        params = read_params(given.params)
+        runtime = params.runtime.model_copy(update={"device": given.device})
+        figures = data.measured(params, device(runtime))
+        print("\n".join(data.lines(figures)))
+    _write(figures, given.json)
+
+
+def _write(figures: dict[str, Any], path: Path | None) -> None:
+    if path:
+        path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

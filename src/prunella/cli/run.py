@@ -1,0 +1,53 @@
+"""`prunella check`, `summary`, `ui`: before a run, after it, and every run compared."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+from prunella.errors import UserError
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    check = add_command(commands, "check", "check params.yaml without running anything", _check)
+    check.add_argument("params", nargs="?", type=Path, default=Path("params.yaml"))
+    add_command(commands, "summary", "print the table of the last benchmark, and where its report is", _summary)
+    ui = add_command(commands, "ui", "start the MLflow UI on the store that the stages log to", _ui)
+    ui.add_argument("--port", type=int, default=5000)
+
+
+def _check(given: argparse.Namespace) -> None:
+    from prunella.models.teacher import describe_folder
+    from prunella.params import read_params
+    from prunella.pruning.mapping import check_fit
+    from prunella.pruning.plan import STUDENTS, check_students
+
+    params = read_params(given.params)
+    check_students(params.students)
+    if params.teacher.source in ("bundled", "folder"):  # the teacher stage resolves the others
+        for name in params.students:
+            check_fit(STUDENTS[name], describe_folder(Path(params.teacher.path))["unet"])
+    print(f"{given.params}: all keys known, all values in range")
+
+
+def _summary(given: argparse.Namespace) -> None:
+    from prunella.reporting.summary import text
+
+    path = Path("reports/benchmark.json")
+    if not path.is_file():
+        raise UserError(f"{path}: there is no benchmark yet; `make repro` makes one")
+    print(text(json.loads(path.read_text(encoding="utf-8"))))
+    print(f"\nReport with pictures and curves: {path.with_name('index.html').resolve()}")
+    print("MLflow: make ui, then http://127.0.0.1:5000")
+
+
+def _ui(given: argparse.Namespace) -> None:
+    from prunella.tracking.mlflow import store
+
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # workers for LLM judges, heavy and unused
+    print(f"MLflow on {store()}: http://127.0.0.1:{given.port}", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(given.port)]
+    os.execv(sys.executable, command)

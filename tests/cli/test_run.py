@@ -1,0 +1,42 @@
+import json
+
+import pytest
+import yaml
+from commands import refused, said
+from conftest import ROOT, toy_params
+
+from prunella.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
+    (tmp_path / "src").symlink_to(ROOT / "src")  # where the bundled teacher is
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text())
+    assert said(capsys, "check").startswith("params.yaml: ")
+    path.write_text(path.read_text() + "\ndistil: {}\n")
+    message = refused("check")
+    assert message.startswith("prunella: params.yaml: distil: ") and "'distill'" in message
+    assert refused("check", "none.yaml").startswith("prunella: none.yaml: ")
+
+
+def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_teacher, pictures):
+    content = toy_params(xl_teacher, pictures)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    message = refused("check")
+    assert "sd-small" in message and "'sd'" in message and "Stable Diffusion XL" in message
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["ssd-1b", "koala-1b"]}))
+    main(["check"])
+
+
+def test_summary_needs_a_benchmark(capsys, tmp_path):
+    assert refused("summary").startswith("prunella: reports/benchmark.json: ")
+    (tmp_path / "reports").mkdir()
+    entry = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
+    (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": entry}}))
+    text = said(capsys, "summary")
+    assert "1.00 M" in text and str(tmp_path / "reports" / "index.html") in text and "make ui" in text
