@@ -83,6 +83,7 @@ def test_mlflow_has_a_run_a_stage_under_one_parent(folder):
         "teacher",
         "filter",
         "encode",
+        "plan sd-tiny",
         "prune sd-tiny",
         "distill sd-tiny",
         "finetune sd-tiny",

@@ -15,8 +15,10 @@ from prunella.compute.launch import launch, launched, rank
 from prunella.errors import UserError
 from prunella.params import Params, read_params
 from prunella.pruning.plan import check_students
+from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, stage_run
 
+BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
 ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
 
 
@@ -44,7 +46,7 @@ class StageContext:
             self.run.report(report)
             if path := getattr(self.paths, "report", None):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(report, indent=1) + "\n")
+                path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 self.run.artifact(path)
         print(f"{self.stage}: {line}", flush=True)
 
@@ -56,8 +58,9 @@ def stage_context(
     """Open a stage whose command line gives a path for each of `names`, as --name PATH.
 
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
-    first alone logs and reports. A UserError ends the stage with its message alone and status 1;
-    SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished one.
+    first alone logs and reports. A UserError ends the stage with its message alone and status 1, as do inputs that
+    changed while it ran; SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished
+    one.
     """
     parser = argparse.ArgumentParser(description=about)
     for name in names:
@@ -66,9 +69,13 @@ def stage_context(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     quiet(offline=stage not in ASKING)
     try:
+        inputs = Inputs("@".join([stage, *_student(paths)]))  # before anything is read of them
         params = read_params()
         check_students(params.students)
+        if launched() and os.environ.get(BEGUN_WITH, inputs.digest) != inputs.digest:
+            raise UserError("params.yaml changed while the processes started; run the stage again")
         if team and params.runtime.processes > 1 and not launched():
+            os.environ[BEGUN_WITH] = inputs.digest
             launch(params.runtime)
         it = StageContext(stage, paths, params)
         name = " ".join([stage, *_student(paths)])
@@ -76,12 +83,16 @@ def stage_context(
             if section:
                 it.run.params(getattr(params, section).model_dump())
             yield it
+            if it.first:
+                inputs.check()
     except UserError as error:
         sys.exit(f"{stage}: {error}")
 
 
 def _student(paths: argparse.Namespace) -> list[str]:
-    return [paths.out.stem] if any(hasattr(paths, name) for name in ("plans", "plan", "student")) else []
+    if hasattr(paths, "plans"):
+        return [paths.out.stem]  # of NAME.yaml
+    return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
 
 
 def quiet(offline: bool = True) -> None:
