@@ -11,6 +11,7 @@ from PIL import Image
 
 from prunella.context import quiet
 from prunella.params import Params, check
+from prunella.recipe import DEFAULTS, merge_recipe, recipe_text
 
 quiet()
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,9 +51,10 @@ DISTILLING = LEARNING | {
 }
 
 
-def toy_params(teacher: Path, pictures: Path, file: str = "params.yaml") -> dict:
-    """A whole parameter file that runs in seconds, on a folder of pictures; `file` may be a recipe."""
-    content = yaml.safe_load((ROOT / file).read_text())
+def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict:
+    """A whole parameter file that runs in seconds, on a folder of pictures: the committed one, or a recipe's."""
+    text = DEFAULTS.read_text()
+    content = yaml.safe_load(merge_recipe(recipe_text(recipe), text) if recipe else text)
     content["teacher"] |= {"source": "folder", "path": str(teacher)}
     content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
     content["filter"] |= {"aesthetic": {"min": None, "model": None, "clip": None}, "near_duplicates": None}

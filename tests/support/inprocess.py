@@ -25,7 +25,7 @@ def commands(students: list[str]) -> dict[str, list[str]]:
 
 def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch) -> list[str]:
     """Run a recipe's whole graph at toy size in `folder`; the names of its stages."""
-    content = toy_params(teacher, pictures, f"recipes/{recipe}.yaml")
+    content = toy_params(teacher, pictures, recipe)
     content["finetune"]["words"] = []
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "src").symlink_to(ROOT / "src")

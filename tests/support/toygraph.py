@@ -44,13 +44,13 @@ def committed(folder: Path) -> None:
 
 
 def started(
-    teacher: Path, pictures: Path, folder: Path, file: str = "params.yaml", students: list[str] | None = None
+    teacher: Path, pictures: Path, folder: Path, recipe: str | None = None, students: list[str] | None = None
 ) -> tuple[Path, subprocess.Popen, Path]:
     """A clone where `dvc repro` is under way on the toy, its process, and the file it prints to.
 
-    `file` may be a recipe; `students` are others than it names.
+    `recipe` names one; `students` are others than it names.
     """
-    clone = cloned(teacher, pictures, folder, file, students)
+    clone = cloned(teacher, pictures, folder, recipe, students)
     with (folder / "printed").open("w") as printed:
         process = subprocess.Popen([DVC, "repro"], cwd=clone, env=ENVIRONMENT, stdout=printed, stderr=printed)
     return clone, process, folder / "printed"
@@ -60,7 +60,7 @@ def cloned(
     teacher: Path,
     pictures: Path,
     folder: Path,
-    file: str = "params.yaml",
+    recipe: str | None = None,
     students: list[str] | None = None,
     **distill: object,
 ) -> Path:
@@ -74,7 +74,7 @@ def cloned(
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, clone / name)
     own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
-    content = toy_params(*own, file)
+    content = toy_params(*own, recipe)
     content["finetune"]["words"] = []
     content["students"] = students or content["students"]
     content["distill"] |= distill

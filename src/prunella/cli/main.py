@@ -4,10 +4,10 @@ import argparse
 import sys
 
 from prunella import __version__
-from prunella.cli import bench, data, run, students
+from prunella.cli import bench, data, recipe, run, students
 from prunella.errors import UserError
 
-GROUPS = (run, students, bench, data)  # in the order of `prunella --help`; each registers its own commands
+GROUPS = (run, recipe, students, bench, data)  # in the order of `prunella --help`; each registers its own commands
 
 
 def main(arguments: list[str] | None = None) -> None:

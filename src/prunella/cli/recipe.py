@@ -1,0 +1,27 @@
+"""`prunella recipe`: the parameters of a published training."""
+
+import argparse
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    recipe = add_command(commands, "recipe", "write the whole parameter file of a published training", _recipe)
+    recipe.add_argument("name", nargs="?", help="of the recipe (default: list them)")
+    recipe.add_argument("--out", type=Path, help="file to write (default: standard output)")
+
+
+def _recipe(given: argparse.Namespace) -> None:
+    from prunella.recipe import DEFAULTS, merge_recipe, recipe_names, recipe_text
+
+    if given.name is None:
+        print("\n".join(f"{name:10} {recipe_text(name).splitlines()[0].lstrip('# ')}" for name in recipe_names()))
+        return
+    text = merge_recipe(recipe_text(given.name), DEFAULTS.read_text(encoding="utf-8"))
+    if given.out is None:
+        print(text, end="")
+        return
+    given.out.write_text(text, encoding="utf-8")
+    print(f"{given.out}: the recipe {given.name}; `dvc repro` runs it")

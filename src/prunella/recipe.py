@@ -1,0 +1,87 @@
+"""Recipes: what published trainings change of the defaults, and the whole parameter file that follows.
+
+A recipe is an overlay on the defaults, in `recipes/*.yaml`. It holds the keys that differ, and the keys whose values
+were published, each with its source as a comment.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from yaml.nodes import MappingNode
+
+from prunella.errors import UserError
+from prunella.params import unknown
+
+HOME = Path(__file__).parent
+DEFAULTS = HOME / "defaults.yaml"  # the committed params.yaml
+COLUMN = 28  # where comments begin, as in the defaults
+
+
+def recipe_names() -> list[str]:
+    """The recipes that are shipped."""
+    return sorted(path.stem for path in (HOME / "recipes").glob("*.yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The recipe itself, as shipped. Raises UserError that names the known ones when there is none of that name."""
+    if name not in recipe_names():
+        hint = unknown("recipe", name, recipe_names())
+        raise UserError(f"{hint} (known: {', '.join(recipe_names())})")
+    return (HOME / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def merge_recipe(recipe: str, defaults: str) -> str:
+    """The text of a whole parameter file: the defaults with a recipe's values put in.
+
+    Both are YAML texts of block mappings. Comments of both are kept: the recipe's head comes first, and a key's comment
+    in the recipe before the one in the defaults. Raises UserError for a key that the defaults do not have.
+    """
+    places = dict(_leaves(defaults))
+    lines = defaults.splitlines()
+    for path, own in _leaves(recipe):
+        if path not in places:
+            raise UserError(f"{'.'.join(path)}: a recipe's key, which the defaults do not have")
+        place = places[path]
+        name = f"{'  ' * (len(path) - 1)}{path[-1]}:"
+        text = f"{name} {own.value}".rstrip()
+        comment = " | ".join(part for part in (own.comment, place.comment) if part)
+        lines[place.line] = f"{text.ljust(COLUMN - 1)} # {comment}" if comment else text
+    return _head(recipe) + "\n".join(lines) + "\n"
+
+
+class Leaf(NamedTuple):
+    """A key and its value as they stand in a text."""
+
+    line: int  # from 0
+    value: str  # as written; of a section: nothing
+    comment: str  # at the end of the line, without its "#"
+
+
+def _leaves(text: str) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+    """Every key of a YAML text of block mappings by its path, sections too, each on a line of its own."""
+    whole = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(whole, MappingNode):  # else there are comments alone
+        yield from _below(whole, (), text.splitlines())
+
+
+def _below(section: MappingNode, path: tuple[str, ...], lines: list[str]) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+    for key, value in section.value:
+        own, line = (*path, key.value), key.start_mark.line
+        deeper = isinstance(value, MappingNode) and not value.flow_style
+        end = key.end_mark.column + 1 if deeper else value.end_mark.column
+        written = "" if deeper else lines[line][value.start_mark.column : end]
+        yield own, Leaf(line, written, lines[line][end:].strip().lstrip("#").strip())
+        if deeper:
+            yield from _below(value, own, lines)
+
+
+def _head(text: str) -> str:
+    """The comment lines that a text begins with, and an empty comment line."""
+    head = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line)
+    return "\n".join([*head, "#\n"]) if head else ""

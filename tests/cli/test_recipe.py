@@ -1,0 +1,20 @@
+from commands import refused, said
+
+from prunella.params import read_params
+from prunella.recipe import recipe_names
+
+
+def test_a_recipe_is_written_as_a_whole_parameter_file(capsys, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 3\n")
+    assert str(path) in said(capsys, "recipe", "ssd-1b", "--out", str(path))
+    assert read_params(path).students == ["ssd-1b"]
+    assert said(capsys, "recipe", "ssd-1b") == path.read_text()
+
+
+def test_recipes_are_listed_when_none_is_named(capsys):
+    assert [line.split()[0] for line in said(capsys, "recipe").splitlines()] == recipe_names()
+
+
+def test_an_unknown_recipe_is_refused():
+    assert refused("recipe", "sd-smal").startswith("prunella: no recipe is called 'sd-smal'")
