@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from prunella.errors import UserError
+from prunella.files import sha256
+from prunella.latents import shards
 from prunella.latents.shards import Latents, whole_shard, write_manifest, write_shard
 
 
@@ -138,3 +140,48 @@ def test_a_damaged_shard_is_none(folder, kind):
     assert whole_shard(folder, "train-00000") is None
     file.unlink()
     assert whole_shard(folder, "train-00000") is None
+
+
+def flip(file, place: int = -1) -> None:
+    """One bit of a byte, the size kept."""
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_rotten_bit_in_a_shard_is_found_when_the_shard_is_first_opened(folder):
+    flip(folder / "train-00001.safetensors")
+    train = Latents(folder, "train")
+    assert train.take([0, 6])["mean"][:, 0, 0, 0].tolist() == [0, 6]
+    with pytest.raises(UserError, match=r"train-00001.safetensors.*encode"):
+        train.take([5])
+
+
+def test_a_rotten_header_is_named(folder):
+    flip(folder / "train-00002.safetensors", 8)  # {
+    with pytest.raises(UserError, match=r"train-00002.safetensors.*encode"):
+        Latents(folder, "train").several  # noqa: B018
+
+
+def test_rotten_bits_in_captions_empty_and_manifest_are_named(folder):
+    (folder / "train-00000.jsonl").write_text('"a"\n"b"\n"C"\n')
+    with pytest.raises(UserError, match=r"train-00000.jsonl.*encode"):
+        Latents(folder, "train").captions  # noqa: B018
+    flip(folder / "empty.safetensors")
+    with pytest.raises(UserError, match=r"empty.safetensors.*encode"):
+        Latents(folder, "heldout").empty  # noqa: B018
+    manifest = folder / "manifest.json"
+    sound = manifest.read_text()
+    for spoilt in (sound.replace('"scaling_factor": 0.5', '"scaling_factor": 0.4'), sound[:-9], "[]"):
+        manifest.write_text(spoilt)
+        with pytest.raises(UserError, match=r"manifest.json.*encode"):
+            Latents(folder, "train")
+
+
+def test_a_shard_is_summed_once(folder, monkeypatch):
+    summed = []
+    monkeypatch.setattr(shards, "sha256", lambda file: summed.append(file.name) or sha256(file))
+    train = Latents(folder, "train")
+    for _ in range(3):
+        train.take([0, 1, 6])
+    assert summed == ["train-00000.safetensors", "train-00002.safetensors"]

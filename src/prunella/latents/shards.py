@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -64,7 +64,7 @@ def write_shard(
 def noted_shard(folder: Path, name: str) -> Shard | None:
     """What is noted of the shard of that name, if it is there in its full length, else None."""
     try:
-        noted = json.loads((folder / f"{name}.json").read_text())
+        noted = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         shard = Shard(**noted | {"size": tuple(noted["size"])})
         length = (folder / f"{name}.safetensors").stat().st_size
     except (OSError, ValueError, TypeError, KeyError):
@@ -101,6 +101,7 @@ class Latents:
     def __init__(self, folder: Path, split: str, texts=None):
         self.manifest = read_manifest(folder)
         self.folder, self.split, self.texts = folder, split, texts
+        self._opened: dict[int, safe_open] = {}
         noted = self.manifest["splits"].get(split, [])
         self.shards = [Shard(**each | {"size": tuple(each["size"])}) for each in noted]
         for shard in self.shards:
@@ -119,13 +120,15 @@ class Latents:
         return [text if isinstance(text, str) else text[0] for text in self._texts()]
 
     def _texts(self) -> list[str | list[str]]:
-        files = [self.folder / f"{shard.name}.jsonl" for shard in self.shards]
-        return [json.loads(line) for file in files for line in file.read_text().split("\n") if line]
+        files = [(self.folder / f"{shard.name}.jsonl", shard.captions_sha256) for shard in self.shards]
+        whole = [_sound(file, sum).read_text(encoding="utf-8") for file, sum in files]
+        return [json.loads(line) for text in whole for line in text.split("\n") if line]
 
     @cached_property
     def empty(self) -> dict[str, Tensor]:
         """ "text" (LD) and, of an SDXL teacher, "pooled" (P) of no caption."""
-        return {name: value.float() for name, value in load_file(self.folder / "empty.safetensors").items()}
+        file = _sound(self.folder / "empty.safetensors", self.manifest["empty"])
+        return {name: value.float() for name, value in load_file(file).items()}
 
     def groups(self, among: np.ndarray) -> list[np.ndarray]:
         """`among` (indices) parted by the pictures' size, in order; what is taken at once must be of one size."""
@@ -135,13 +138,9 @@ class Latents:
         return [among[places == number] for number in np.unique(places)]
 
     @cached_property
-    def _files(self) -> list:
-        return [safe_open(self.folder / f"{shard.name}.safetensors", "pt") for shard in self.shards]
-
-    @cached_property
     def several(self) -> bool:
         """Whether a picture may have several captions."""
-        return bool(self.shards) and any("captions" in file.keys() for file in self._files)  # noqa: SIM118
+        return any("captions" in names for names in self._names)
 
     def take(self, indices, draws: np.ndarray | None = None) -> dict[str, Tensor]:
         """Every tensor of the pairs at `indices`, fp32, by name, in that order.
@@ -151,7 +150,7 @@ class Latents:
         rows: dict[str, list[Tensor]] = {}
         for at, index in enumerate(map(int, indices)):
             number = int(np.searchsorted(self.starts, index, side="right")) - 1
-            file, place = self._files[number], index - int(self.starts[number])
+            file, place = self._file(number), index - int(self.starts[number])
             names = self._names[number]
             caption = place
             if "captions" in names:
@@ -165,19 +164,56 @@ class Latents:
         tokens = {name: taken.pop(name) for name in ("tokens", "tokens_2") if name in taken}
         return {name: value.float() for name, value in taken.items()} | (self.texts(tokens) if tokens else {})
 
+    def _file(self, number: int):
+        """The shard of that number, mapped; its sum is checked when it is first opened (docs/reliability.md: cost)."""
+        if number not in self._opened:
+            shard = self.shards[number]
+            self._opened[number] = _mapped(_sound(self.folder / f"{shard.name}.safetensors", shard.sha256))
+        return self._opened[number]
+
     @cached_property
     def _names(self) -> list[list[str]]:
-        return [list(file.keys()) for file in self._files]
+        """The tensors of each shard, by its header alone."""
+        return [list(_mapped(self.folder / f"{shard.name}.safetensors").keys()) for shard in self.shards]
 
 
 def read_manifest(folder: Path) -> dict:
+    """The manifest of an encoded folder. Raises UserError where there is none, or not the one that was written."""
     path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder}: no {MANIFEST}, so these latents are not whole; run the encode stage again")
-    return json.loads(path.read_text())
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        digest = json_digest({name: value for name, value in manifest.items() if name != "sha256"})
+    except (ValueError, AttributeError):
+        manifest, digest = {}, "unreadable"
+    if manifest.get("sha256") != digest:
+        raise _damaged(path)
+    return manifest
 
 
 def _there(file: Path, size: int) -> None:
     if not file.is_file() or file.stat().st_size != size:
         found = f"{file.stat().st_size:,} bytes" if file.is_file() else "nothing"
         raise UserError(f"{file}: {size:,} bytes were written, {found} is there; run the encode stage again")
+
+
+def _sound(file: Path, sum: str) -> Path:
+    """The file, whose content is as it was written. Raises UserError."""
+    if not file.is_file() or sha256(file) != sum:
+        raise _damaged(file)
+    return file
+
+
+def _mapped(file: Path) -> safe_open:
+    try:
+        return safe_open(file, "pt")
+    except SafetensorError:
+        raise _damaged(file) from None
+
+
+def _damaged(file: Path) -> UserError:
+    return UserError(
+        f"{file}: damaged, its content is not what was written; run the encode stage again "
+        "(docs/reliability.md, 'Damaged files', says how DVC's copy goes)"
+    )
