@@ -15,8 +15,8 @@ from conftest import ROOT
 from toygraph import DVC, committed, run, stages_run, started
 
 STUDENTS = ("sd-small", "sd-tiny")
-STAGES = {"teacher", "filter", "encode", "benchmark"}
-STAGES |= {f"{stage}@{student}" for stage in ("prune", "distill", "finetune") for student in STUDENTS}
+STAGES = {"check", "teacher", "filter", "encode", "benchmark"}
+STAGES |= {f"{stage}@{student}" for stage in ("plan", "prune", "distill", "finetune") for student in STUDENTS}
 
 
 def reproduced(folder: Path, *command: str) -> set[str]:
@@ -62,7 +62,7 @@ def test_a_second_repro_runs_nothing(clone):
 def test_fewer_students_rerun_the_benchmark_only_and_then_a_weight_reruns_what_learns(clone):
     content = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["sd-tiny"]}))
-    assert reproduced(clone) == {"benchmark"}
+    assert reproduced(clone) == {"check", "benchmark"}
     models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     assert "sd-small" not in (clone / "reports" / "index.html").read_text()

@@ -19,6 +19,7 @@ from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, stage_run
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
+PER_STUDENT = ("plan", "prune", "distill", "finetune")  # stages whose --out is named after a student
 ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
 
 
@@ -53,14 +54,14 @@ class StageContext:
 
 @contextmanager
 def stage_context(
-    stage: str, about: str, *names: str, section: str | None = None, team: bool = False
+    stage: str, about: str, *names: str, section: str | None = None, team: bool = False, logged: bool = True
 ) -> Iterator[StageContext]:
     """Open a stage whose command line gives a path for each of `names`, as --name PATH.
 
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
-    first alone logs and reports. A UserError ends the stage with its message alone and status 1, as do inputs that
-    changed while it ran; SIGTERM ends it with status 143, so that DVC never takes a half-done result for a finished
-    one.
+    first alone logs and reports; without `logged` MLflow hears nothing. A UserError ends the stage with its message
+    alone and status 1, as do inputs that changed while it ran; SIGTERM ends it with status 143, so that DVC never takes
+    a half-done result for a finished one.
     """
     parser = argparse.ArgumentParser(description=about)
     for name in names:
@@ -69,7 +70,7 @@ def stage_context(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     quiet(offline=stage not in ASKING)
     try:
-        inputs = Inputs("@".join([stage, *_student(paths)]))  # before anything is read of them
+        inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them
         params = read_params()
         check_students(params.students)
         if launched() and os.environ.get(BEGUN_WITH, inputs.digest) != inputs.digest:
@@ -78,8 +79,8 @@ def stage_context(
             os.environ[BEGUN_WITH] = inputs.digest
             launch(params.runtime)
         it = StageContext(stage, paths, params)
-        name = " ".join([stage, *_student(paths)])
-        with stage_run(name, params.model_dump()) if it.first else nullcontext(Run()) as it.run:
+        name = " ".join([stage, *_student(stage, paths)])
+        with stage_run(name, params.model_dump()) if it.first and logged else nullcontext(Run()) as it.run:
             if section:
                 it.run.params(getattr(params, section).model_dump())
             yield it
@@ -89,10 +90,8 @@ def stage_context(
         sys.exit(f"{stage}: {error}")
 
 
-def _student(paths: argparse.Namespace) -> list[str]:
-    if hasattr(paths, "plans"):
-        return [paths.out.stem]  # of NAME.yaml
-    return [paths.out.name] if hasattr(paths, "plan") or hasattr(paths, "student") else []
+def _student(stage: str, paths: argparse.Namespace) -> list[str]:
+    return [paths.out.name.removesuffix(".yaml")] if stage in PER_STUDENT else []  # a plan is NAME.yaml
 
 
 def quiet(offline: bool = True) -> None:
