@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import layouts
 import numpy as np
@@ -362,3 +365,17 @@ def test_a_table_of_urls_is_shortlisted(tmp_path):
         UserError, match=r"filter.max_punsafe: .* no column 'punsafe' .* they have URL, TEXT, aesthetic"
     ):
         shortlisted(asked(tmp_path, "parquet", max_punsafe=0.5), tmp_path / "t.parquet", tmp_path / "other.parquet")
+
+
+def test_what_the_machine_fails_at_stops_the_stage_and_is_not_counted(folder, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def fails(path: Path) -> bytes:
+        if path.name == "other.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(UserError, match=r"^other\.png: .*EIO"):
+        filtered(asked(folder, **EVERYTHING), 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,25 +1,39 @@
+import errno
 import io
 import os
 import random
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFile
 
+from prunella.data import images
 from prunella.data.images import (
     MOST_PIXELS,
+    MOST_SCANS,
+    Budget,
     RejectedImage,
     contrast,
     decoded,
     fitted,
+    machine_faults,
     middle,
     perceptual_hash,
     read_bytes,
     read_picture,
+    scans,
     size_conditioning,
+    unpacked,
 )
+from prunella.errors import UserError
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -102,6 +116,165 @@ def test_why_a_picture_cannot_be_used():
 def test_a_bomb_is_not_unpacked():
     side = int(MOST_PIXELS**0.5) + 1
     assert cause(encoded(Image.new("1", (side, side)))) == ("too many pixels", "broken")
+
+
+# What would take too much time or memory
+
+
+def with_scans(count: int, size=(24, 16)) -> bytes:
+    """A progressive JPEG whose last scan is repeated until there are `count`."""
+    whole = encoded(scene(size), "JPEG", progressive=True)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    return whole[:-2] + last * (count - scans(whole)) + whole[-2:]
+
+
+def test_scans_are_counted_without_decoding():
+    assert scans(encoded(scene(), "JPEG")) == 1
+    assert scans(encoded(scene(), "JPEG", progressive=True)) == 10  # libjpeg's script for colour
+    assert scans(with_scans(MOST_SCANS)) == MOST_SCANS
+    assert scans(with_scans(MOST_SCANS + 1)) == MOST_SCANS + 1
+
+
+def test_a_jpeg_of_too_many_scans_is_not_unpacked():
+    assert decoded(with_scans(MOST_SCANS)).size == (24, 16)
+    assert cause(with_scans(MOST_SCANS + 1)) == ("too many scans", "broken")
+
+
+def test_what_only_looks_like_scans_is_no_scan():
+    whole = encoded(scene(), "JPEG")
+    note = b"\xff\xda" * 300
+    noted = whole[:2] + b"\xff\xfe" + struct.pack(">H", len(note) + 2) + note + whole[2:]
+    assert scans(noted) == 1 and decoded(noted).size == (96, 64)
+    assert decoded(whole + note).size == (96, 64)  # behind the picture's end
+
+
+def png(width: int, height: int, depth: int, kind: int) -> bytes:
+    """The header of a PNG and no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_bytes_are_limited_and_not_pixels_alone():
+    side = int(MOST_PIXELS**0.5)
+    assert cause(png(side, side, 16, 6)) == ("too many bytes when unpacked", "broken")
+    assert cause(png(side, side, 8, 6)) == ("damaged or cut off", "broken")
+    assert cause(png(side // 2, side, 16, 6)) == ("damaged or cut off", "broken")
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}])
+def test_the_canvas_of_a_webp_is_known_before_it_is_opened(options):
+    data = encoded(Image.new("RGB", (301, 17)), "WEBP", **options)
+    assert data[12:16] == {0: b"VP8 ", 1: b"VP8L" if "lossless" in options else b"VP8X"}[len(options)]
+    assert images._canvas(data) == 301 * 17 and images._canvas(encoded(Image.new("RGB", (3, 3)))) == 0
+    if "exif" in options:
+        large = data[:24] + b"\xfe\x3f\0\xfe\x3f\0" + data[30:]  # 16383 pixels each way
+        assert cause(large) == ("too many pixels", "broken")
+
+
+def test_a_tile_larger_than_its_picture():
+    small = encoded(Image.new("RGB", (16, 16), "red"), "TIFF", compression="tiff_deflate", tiffinfo={322: 16, 323: 16})
+    with Image.open(io.BytesIO(small)) as opened:
+        opened.tag_v2[322], opened.tag_v2[323] = 30000, 30000
+        with pytest.raises(RejectedImage, match="too many bytes when unpacked"):
+            images._suits(opened, small)
+
+
+def test_threads_share_a_budget():
+    budget, inside, most, done = Budget(10), [], [], []
+
+    def hold(amount: int) -> None:
+        for _ in range(20):
+            with budget.claim(amount):
+                inside.append(amount)
+                most.append(sum(inside))
+                inside.remove(amount)
+        done.append(amount)
+
+    threads = [threading.Thread(target=hold, args=(amount,), daemon=True) for amount in (3, 4, 6, 10, 25)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == [3, 4, 6, 10, 25] and budget.taken == 0
+    assert max(most) == 25 and not {value for value in most if 10 < value != 25}
+
+
+def test_a_picture_counts_as_long_as_it_is_used(monkeypatch):
+    budget = Budget(1000)
+    monkeypatch.setattr(images, "UNPACKING", budget)
+    with unpacked(encoded(scene((5, 4)))) as picture:
+        assert budget.taken == 5 * 4 * images.PER_PIXEL and picture.size == (5, 4)
+    assert budget.taken == 0
+    with pytest.raises(RejectedImage):
+        decoded(encoded(scene())[:60])
+    assert budget.taken == 0
+
+
+def test_bands_give_what_the_whole_picture_gives(monkeypatch):
+    chance = np.random.default_rng(0)
+    for pixels in (chance.integers(0, 256, (13, 7, 4), np.uint8), chance.integers(0, 65536, (13, 7), np.uint16)):
+        data = encoded(Image.fromarray(pixels))
+        whole = decoded(data).tobytes()
+        monkeypatch.setattr(images, "BAND", 15)  # two rows at a time
+        assert decoded(data).tobytes() == whole
+        monkeypatch.undo()
+
+
+# What the machine fails at
+
+
+MEMORY = """
+import resource, sys
+from prunella.data.images import decoded, RejectedImage
+data = sys.stdin.buffer.read()
+decoded(data)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, -1))
+try:
+    decoded(data)
+except MemoryError:
+    print("memory")
+except RejectedImage as rejected:
+    print(rejected.cause)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process's memory, as Linux has them")
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_too_little_memory_is_no_damage(kind):
+    data = encoded(Image.new("RGB", (5000, 4000), "red"), kind)
+    done = subprocess.run([sys.executable, "-c", MEMORY], input=data, capture_output=True, check=True)
+    assert done.stdout.split() == [b"memory"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_failing_disk_is_no_unreadable_file(tmp_path, monkeypatch, number):
+    (tmp_path / "a.png").write_bytes(encoded(scene()))
+
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read_bytes(tmp_path / "a.png")
+    with pytest.raises(UserError, match=rf"^a\.png: .*{errno.errorcode[number]}"), machine_faults("a.png"):
+        read_bytes(tmp_path / "a.png")
+
+
+def test_a_decoder_out_of_memory_is_the_machines(monkeypatch):
+    def fails(*_):
+        raise ImageFile._get_oserror(-9, encoder=False)
+
+    data = encoded(scene())
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
+    with pytest.raises(MemoryError):
+        decoded(data)
+    with pytest.raises(UserError, match=r"^a\.png: .*memory.*runtime\.workers"), machine_faults("a.png"):
+        decoded(data)
 
 
 def test_a_strip_is_a_picture():

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 from tqdm import tqdm
 
 from prunella.data.columns import TEXTS, there
 from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.data.dedup import Seen
-from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
+from prunella.data.images import RejectedImage, contrast, machine_faults, perceptual_hash, unpacked
 from prunella.data.manifest import Sample, write_manifest
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import parquet
@@ -254,18 +255,22 @@ def _looker(source: dict, params: Filter, score: Score | None) -> Callable[[str]
 
     def look(key: str) -> Facts | RejectedImage:
         try:
-            data = fetch(key)
-            picture = decoded(data)
-        except RejectedImage as unfit:
-            return unfit
-        facts = Facts(
+            with machine_faults(key):
+                data = fetch(key)
+                with unpacked(data) as picture:
+                    return facts(data, picture)
+        except RejectedImage as rejected:
+            return rejected
+
+    def facts(data: bytes, picture: Image.Image) -> Facts:
+        known = Facts(
             picture.width,
             picture.height,
             hashlib.sha256(data).hexdigest(),
             contrast(picture) if params.min_contrast else 0.0,
             perceptual_hash(picture) if params.near_duplicates is not None else 0,
         )
-        return facts._replace(aesthetic=score([picture])[0]) if score and not picture_fails(facts, params) else facts
+        return known._replace(aesthetic=score([picture])[0]) if score and not picture_fails(known, params) else known
 
     return look
 

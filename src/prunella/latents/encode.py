@@ -23,7 +23,7 @@ from prunella.compute.launch import rank, size
 from prunella.compute.timing import Timings
 from prunella.compute.workdir import DONE, resume_dir
 from prunella.data.buckets import NONE, assigned, sizes
-from prunella.data.images import RejectedImage, fitted, size_conditioning
+from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning
 from prunella.data.manifest import Sample, chunks, read_manifest
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources.base import picturer
@@ -162,10 +162,10 @@ def _encode(
 
     def made(it: tuple[Task, Sample]) -> np.ndarray | RejectedImage:
         try:
-            with clock("decode"):
+            with clock("decode"), machine_faults(it[1].key):
                 drawn = picture(it[1].key)
-        except RejectedImage as unfit:
-            return unfit
+        except RejectedImage as rejected:
+            return rejected
         if drawn.size != (it[1].width, it[1].height):
             return RejectedImage("another size than when it was filtered")
         with clock("resize"):

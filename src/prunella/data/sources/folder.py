@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from prunella.data.columns import NO_UTF8, faulty, found, of_rows
-from prunella.data.images import PICTURES, RejectedImage, read_bytes
+from prunella.data.images import PICTURES, RejectedImage, of_the_machine, read_bytes
 from prunella.errors import UserError
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
@@ -64,7 +64,9 @@ def inside(root: Path, name: str) -> bytes:
     try:
         if not path.resolve().is_relative_to(root.resolve()):
             raise RejectedImage(OUTSIDE)
-    except (ValueError, OSError, RuntimeError):  # a NUL in the name, links in a circle
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, links in a circle
+        if of_the_machine(error):
+            raise
         raise RejectedImage("unreadable file") from None
     return read_bytes(path)
 
