@@ -1,10 +1,10 @@
 import random
 
-from prunella.data.dedup import Seen
+from prunella.data.dedup import DuplicateFinder
 
 
 def test_hashes_within_the_distance_are_known_again():
-    seen = Seen(3)
+    seen = DuplicateFinder(3)
     value = 0x0123456789ABCDEF_FEDCBA9876543210
     assert not seen.before(value)
     assert seen.before(value)
@@ -15,7 +15,7 @@ def test_hashes_within_the_distance_are_known_again():
 def test_nothing_near_is_missed():
     lots = random.Random(0)
     for distance in (0, 1, 5, 8):
-        seen, value = Seen(distance), lots.getrandbits(128)
+        seen, value = DuplicateFinder(distance), lots.getrandbits(128)
         seen.before(value)
         for _ in range(50):
             spread = lots.sample(range(128), distance)
@@ -23,5 +23,5 @@ def test_nothing_near_is_missed():
 
 
 def test_what_was_near_is_not_remembered_itself():
-    seen = Seen(1)
+    seen = DuplicateFinder(1)
     assert [seen.before(value) for value in (0b000, 0b001, 0b011)] == [False, True, False]

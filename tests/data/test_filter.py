@@ -17,8 +17,10 @@ from PIL import Image
 
 from prunella.data.columns import AROUND, canonical, of_rows
 from prunella.data.criteria import CRITERIA, judged
-from prunella.data.filter import counted, filtered, lots, shortlisted
+from prunella.data.filter import counted, filtered, random_order, shortlisted
+from prunella.data.images import RejectedImage
 from prunella.data.manifest import read_manifest
+from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.params import Filter, check
 
@@ -132,18 +134,18 @@ def test_samples_are_drawn_by_seed_and_keep_their_order(params, tmp_path):
 
 def test_a_sample_stays_when_pairs_are_added():
     keys = [f"{i}.png" for i in range(100)]
-    first = {keys[i] for i in lots(pa.array(keys), 0)[:20]}
+    first = {keys[i] for i in random_order(pa.array(keys), 0)[:20]}
     more = [*keys[50:], *(f"new {i}" for i in range(10)), *keys[:50]]
-    assert len(first & {more[i] for i in lots(pa.array(more), 0)[:20]}) >= 14
+    assert len(first & {more[i] for i in random_order(pa.array(more), 0)[:20]}) >= 14
 
 
 def test_pairs_of_one_caption_are_drawn_one_by_one():
-    order = lots(pa.array(["the same"] * 500 + [f"another {i}" for i in range(500)]), 0)
+    order = random_order(pa.array(["the same"] * 500 + [f"another {i}" for i in range(500)]), 0)
     assert sorted(order.tolist()) == list(range(1000))
     assert 200 < sum(i < 500 for i in order[:500]) < 300
     assert (
-        lots(pa.array([["a", "b"], ["c"]]), 0).tolist() in ([0, 1], [1, 0])
-        and lots(pa.array([], pa.string()), 0).size == 0
+        random_order(pa.array([["a", "b"], ["c"]]), 0).tolist() in ([0, 1], [1, 0])
+        and random_order(pa.array([], pa.string()), 0).size == 0
     )
 
 
@@ -315,7 +317,7 @@ def test_no_rows_at_all(tmp_path):
     pq.write_table(
         pa.table({"image": pa.array([], pa.binary()), "text": pa.array([], pa.string())}), tmp_path / "a.parquet"
     )
-    with pytest.raises(UserError, match=r"filter: there is no pair at all in"):
+    with pytest.raises(UserError, match=r"^there is no pair at all in"):
         filtered(asked(tmp_path, "parquet"), 0, tmp_path / "out")
 
 
@@ -356,15 +358,20 @@ def test_a_table_of_urls_is_shortlisted(tmp_path):
         pa.table(columns | {"aesthetic": [8.0, 8.0, 7.0, 8.0], "hash": [1, 2, 3, 4]}), tmp_path / "t.parquet"
     )
     given = asked(tmp_path, "parquet", aesthetic={"min": 7.5})
-    assert shortlisted(given, tmp_path / "t.parquet", tmp_path / "short.parquet") == (4, 2)
+    named = {"url": "URL", "text": "TEXT"}
+    assert shortlisted(given, tmp_path / "t.parquet", tmp_path / "short.parquet", named) == (4, 2)
     kept = pq.read_table(tmp_path / "short.parquet")
     assert kept.column_names == ["URL", "TEXT", "aesthetic", "hash"] and kept["hash"].to_pylist() == [1, 4]
     with pytest.raises(UserError, match=r"no row of .*t.parquet is left; most fell out at aesthetic \(3 of 4\)"):
-        shortlisted(asked(tmp_path, "parquet", aesthetic={"min": 9}), tmp_path / "t.parquet", tmp_path / "none.parquet")
+        shortlisted(
+            asked(tmp_path, "parquet", aesthetic={"min": 9}), tmp_path / "t.parquet", tmp_path / "none.parquet", named
+        )
     with pytest.raises(
         UserError, match=r"filter.max_punsafe: .* no column 'punsafe' .* they have URL, TEXT, aesthetic"
     ):
-        shortlisted(asked(tmp_path, "parquet", max_punsafe=0.5), tmp_path / "t.parquet", tmp_path / "other.parquet")
+        shortlisted(
+            asked(tmp_path, "parquet", max_punsafe=0.5), tmp_path / "t.parquet", tmp_path / "other.parquet", named
+        )
 
 
 def test_what_the_machine_fails_at_stops_the_stage_and_is_not_counted(folder, tmp_path, monkeypatch):
@@ -379,3 +386,96 @@ def test_what_the_machine_fails_at_stops_the_stage_and_is_not_counted(folder, tm
     with pytest.raises(UserError, match=r"^other\.png: .*EIO"):
         filtered(asked(folder, **EVERYTHING), 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_only_web_addresses_are_shortlisted(tmp_path):
+    sound = ["http://x/a.jpg", "HTTPS://x/b.jpg"]
+    odd = [
+        "file:///etc/passwd",
+        "ftp://x/c",
+        "data:image/png;base64,AA",
+        "//x/d",
+        "http:///e",
+        "",
+        None,
+        "javascript:0",
+    ]
+    table = pa.table({"URL": [*sound, *odd], "TEXT": ["a caption"] * 10, "hash": range(10)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    named = {"url": "URL", "text": "TEXT"}
+    for given in (None, asked(tmp_path, "parquet")):
+        assert shortlisted(given, tmp_path / "t.parquet", tmp_path / "s.parquet", named) == (10, 2)
+        assert pq.read_table(tmp_path / "s.parquet").equals(table.slice(0, 2))
+    pq.write_table(table.slice(2), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"all 8 fell out at broken: address .*http.*, for example file:///etc/passwd"):
+        shortlisted(None, tmp_path / "t.parquet", tmp_path / "s.parquet", named)
+
+
+def test_files_of_one_table_have_its_columns(tmp_path):
+    rows = {"URL": ["http://x/a.jpg"], "TEXT": ["a caption"]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"TEXT": rows["TEXT"], "URL": rows["URL"]}), tmp_path / "b.parquet")
+    named = {"url": "URL", "text": "TEXT"}
+    assert shortlisted(None, tmp_path, tmp_path / "s", named) == (2, 2)
+    pq.write_table(pa.table(rows | {"hash": [1]}), tmp_path / "0.parquet")
+    with pytest.raises(UserError, match="different columns"):
+        shortlisted(None, tmp_path, tmp_path / "s", named)
+
+
+def test_captions_that_leave_no_ink_are_none(tmp_path):
+    blank = ["\u200b" * 4, "\u2060\u00a0\u200d ", "\u3164\u2800\uffa0", "\u0301\ufe0f\u0301", "\u00ad\u180e\u3000"]
+    inked = ["\u200babc", "\u202eright", "\U0001f469\u200d\U0001f680!", "e\u0301t\u00e9", "\u0633\u0644\u0627\u0645"]
+    rows = [(f"{i}.png", drawn(i), text) for i, text in enumerate(blank + inked)]
+    for layout in ("folder", "parquet"):
+        path = layouts.LAYOUTS[layout][0](tmp_path / layout, rows)
+        given = check(Filter, LIMITS | layouts.settings(layout, path), "filter")
+        report, *_ = filtered(given, 0, tmp_path / f"{layout}-out")
+        assert fell(report) == {"no_caption": len(blank)}
+        assert [pair.text for pair in read_manifest(tmp_path / f"{layout}-out")[1]] == inked
+
+
+def test_where_everything_is_broken_the_first_cause_is_named(tmp_path):
+    path = layouts.folder(tmp_path / "p", [(f"{i}.png", b"", "a caption") for i in range(2)])
+    with pytest.raises(UserError, match=r"^no pair of .* all 2 fell out at broken: empty file, for example 0\.png"):
+        filtered(asked(path, max_broken=1.0), 0, tmp_path / "out")
+
+
+def test_a_hub_dataset_names_no_file_of_this_machine(tmp_path, monkeypatch):
+    (tmp_path / "private.png").write_bytes(drawn(0))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "own.png").write_bytes(drawn(1))
+    monkeypatch.chdir(tmp_path)
+    names = [str(tmp_path / "private.png"), "private.png", "../private.png", "own.png"]
+    features = {"string": pa.array(names), "struct": pa.array([{"bytes": None, "path": name} for name in names])}
+    for kind, column in features.items():
+        pq.write_table(pa.table({"image": column, "text": ["a caption"] * 4}), tmp_path / "set" / "a.parquet")
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / kind))
+        report, *_ = filtered(asked("x", "hub", id=str(tmp_path / "set"), max_broken=1.0), 0, tmp_path / f"{kind}-out")
+        assert report["kept"] == 1 and fell(report) == {"broken": 3}
+        assert report["causes"] == {"file outside the dataset": 2, "no such file": 1}
+        assert [pair.text for pair in read_manifest(tmp_path / f"{kind}-out")[1]] == ["a caption"]
+
+
+def test_of_the_hubs_cache_only_the_datasets_own_part_is_read(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    ours, theirs = (tmp_path / f"datasets--owner--{name}" / "blobs" for name in ("ours", "theirs"))
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+        (folder / "a").write_bytes(drawn(0))
+    source = open_source({"source": "hub", "id": "owner/ours", "revision": "x", "split": "train", "columns": {}})
+    source._pictures = _Rows(pa.table({"image": [str(ours / "a"), str(theirs / "a")]}))
+    assert source.read("0") == drawn(0)
+    with pytest.raises(RejectedImage, match="file outside the dataset"):
+        source.read("1")
+
+
+class _Rows:
+    """Slices of a table, as a dataset gives them."""
+
+    def __init__(self, table: pa.Table):
+        self.table = table
+
+    def __getitem__(self, rows: slice) -> pa.Table:
+        return self.table.slice(rows.start, rows.stop - rows.start)

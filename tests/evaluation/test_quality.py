@@ -7,7 +7,7 @@ from torch import nn
 
 from prunella.data.images import fitted
 from prunella.data.manifest import read_manifest
-from prunella.data.sources.base import picturer
+from prunella.data.sources import open_source
 from prunella.evaluation.quality import Fidelity, composition, output_error
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
@@ -59,7 +59,7 @@ def test_the_frechet_distance_of_drawn_from_real_pictures(latents, teacher, mani
     source, pairs = read_manifest(manifest)
 
     def pictures(captions):
-        return [fitted(picturer(source)(pair.key), SIDE, SIDE) for pair in pairs if pair.text in captions]
+        return [fitted(open_source(source).image(pair.key), SIDE, SIDE) for pair in pairs if pair.text in captions]
 
     first, others = pictures(heldout.captions[:3]), pictures(heldout.captions[3:])
     assert (len(first), len(others)) == (3, 4)

@@ -15,7 +15,7 @@ from layouts import LIMITS, drawn
 from prunella.data.filter import filtered
 from prunella.data.images import fitted
 from prunella.data.manifest import Sample, read_manifest
-from prunella.data.sources.base import picturer
+from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.latents import encode
 from prunella.latents.encode import encoded, planned, split_off
@@ -148,7 +148,7 @@ def test_what_is_stored_decodes_to_what_the_vae_makes_of_the_picture(params, tea
     train, vae = Latents(tmp_path / "out", "train"), load_pipeline(teacher).vae
     by_caption = {pair.text: pair for pair in pairs}
     for i in (0, 11, 21):
-        picture = fitted(picturer(source)(by_caption[train.captions[i]].key), SIDE, SIDE)
+        picture = fitted(open_source(source).image(by_caption[train.captions[i]].key), SIDE, SIDE)
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             direct = vae.decode(vae.encode(pixels).latent_dist.mean).sample

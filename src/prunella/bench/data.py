@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from prunella.compute.timing import Timings
 from prunella.data.filter import Tally, candidates, filtered
 from prunella.data.prefetch import threads
+from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
@@ -145,7 +146,7 @@ def judged_rows(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
     params = check(Filter, LIMITS | {"path": str(path)}, "bench")
     began, tally = time.perf_counter(), Tally()
-    kept, read = candidates({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
+    kept, read = candidates(open_source({"source": "parquet", "path": str(path), "columns": {}}), params, tally)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {

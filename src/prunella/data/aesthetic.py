@@ -67,7 +67,7 @@ def _clip(folder: Path, device: str) -> tuple[Processor, CLIPVisionModelWithProj
                 "as `hf download openai/clip-vit-large-patch14 --local-dir FOLDER` makes"
             )
     try:
-        whole = json.loads((folder / "config.json").read_text())
+        whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config = CLIPVisionConfig.from_pretrained(folder)
         # Of a CLIP with both towers, the width of its projection stands above the towers.
         config.projection_dim = whole.get("projection_dim", config.projection_dim)

@@ -1,14 +1,16 @@
-"""Columns of a table of pairs: the field's spellings of them, and captions and scores of every kind made ours.
+"""Columns of a table of pairs: their usual spellings, and captions and scores of every type brought to one.
 
-Wherever rows come from, they come as Arrow tables of the columns named in SPELLINGS, as far as the data have them,
-and "key", which finds the picture; "fault" says of a row in a few words why it can be no pair. A caption ("text") is a
-string, or a list of strings where a picture has several, without white space around it. The schema's metadata hold the
-names that the data themselves use.
+Every source gives its rows as Arrow tables with the columns named in SPELLINGS, as far as the data have them, and
+"key", which finds the picture. "fault" says in a few words why a row can be no pair. A caption ("text") is a string, or
+a list of strings where a picture has several, without white space around it; where the data have captions as a
+dictionary, so has the table, since a caption that a million rows share must not be stored a million times. The schema's
+metadata hold the data's own column names.
 """
 
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,16 +29,19 @@ SPELLINGS = {
 NUMBERS = ("width", "height", "aesthetic", "punsafe", "pwatermark", "similarity")
 WANTED = ("text", "language", *NUMBERS)  # what criteria look at
 NO_UTF8, NO_TEXT, NAME_NO_UTF8 = "caption not UTF-8", "caption is no text", "file name not UTF-8"
+MOST_CAPTIONS = 1000  # of a picture; more are no captions
+TOO_MANY = "too many captions"
+LONGEST_CODE = 64  # bytes of a language's code; more is none
 AROUND = " \t\r\n\v\f\ufeff"  # taken from a caption's ends
 TEXT = pa.large_string()  # of a hundred thousand captions of 10 MB the small one's offsets overflow
 TEXTS = pa.list_(TEXT)
 
 
 def found(names: list[str], asked: dict[str, str]) -> dict[str, str]:
-    """{ours: the data's} for the columns that are there; `asked` names some that are spelt otherwise.
+    """{our name: the data's} of the columns that exist; `asked` names some that are spelt otherwise.
 
-    Upper and lower case are alike, and of several spellings the first in SPELLINGS is taken. An asked column that is
-    not there is not replaced by another.
+    Case is ignored, and the first spelling in SPELLINGS wins. An asked column that does not exist is not replaced by
+    another.
     """
     lower = {name.lower(): name for name in reversed(names)}
     chosen = {ours: next((lower[name] for name in known if name in lower), None) for ours, known in SPELLINGS.items()}
@@ -47,12 +52,12 @@ def found(names: list[str], asked: dict[str, str]) -> dict[str, str]:
 def canonical(raw: pa.Table, names: dict[str, str], keys: pa.Array, there: list[str]) -> pa.Table:
     """The `WANTED` columns of an Arrow table under our names, each of one type, beside `keys` and "fault".
 
-    What is no number becomes null. `there` are the names that the data have.
+    What is not a number becomes null. `there` are the data's own column names.
     """
     nothing = pa.nulls(len(raw), pa.string())
     text, faults = pa.nulls(len(raw), TEXT), nothing
     if "text" in names:
-        text, faults = _texts(whole(raw.column(names["text"])))
+        text, faults = as_captions(whole(raw.column(names["text"])))
     columns = {"key": keys.cast(TEXT), "text": text}
     for name in ("language", *NUMBERS):
         if name in names:
@@ -61,7 +66,7 @@ def canonical(raw: pa.Table, names: dict[str, str], keys: pa.Array, there: list[
 
 
 def of_rows(keys: list[str], rows: list[dict], names: dict[str, str], captions: list | None = None) -> pa.Table:
-    """The same of rows that are Python's own, value by value; `captions` where they are not among them."""
+    """The same for rows that are dictionaries; `captions` where the rows do not hold them."""
     captions = [row.get(names.get("text")) for row in rows] if captions is None else captions
     spoken = [_spoken(caption) for caption in captions]
     several = any(isinstance(text, list) for text, _ in spoken)
@@ -80,7 +85,7 @@ def of_rows(keys: list[str], rows: list[dict], names: dict[str, str], captions: 
 
 
 def faulty(keys: list[str], cause: str) -> pa.Table:
-    """Rows that can be no pairs, for one cause."""
+    """Rows that can be no pairs, all for one cause."""
     columns = {"key": pa.array(map(shown, keys), TEXT), "text": pa.nulls(len(keys), TEXT)}
     return pa.table({**columns, "fault": pa.array([cause] * len(keys), pa.string())})
 
@@ -100,18 +105,54 @@ def _noted(rows: pa.Table, names: list[str]) -> pa.Table:
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece, its dictionary resolved."""
+    """A column as one array."""
     piece = column.combine_chunks()
     if isinstance(piece, pa.ChunkedArray):  # of an empty table, or too large for one
         piece = pa.concat_arrays(piece.chunks) if piece.num_chunks else pa.nulls(0, column.type)
-    return piece.dictionary_decode() if pa.types.is_dictionary(piece.type) else piece
+    return piece
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def caption_bytes(column: pa.Array) -> np.ndarray:
+    """Bytes of each row's captions once they are written out; 0 of what is no list of captions."""
+    if not is_list(column.type):
+        return np.zeros(len(column), np.int64)
+    entries = column.flatten()
+    lengths = _lengths(entries)
+    return np.bincount(pc.list_parent_indices(column), weights=lengths, minlength=len(column)).astype(np.int64)
+
+
+def _lengths(entries: pa.Array) -> np.ndarray:
+    """Bytes of each entry."""
+    if pa.types.is_dictionary(entries.type):
+        known = np.append(_lengths(entries.dictionary), 0)
+        return known[np.asarray(pc.fill_null(entries.indices, len(known) - 1))]
+    if not _is_text(entries.type):
+        return np.zeros(len(entries))
+    return np.asarray(pc.fill_null(pc.binary_length(entries.cast(pa.large_binary())), 0))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    tests = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return any(test(kind) for test in (*tests, types.is_binary_view, types.is_fixed_size_binary))
 
 
 def _cast(column: pa.Array, to: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(column.type):  # cast before its entries are multiplied
+        return _cast(column.dictionary, to).take(column.indices)
+    if pa.types.is_nested(column.type):
+        return pa.nulls(len(column), to)
     try:
-        return column.cast(to)
+        made = column.cast(to)
     except pa.ArrowException:
-        return pa.array([_made(value, to) for value in column.to_pylist()], to)
+        made = pa.array([_made(value, to) for value in column.to_pylist()], to)
+    if to == TEXT:
+        made = pc.if_else(pc.greater(pc.binary_length(made), LONGEST_CODE), pa.scalar(None, TEXT), made)
+    return made
 
 
 def _made(value: Any, to: pa.DataType) -> str | float | None:
@@ -121,27 +162,31 @@ def _made(value: Any, to: pa.DataType) -> str | float | None:
         return None
 
 
-def _texts(column: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Captions as strings or lists of strings, and faults."""
-    kind = column.type
-    if any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
-        spoken = [_spoken(value) for value in column.to_pylist()]
+def as_captions(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Captions as strings, as a dictionary of strings or as lists of strings, and faults."""
+    if pa.types.is_dictionary(column.type):
+        texts, faults = as_captions(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, texts), faults.take(column.indices)
+    if is_list(column.type):
+        few = np.asarray(pc.fill_null(pc.list_value_length(column), 0)) <= MOST_CAPTIONS
+        spoken = [_spoken(row.as_py()) if fits else ([], TOO_MANY) for row, fits in zip(column, few, strict=True)]
         texts = [text if isinstance(text, list) else [] for text, _ in spoken]
         return pa.array(texts, TEXTS), pa.array([fault for _, fault in spoken], pa.string())
     nothing = pa.nulls(len(column), pa.string())
-    if pa.types.is_null(kind):
-        return pa.nulls(len(column), TEXT), nothing
+    if not _is_text(column.type):
+        no_text = pc.if_else(column.is_valid(), NO_TEXT, pa.scalar(None, pa.string()))
+        return pa.nulls(len(column), TEXT), no_text
     try:
         text = column.cast(pa.large_binary()).cast(TEXT)  # which looks at every byte
         return pc.utf8_trim(text, characters=AROUND), nothing
-    except pa.ArrowException:  # bytes that are no text, or another type
+    except pa.ArrowInvalid:  # bytes that are no text
         spoken = [_spoken(value) for value in column.to_pylist()]
         texts = pa.array([text if isinstance(text, str) else None for text, _ in spoken], TEXT)
         return texts, pa.array([fault for _, fault in spoken], pa.string())
 
 
 def _spoken(value: Any) -> tuple[str | list[str] | None, str | None]:
-    """A caption, or several, and what is wrong with it if there is none."""
+    """A caption, or several, and why there is none."""
     if isinstance(value, list):
         each = [_spoken(one) for one in value if not isinstance(one, list)]
         texts = [text for text, _ in each if text]

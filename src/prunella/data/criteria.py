@@ -1,7 +1,7 @@
-"""Criteria: which rows of a table, and then which pictures, fall out, and at which one.
+"""Criteria: which rows of a table, and then which pictures, are rejected, and by which criterion.
 
-Those of the table are pure functions of a batch of rows, column by column; a row is counted at the first that it
-fails. A score that is not there, or NaN, fails its criterion.
+The table's criteria are pure functions of a batch of rows, column by column; a row counts at the first that it fails. A
+missing score, or NaN, fails its criterion.
 """
 
 import re
@@ -21,6 +21,7 @@ CRITERIA = (
     "animated", "blank", "duplicate", "near_duplicate",
 )  # fmt: skip
 PASSED = -1
+BLANK = r"^[\s\pZ\p{Cf}\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}]*$"  # nothing that leaves ink (RE2's spelling)
 NO_VALUE = "no value"  # of a score
 
 
@@ -64,7 +65,7 @@ def lacking(params: Filter, columns: set[str], there: list[str]) -> None:
 
 
 def judged(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
-    """The rows with those captions only that pass, and of each row the number of the criterion it fails, or PASSED."""
+    """The rows with only those captions that pass, and for each row the number of its criterion, or PASSED."""
     reasons = np.full(len(rows), PASSED, np.int8)
 
     def fails(criterion: str, mask) -> None:
@@ -127,8 +128,11 @@ def _scores(params: Filter) -> dict:
 
 
 def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
-    """Of each row the number in OF_CAPTIONS that its caption fails, or PASSED; of several captions those that pass."""
+    """The rows with only those captions that pass, and for each row its number in OF_CAPTIONS, or PASSED."""
     text = whole(rows["text"])
+    if pa.types.is_dictionary(text.type):  # judged before its entries are multiplied
+        each = np.append(_captions_fail(text.dictionary, params), np.int8(OF_CAPTIONS.index("no_caption")))
+        return rows, each[np.asarray(pc.fill_null(text.indices, len(each) - 1))]
     if not pa.types.is_list(text.type):
         return rows, _captions_fail(text, params)
     each = _captions_fail(text.flatten(), params)
@@ -147,7 +151,7 @@ def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
 def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
     length = pc.fill_null(pc.utf8_length(text), 0)
     masks = {
-        "no_caption": pc.equal(length, 0),
+        "no_caption": _blank(text, length),
         "caption_odd": pc.match_substring(text, "\0"),
         "caption_short": pc.less(length, params.min_caption),
         "caption_long": pc.greater(length, params.max_caption),
@@ -159,12 +163,21 @@ def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
         )
     reasons = np.full(len(text), PASSED, np.int8)
     for criterion, mask in masks.items():
-        reasons[(reasons == PASSED) & _flags(mask)] = OF_CAPTIONS.index(criterion)
+        flags = mask if isinstance(mask, np.ndarray) else _flags(mask)
+        reasons[(reasons == PASSED) & flags] = OF_CAPTIONS.index(criterion)
     return reasons
 
 
+def _blank(text: pa.Array, length: pa.Array) -> np.ndarray:
+    """Which captions of `length` characters are empty or leave no ink."""
+    blank = _flags(pc.equal(length, 0))
+    beyond = _flags(pc.not_equal(pc.binary_length(text), length))  # characters beyond ASCII
+    blank[beyond] = _flags(pc.match_substring_regex(text.filter(pa.array(beyond)), BLANK))
+    return blank
+
+
 def _flags(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.fill_null(mask, False), bool)
+    return np.array(pc.fill_null(mask, False), bool)
 
 
 def _numbers(rows: pa.Table, column: str) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Pictures seen before: the same bytes, or nearly the same look."""
+"""Near duplicates: pictures whose perceptual hashes differ in few bits."""
 
 import itertools
 
 from prunella.data.images import HASH_BITS
 
 
-class Seen:
-    """Remembers perceptual hashes and tells whether a new one lies within `distance` bits of one before.
+class DuplicateFinder:
+    """Remembers perceptual hashes and tells whether a new one lies within `distance` bits of an earlier one.
 
-    Two hashes that differ in d bits agree wholly in one of d + 1 bands at least, so that only those are compared that
-    share a band: for a million pictures and 7 bits some 120 of them.
+    Two hashes that differ in d bits agree in at least one of d + 1 bands, so only hashes that share a band are
+    compared: for a million pictures and 7 bits about 120.
     """
 
     def __init__(self, distance: int):
@@ -19,7 +19,7 @@ class Seen:
         self.known: list[dict[int, list[int]]] = [{} for _ in self.bands]
 
     def before(self, value: int) -> bool:
-        """Whether `value` is near one seen before; it is remembered if not."""
+        """Whether `value` is near an earlier one; it is remembered if not."""
         places = [(known, value >> low & mask) for known, (low, mask) in zip(self.known, self.bands, strict=True)]
         for known, band in places:
             if any((value ^ other).bit_count() <= self.distance for other in known.get(band, ())):

@@ -1,12 +1,12 @@
-"""Filter: which pairs are used, and how many fell out at each criterion.
+"""Filter: which pairs are used, and how many each criterion rejects.
 
-The table's criteria go first, over all rows, a batch at a time; then pictures are read, in an order of lots drawn by
-seed, until as many have passed as are wanted. Which pairs are chosen depends on the seed and on the pairs alone.
+The table's criteria are applied first, to all rows, a batch at a time. Then pictures are read in a seeded random order
+until as many have passed as are wanted. Which pairs are chosen depends only on the seed and on the pairs.
 """
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +17,26 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm import tqdm
 
-from prunella.data.columns import TEXTS, there
+from prunella.data.columns import TEXT, TEXTS, there
 from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
-from prunella.data.dedup import Seen
+from prunella.data.dedup import DuplicateFinder
 from prunella.data.images import RejectedImage, contrast, machine_faults, perceptual_hash, unpacked
 from prunella.data.manifest import Sample, write_manifest
 from prunella.data.prefetch import ahead, threads
-from prunella.data.sources import parquet
-from prunella.data.sources.base import described, fetcher, index
+from prunella.data.sources import describe, open_source, parquet
+from prunella.data.sources.base import Source
 from prunella.errors import UserError
 from prunella.params import Filter
 
-EXAMPLES = 8  # of pairs that fell out, for each criterion, and of such as were kept
+EXAMPLES = 8  # of rejected pairs, for each criterion, and of kept ones
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
-LOTS = 100_000  # captions that are Python's own at a time
+AT_ONCE = 100_000  # captions that are Python strings at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
 Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
 
 class Example(NamedTuple):
-    """A pair that fell out, or was kept: for the page."""
+    """A rejected or a kept pair, for the page."""
 
     key: str
     text: str
@@ -71,13 +71,14 @@ def filtered(
     pairs beyond the `samples` wanted are not looked at. `score` gives aesthetic scores where the data have none.
     Raises UserError when nothing is left, or when too many pictures are broken.
     """
-    source, tally = described(params, seed), Tally()
+    known, tally = describe(params, seed), Tally()
+    source = open_source(known)
     rows, read = candidates(source, params, tally)
     _not_too_many(tally.fell["broken"], read, params, tally, "rows")
     pairs, looked = _chosen(rows, source, params, seed, threads(workers), score, tally)
     if not pairs:
-        raise UserError(f"filter: no pair of {params.path} is left{_most(tally, read)}")
-    write_manifest(out, source, pairs)
+        raise UserError(f"no pair of {params.path} is left{_most(tally, read)}")
+    write_manifest(out, known, pairs)
     for pair in pairs[:EXAMPLES]:
         tally.show("kept", pair.key, pair.text)
     report = {
@@ -89,7 +90,7 @@ def filtered(
         "fell": dict(tally.fell),
         "causes": dict(tally.causes.most_common()),
     }
-    return report, dict(tally.examples), source
+    return report, dict(tally.examples), known
 
 
 def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
@@ -107,44 +108,81 @@ def counted(report: dict) -> str:
     return "\n".join(["criterion,pairs", *rows, f"kept,{report['kept']}"]) + "\n"
 
 
-def candidates(source: dict, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
-    """The rows ("key", "text" and, of scenes, their size) that pass the table's criteria, and how many were read."""
+def candidates(source: Source, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
+    """The rows ("key", "text" and, where true, sizes) that pass the table's criteria, and how many were read."""
     kept, read, columns, names = [], 0, set(), {}
-    wanted = ["key", "text", *(["width", "height"] if source["source"] == "scenes" else [])]
+    wanted = ["key", "text", *(["width", "height"] if source.rendered else [])]
+    tables = _first(source.rows(), params.samples) if source.rendered else source.rows()
     with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
-        for batch in index(source, params.samples):
+        for batch in tables:
             columns |= set(batch.column_names)
             names |= dict.fromkeys(there(batch))
             rows, reasons = judged(batch, params)
             _count(batch, reasons, tally)
-            kept.append(rows.select(wanted).filter(pa.array(reasons == PASSED)).replace_schema_metadata())
+            passed = rows.select(wanted).filter(pa.array(reasons == PASSED))
+            kept.append(_written_out(passed).replace_schema_metadata())
             read += len(rows)
             bar.update(len(rows))
     if not read:
-        raise UserError(f"filter: there is no pair at all in {params.path}")
+        raise UserError(f"there is no pair at all in {params.path}")
     lacking(params, columns, list(names))
     several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
     return pa.concat_tables([_listed(rows) for rows in kept] if several else kept).combine_chunks(), read
 
 
-def shortlisted(params: Filter, table: Path, out: Path) -> tuple[int, int]:
-    """Write the rows of a table of URLs that pass the table's criteria to the Parquet file `out`; (rows, written)."""
-    tally, columns, names, writer, written = Tally(), set(), {}, None, 0
-    for rows, raw in parquet.urls(table, params.columns):
-        columns, names = columns | set(rows.column_names), names | dict.fromkeys(there(rows))
-        _, reasons = judged(rows, params)
-        _count(rows, reasons, tally)
-        passed = raw.filter(pa.array(reasons == PASSED))
-        writer = writer or pq.ParquetWriter(out, raw.schema)
-        writer.write_batch(passed)
-        written += len(passed)
-    if writer:
-        writer.close()
-    lacking(params, columns, list(names))
+def shortlisted(params: Filter | None, table: Path, out: Path, columns: dict[str, str]) -> tuple[int, int]:
+    """Write the rows of a table of URLs that may be fetched to the Parquet file `out`; return (rows, written).
+
+    Those are the rows with an http or https URL that pass the table's criteria, where `params` states any. `columns`
+    names the table's "url" and "text". Raises UserError where no row is left.
+    """
+    tally, ours, names, writer, written = Tally(), set(), {}, None, 0
+    try:
+        for rows, raw, schema in parquet.urls(table, (params.columns if params else {}) | columns):
+            ours, names = ours | set(rows.column_names), names | dict.fromkeys(there(rows))
+            reasons = judged(rows, params)[1] if params else _faults(rows)
+            _count(rows, reasons, tally)
+            writer = writer or pq.ParquetWriter(out, schema)
+            passed = raw.filter(pa.array(reasons == PASSED))
+            writer.write_table(_like(passed, writer.schema, table))
+            written += len(passed)
+    finally:
+        if writer:
+            writer.close()
+    if params:
+        lacking(params, ours, list(names))
     read = written + tally.fell.total()
     if not written:
-        raise UserError(f"filter: no row of {table} is left{_most(tally, read)}")
+        raise UserError(f"no row of {table} is left{_most(tally, read)}")
     return read, written
+
+
+def _faults(rows: pa.Table) -> np.ndarray:
+    """As `judged`, of faults alone."""
+    return np.where(np.asarray(pc.is_valid(rows["fault"])), CRITERIA.index("broken"), PASSED)
+
+
+def _like(rows: pa.Table, schema: pa.Schema, table: Path) -> pa.Table:
+    try:
+        return rows.select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError):
+        raise UserError(f"{table}: its files have different columns; give one of them, or such as are alike") from None
+
+
+def _first(tables: Iterable[pa.Table], count: int) -> Iterator[pa.Table]:
+    """The first `count` rows."""
+    for rows in tables:
+        yield rows.slice(0, count)
+        count -= len(rows)
+        if count <= 0:
+            return
+
+
+def _written_out(rows: pa.Table) -> pa.Table:
+    """Captions as strings where they were a dictionary."""
+    if not pa.types.is_dictionary(rows.schema.field("text").type):
+        return rows
+    return rows.set_column(rows.column_names.index("text"), "text", rows["text"].cast(TEXT))
 
 
 def _listed(rows: pa.Table) -> pa.Table:
@@ -172,15 +210,15 @@ def _without(values) -> int:
 
 
 def _chosen(
-    rows: pa.Table, source: dict, params: Filter, seed: int, workers: int, score: Score | None, tally: Tally
+    rows: pa.Table, source: Source, params: Filter, seed: int, workers: int, score: Score | None, tally: Tally
 ) -> tuple[list[Sample], int]:
     """The pairs kept, in the source's order, and how many pictures were looked at."""
-    if source["source"] == "scenes":  # drawn when they are wanted, all alike in size
+    if source.rendered:
         return [
             Sample(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()
         ], 0
     look, judge = _looker(source, params, score), Judge(params)
-    waiting = lots(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
+    waiting = random_order(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
     kept, looked, broken = {}, 0, 0
     with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
         while len(waiting) and len(kept) < params.samples:
@@ -205,15 +243,15 @@ def _chosen(
     return [kept[i] for i in sorted(kept)], looked
 
 
-def lots(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
-    """Indices of `texts` (captions) in an order that the seed and the captions decide.
+def random_order(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
+    """Indices of `texts` (captions) in an order that depends on the seed and the captions alone.
 
-    A pair is known by its caption, and by which of those with the same caption it is: so the same pairs are chosen of a
-    folder and of a table, and most of them again when others come to them.
+    A pair is identified by its caption and by its number among those with the same caption. So the same pairs are
+    chosen from a folder and from a table, and most of them again when others are added.
     """
     salt, drawn = seed.to_bytes(8), bytearray()
-    for start in range(0, len(texts), LOTS):
-        for text in texts.slice(start, LOTS).to_pylist():
+    for start in range(0, len(texts), AT_ONCE):
+        for text in texts.slice(start, AT_ONCE).to_pylist():
             said = "\n".join(text) if isinstance(text, list) else text
             drawn += hashlib.blake2b(said.encode(), digest_size=8, key=salt).digest()
     values = np.frombuffer(drawn, np.uint64).copy()
@@ -231,11 +269,11 @@ def _pair(key: str, text: str | list[str], found: Facts) -> Sample:
 
 
 class Judge:
-    """Tells at which criterion a picture that was looked at falls, remembering those before it."""
+    """Tells which criterion rejects a picture, remembering those before it."""
 
     def __init__(self, params: Filter):
         self.params, self.sums = params, set()
-        self.near = None if params.near_duplicates is None else Seen(params.near_duplicates)
+        self.near = None if params.near_duplicates is None else DuplicateFinder(params.near_duplicates)
 
     def __call__(self, found: Facts | RejectedImage) -> tuple[str, str] | None:
         """(criterion, cause), or None of a picture that passes."""
@@ -249,14 +287,13 @@ class Judge:
         return ("near_duplicate", "") if self.near and self.near.before(found.hash) else None
 
 
-def _looker(source: dict, params: Filter, score: Score | None) -> Callable[[str], Facts | RejectedImage]:
-    """From a key to what the picture is like; a picture that cannot be used is given back as what says why."""
-    fetch = fetcher(source)
+def _looker(source: Source, params: Filter, score: Score | None) -> Callable[[str], Facts | RejectedImage]:
+    """From a key to the picture's facts, or to the rejection of one that cannot be used."""
 
     def look(key: str) -> Facts | RejectedImage:
         try:
             with machine_faults(key):
-                data = fetch(key)
+                data = source.read(key)
                 with unpacked(data) as picture:
                     return facts(data, picture)
         except RejectedImage as rejected:
@@ -281,15 +318,17 @@ def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str)
         causes = ", ".join(f"{cause} ({count})" for cause, count in broken_by[:4])
         examples = ", ".join(example.key for example in tally.examples["broken"][:3])
         raise UserError(
-            f"filter: {broken} of {of} {what} in {params.path} cannot be used, more than filter.max_broken "
+            f"{broken} of {of} {what} in {params.path} cannot be used, more than filter.max_broken "
             f"({params.max_broken:g}) allows: {causes}; for example {examples}"
         )
 
 
 def _most(tally: Tally, read: int) -> str:
-    """What removed everything, or most."""
+    """What rejected everything, or most, with the most frequent cause."""
     criterion, count = tally.fell.most_common(1)[0]
-    whole = (
-        f"all {read} fell out at {criterion}" if count == read else f"most fell out at {criterion} ({count} of {read})"
-    )
-    return f"; {whole}"
+    text = f"; all {read} fell out at" if count == read else "; most fell out at"
+    text += f" {criterion}" if count == read else f" {criterion} ({count} of {read})"
+    causes = [cause for cause, _ in tally.causes.most_common() if not cause.endswith(NO_VALUE)]
+    if criterion != "broken" or not causes:
+        return text
+    return f"{text}: {causes[0]}, for example {tally.examples['broken'][0].key}"

@@ -1,7 +1,7 @@
 """What a pair is: a picture and its caption, known by a line in a manifest; the pixels stay where they are.
 
 A manifest is a folder with `pairs.jsonl`, one pair a line, and `source.json`, which says how to find the pixels (see
-`prunella.data.sources.base`).
+`prunella.data.sources`).
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Sample:
-    """`key` finds the pixels (a scene's number, a file name, a row); `sum` changes when they do, "" of scenes."""
+    """`key` finds the pixels (a scene's number, a file name, a row); `sum` changes when they do ("" for scenes)."""
 
     key: str
     text: str | list[str]  # a list where the picture has several captions
@@ -27,14 +27,14 @@ class Sample:
 
 def write_manifest(out: Path, source: dict, pairs: Iterable[Sample]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    (out / "source.json").write_text(json.dumps(source, indent=1) + "\n")
-    with (out / "pairs.jsonl").open("w") as file:
+    (out / "source.json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+    with (out / "pairs.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
 
 
 def read_manifest(path: Path) -> tuple[dict, list[Sample]]:
-    source = json.loads((path / "source.json").read_text())
-    with (path / "pairs.jsonl").open() as lines:
+    source = json.loads((path / "source.json").read_text(encoding="utf-8"))
+    with (path / "pairs.jsonl").open(encoding="utf-8") as lines:
         return source, [Sample(**json.loads(line)) for line in lines]
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from prunella.data.buckets import NONE, assigned, sizes
 from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning
 from prunella.data.manifest import Sample, chunks, read_manifest
 from prunella.data.prefetch import ahead, threads
-from prunella.data.sources.base import picturer
+from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.files import atomic_write_text
 from prunella.latents.encoders import Encoders
@@ -158,18 +159,20 @@ def _encode(
 ) -> None:
     """Make the shards of `tasks` that are not there yet, pictures read and cut ahead by threads."""
     waiting = [task for task in tasks if whole_shard(work, task.name) is None]
-    picture = picturer(source)
+    opened = open_source(source).opened
 
     def made(it: tuple[Task, Sample]) -> np.ndarray | RejectedImage:
+        task, pair = it
         try:
-            with clock("decode"), machine_faults(it[1].key):
-                drawn = picture(it[1].key)
+            with machine_faults(pair.key), ExitStack() as in_use:
+                with clock("decode"):
+                    drawn = in_use.enter_context(opened(pair.key))
+                if drawn.size != (pair.width, pair.height):
+                    return RejectedImage("another size than when it was filtered")
+                with clock("resize"):
+                    return fitted(drawn, *task.size)
         except RejectedImage as rejected:
             return rejected
-        if drawn.size != (it[1].width, it[1].height):
-            return RejectedImage("another size than when it was filtered")
-        with clock("resize"):
-            return fitted(drawn, *it[0].size)
 
     asked = ((task, pair) for task in waiting for pair in task.pairs)
     pictures = ahead(made, asked, workers, AHEAD * params.batch_size)

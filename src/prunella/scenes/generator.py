@@ -51,7 +51,7 @@ def read_vocabulary(path: Path | str) -> Vocabulary:
     if not path.is_file():
         raise UserError(f"{path}: there is no such vocabulary of scenes; the shipped one is data/scenes.yaml")
     try:
-        words = yaml.safe_load(path.read_text())
+        words = yaml.safe_load(path.read_text(encoding="utf-8"))
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in words.items()
         }

@@ -1,19 +1,20 @@
 import pytest
 
 from prunella.data.images import RejectedImage
-from prunella.data.sources.folder import index, reader
+from prunella.data.sources import folder
+from prunella.data.sources.folder import Folder
 from prunella.errors import UserError
 
 
-def rows(folder, **columns):
+def rows(root, **columns):
     """(key, caption, fault) of every row."""
-    source = {"source": "folder", "path": str(folder), "columns": columns}
-    return [(row["key"], row["text"], row["fault"]) for table in index(source) for row in table.to_pylist()]
+    source = {"source": "folder", "path": str(root), "columns": columns}
+    return [(row["key"], row["text"], row["fault"]) for table in Folder(source).rows() for row in table.to_pylist()]
 
 
-def listing(folder, *lines, name="metadata.jsonl"):
-    (folder / name).write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
-    return folder
+def listing(root, *lines, name="metadata.jsonl"):
+    (root / name).write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+    return root
 
 
 def test_lines_are_read_and_absent_captions_are_none(tmp_path):
@@ -84,7 +85,7 @@ def test_csv_is_read_too(tmp_path):
         ("metadata.csv, after line 5", None, "CSV that ends inside a quotation"),
         ("metadata.csv, line 4", None, "row without file_name"),
     ]
-    (table, *_) = index({"source": "folder", "path": str(tmp_path), "columns": {}})
+    (table, *_) = Folder({"source": "folder", "path": str(tmp_path), "columns": {}}).rows()
     assert table["punsafe"].to_pylist() == [0.5, 0.0]
     listing(tmp_path, "file_name,text,text", "a,b,c", name="metadata.csv")
     with pytest.raises(UserError, match=r"metadata.csv: two columns are called 'text'"):
@@ -126,7 +127,7 @@ def test_what_leads_out_of_the_folder_is_not_read(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"1")
     (tmp_path / "in" / "a.png").write_bytes(b"2")
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
-    fetch = reader({"source": "folder", "path": str(tmp_path / "in"), "columns": {}})
+    fetch = Folder({"source": "folder", "path": str(tmp_path / "in"), "columns": {}}).read
     assert fetch("a.png") == b"2"
     for key in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         with pytest.raises(RejectedImage, match=r"file outside filter\.path"):
@@ -135,3 +136,21 @@ def test_what_leads_out_of_the_folder_is_not_read(tmp_path):
     for key, why in (("none.png", "no such file"), ("a\0b", "unreadable file"), ("circle.png", "unreadable file")):
         with pytest.raises(RejectedImage, match=why):
             fetch(key)
+
+
+def test_lines_that_are_too_long_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "LONGEST_LINE", 60)
+    listing(tmp_path, '{"file_name": "a", "text": "one"}', '{"file_name": "b", "text": "' + "x" * 200 + '"}', "3" * 61)
+    found = [("a", "one", None), *((f"metadata.jsonl, line {i}", None, "line too long") for i in (2, 3))]
+    assert rows(tmp_path) == found
+    (tmp_path / "metadata.jsonl").unlink()
+    listing(tmp_path, "file_name,text", "a,one", f"b,{'x' * 61}", "c,three", name="metadata.csv")
+    assert rows(tmp_path) == [("a", "one", None), ("metadata.csv, after line 2", None, "line too long")]
+
+
+def test_a_caption_in_a_file_that_is_too_long_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "LONGEST_LINE", 60)
+    for name, text in (("a", "x" * 60), ("b", "x" * 61)):
+        (tmp_path / f"{name}.png").write_bytes(b"")
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert rows(tmp_path) == [("a.png", "x" * 60, None), ("b.png", None, None)]

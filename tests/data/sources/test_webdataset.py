@@ -1,11 +1,14 @@
+import errno
 import json
+import os
 import tarfile
+import time
 
 import layouts
 import pytest
 
 from prunella.data.images import RejectedImage
-from prunella.data.sources.webdataset import _unfit, index, reader
+from prunella.data.sources.webdataset import WebDataset, _Member, _members, _unfit
 from prunella.errors import UserError
 
 
@@ -14,7 +17,7 @@ def source(path, **columns) -> dict:
 
 
 def rows(path, **columns):
-    return [row for table in index(source(path, **columns)) for row in table.to_pylist()]
+    return [row for table in WebDataset(source(path, **columns)).rows() for row in table.to_pylist()]
 
 
 def tar(path, *members):
@@ -27,7 +30,7 @@ def tar(path, *members):
 def test_pictures_captions_and_scores_come_back(tmp_path):
     given = [("a.jpg", b"one", "ein Bär"), ("b.png", b"two!", "b"), ("c.webp", b"three", "c")]
     root = layouts.webdataset(tmp_path / "w", given, per_file=2, punsafe=[0.25, None, 1])
-    found, fetch = rows(root), reader(source(root))
+    found, fetch = rows(root), WebDataset(source(root)).read
     assert [row["text"] for row in found] == ["ein Bär", "b", "c"]
     assert [row["punsafe"] for row in found] == [0.25, None, 1.0]
     assert [row["key"].split("#")[0] for row in found] == [
@@ -39,7 +42,7 @@ def test_pictures_captions_and_scores_come_back(tmp_path):
 def test_a_single_tar_is_a_dataset(tmp_path):
     root = layouts.webdataset(tmp_path / "w", [("a.jpg", b"one", "a")])
     (row,) = rows(root / "00000.tar")
-    assert reader(source(root / "00000.tar"))(row["key"]) == b"one"
+    assert WebDataset(source(root / "00000.tar")).read(row["key"]) == b"one"
 
 
 def test_a_caption_is_the_text_or_the_jsons(tmp_path):
@@ -99,7 +102,7 @@ def test_a_tar_that_was_cut_off(tmp_path, left):
     kept = [row["key"] for row in found if not row["fault"]]
     assert kept == whole[: len(kept)] and len(kept) < 4
     with pytest.raises(RejectedImage, match="tar cut off"):
-        reader(source(root))(whole[-1])
+        WebDataset(source(root)).read(whole[-1])
 
 
 def test_what_follows_damage_is_not_lost_in_silence(tmp_path):
@@ -136,7 +139,7 @@ def test_names_of_all_kinds(tmp_path):
         ("l\udcff.png", b"four"), ("l\udcff.txt", b"4"),
         ("long" * 60 + ".jpg", b"five"), ("long" * 60 + ".txt", b"5"),
     )  # fmt: skip
-    found, fetch = rows(tmp_path), reader(source(tmp_path))
+    found, fetch = rows(tmp_path), WebDataset(source(tmp_path)).read
     assert [row["text"] for row in found] == ["1", "2", "3", "4", "5"]
     assert [row["fault"] for row in found] == [None, None, None, "file name not UTF-8", None]
     assert [fetch(row["key"]) for row in found if not row["fault"]] == [b"one", b"two", b"three", b"five"]
@@ -168,3 +171,79 @@ def test_what_img2dataset_has_not_finished_is_left_out(tmp_path):
     assert [(row["key"], row["fault"]) for row in found if row["fault"]] == [
         ("00001.tar", "tar that img2dataset has not finished")
     ]
+
+
+# Headers that lie
+
+
+def header(kind: bytes, size: int, data: bytes = b"") -> bytes:
+    """A header of one block that claims `size` bytes, in base 256 where octal cannot, and `data` behind it."""
+    member = tarfile.TarInfo("x.jpg")
+    member.type = kind
+    block = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = size.to_bytes(12, signed=True) if size < 0 else b"\x80" + size.to_bytes(11)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + data + bytes(-len(data) % 512)
+
+
+LYING = {
+    "negative": header(tarfile.REGTYPE, -512),
+    "negative pax": header(tarfile.XHDTYPE, 13, b"13 size=-512\n") + header(tarfile.REGTYPE, 0),
+    "huge": header(tarfile.REGTYPE, 2**70),
+    "huge pax": header(tarfile.XHDTYPE, 2**44),
+    "huge name": header(tarfile.GNUTYPE_LONGNAME, 2**70),
+    "long global": header(tarfile.XGLTYPE, 2**16 + 1, b"1" * (2**16 + 1)),
+    "chained": header(tarfile.GNUTYPE_LONGNAME, 4, b"name") * 3000,
+    "chained pax": header(tarfile.XHDTYPE, 10, b"10 a=1234\n") * 3000,
+    "digits": header(tarfile.XHDTYPE, 2**16, b"1" * 2**16),
+    "sparse": header(tarfile.GNUTYPE_SPARSE, 0)[:482] + b"\1" + header(tarfile.GNUTYPE_SPARSE, 0)[483:],
+}
+
+
+@pytest.mark.parametrize("kind", LYING)
+def test_what_comes_before_a_lying_header_is_used(tmp_path, kind):
+    root = layouts.webdataset(tmp_path / "w", [(f"{i}.jpg", b"x" * 600, str(i)) for i in range(4)])
+    path = root / "00000.tar"
+    sound = path.read_bytes()[: 4 * (512 + 1024 + 512 + 512 + 512 + 512)]
+    path.write_bytes(sound + LYING[kind] + bytes(1024))
+    began = time.monotonic()
+    found = rows(root)
+    assert [row["text"] for row in found if not row["fault"]] == ["0", "1", "2", "3"]
+    assert "tar cut off or damaged" in [row["fault"] for row in found]
+    assert time.monotonic() - began < 5
+
+
+def test_long_names_and_pax_headers_are_read(tmp_path):
+    for number, form in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w", format=form, pax_headers={"comment": "x" * 2000}) as file:
+            layouts.add(file, "deep/" * 60 + "ä.jpg", b"one", mtime=1234567890.5)
+            layouts.add(file, "deep/" * 60 + "ä.txt", b"caption")
+    assert [row["text"] for row in rows(tmp_path)] == ["caption", "caption"]
+
+
+def test_members_are_not_kept(tmp_path):
+    root = layouts.webdataset(tmp_path / "w", [(f"{i}.jpg", b"x", str(i)) for i in range(5)])
+    with tarfile.open(root / "00000.tar", tarinfo=_Member) as file:
+        assert [len(file.members) for _ in _members(file)] == [0] * 15
+
+
+def test_a_failing_disk_stops_and_is_no_damage(tmp_path, monkeypatch):
+    root = layouts.webdataset(tmp_path / "w", [("a.jpg", b"x", "a")])
+    (row,) = rows(root)
+
+    def fails(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tarfile, "open", fails)
+    with pytest.raises(UserError, match=r"00000\.tar: .*EIO"):
+        rows(root)
+    monkeypatch.setattr(os, "pread", fails)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        WebDataset(source(root)).read(row["key"])
+
+
+def test_a_picture_of_more_than_a_gigabyte_is_none(tmp_path):
+    root = layouts.webdataset(tmp_path / "w", [("a.jpg", b"x", "a")])
+    with pytest.raises(RejectedImage, match="file too large"):
+        WebDataset(source(root)).read("00000.tar/a.jpg#512+1073741825")

@@ -1,64 +1,44 @@
-"""Where pairs come from. A source is a room with `index` (tables of rows) and `reader` (from a key to bytes).
+"""What a source of pairs is: rows, which the table's criteria judge, and pictures by the rows' keys."""
 
-Which one, and what it needs to find everything again, is a dictionary that the manifest keeps as `source.json`.
-"""
-
-import hashlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import pyarrow as pa
 from PIL import Image
 
-from prunella.data.columns import of_rows
-from prunella.data.images import decoded
-from prunella.data.sources import folder, hub, parquet, webdataset
+from prunella.data.images import decoded, unpacked
 from prunella.params import Filter
-from prunella.scenes import generator
-
-SOURCES: dict[str, ModuleType] = {
-    "folder": folder,
-    "parquet": parquet,
-    "webdataset": webdataset,
-    "hub": hub,
-}
-BATCH = 4096
 
 
-def described(params: Filter, seed: int) -> dict:
-    """What `index`, `fetcher` and `picturer` need to know of the source."""
-    source = {"source": params.source, "path": params.path}
-    if params.source == "scenes":
-        generator.read_vocabulary(params.path)
-        return source | {"seed": seed, "sha256": hashlib.sha256(Path(params.path).read_bytes()).hexdigest()}
-    if params.source == "hub":
-        commit = hub.commit(params.id, params.revision)
-        source |= {"id": params.id, "revision": commit, "split": params.split}
-    return source | {"columns": dict(params.columns)}
+class Source(Protocol):
+    """Pairs in one layout. A new layout is a subclass in a file of its own, and a line in `prunella.data.sources`.
 
+    `source` is a dictionary that holds all that is needed to find the same pairs again. The manifest keeps it as
+    `source.json`, and its key "source" names the layout.
+    """
 
-def index(source: dict, samples: int) -> Iterator[pa.Table]:
-    """Every row; of generator, which have no end, `samples`."""
-    if source["source"] != "scenes":
-        yield from SOURCES[source["source"]].index(source)
-        return
-    vocabulary = generator.read_vocabulary(source["path"])
-    for start in range(0, samples, BATCH):
-        numbers = range(start, min(start + BATCH, samples))
-        size = {"width": vocabulary.picture, "height": vocabulary.picture}
-        rows = [{"text": generator.caption(vocabulary, source["seed"], number), **size} for number in numbers]
-        yield of_rows([str(number) for number in numbers], rows, {name: name for name in ("text", *size)})
+    rendered = False  # made from the rows on demand: no bytes are stored, there is no end, and sizes in rows are true
 
+    @classmethod
+    def describe(cls, params: Filter, seed: int) -> dict:
+        """The dictionary `source` of the pairs that `params` names."""
+        return {"source": params.source, "path": params.path, "columns": dict(params.columns)}
 
-def fetcher(source: dict) -> Callable[[str], bytes] | None:
-    """From a key to the picture's bytes (raises Unfit); None of generator, which have none until they are drawn."""
-    return SOURCES[source["source"]].reader(source) if source["source"] in SOURCES else None
+    def __init__(self, source: dict): ...
 
+    def rows(self) -> Iterator[pa.Table]:
+        """The rows as `prunella.data.columns` describes them. Raises UserError where the layout is another."""
+        ...
 
-def picturer(source: dict) -> Callable[[str], Image.Image]:
-    """From a key to the picture as RGB (raises Unfit)."""
-    if fetch := fetcher(source):
-        return lambda key: decoded(fetch(key))
-    vocabulary = generator.read_vocabulary(source["path"])
-    return lambda key: Image.fromarray(generator.captioned(vocabulary, source["seed"], int(key))[1])
+    def read(self, key: str) -> bytes:
+        """The picture's bytes. Raises RejectedImage where there are none, OSError where the machine fails."""
+        ...
+
+    def image(self, key: str) -> Image.Image:
+        """The picture as RGB. Raises as `read` does, RejectedImage also where the bytes are no usable picture."""
+        return decoded(self.read(key))
+
+    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
+        """`image` for the time of a block, within which its memory counts towards `prunella.data.images.AT_ONCE`."""
+        return unpacked(self.read(key))

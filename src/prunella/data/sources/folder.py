@@ -1,40 +1,53 @@
 """Pictures in a folder, with captions in `metadata.jsonl` or `metadata.csv`, or in a text beside each picture.
 
-The listings are the convention of `datasets`' imagefolder: `file_name` and a caption, a line each. Without one every
-picture NAME.jpg (or png, webp, …) has its caption in NAME.txt.
+The listings follow `datasets`' imagefolder: a line for each picture, with `file_name` and a caption. Without a listing
+every picture NAME.jpg (or png, webp, …) has its caption in NAME.txt.
 """
 
 import csv
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from prunella.data.columns import NO_UTF8, faulty, found, of_rows
-from prunella.data.images import PICTURES, RejectedImage, of_the_machine, read_bytes
+from prunella.data.images import PICTURES, RejectedImage, machine_faults, of_the_machine, read_bytes
+from prunella.data.sources.base import Source
 from prunella.errors import UserError
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
 NAMES = ("file_name", "file", "filename", "path", "image", "image_path")
 OUTSIDE = "file outside filter.path"  # which DVC would not see change
 BATCH = 65536
+LONGEST_LINE = 16 << 20  # bytes of a line of a listing, or of a caption in a file; more is no caption
+TOO_LONG = "line too long"
 Rows = list[tuple[str, dict]]  # (line, row)
 Wrong = list[tuple[str, str]]  # (line, cause)
 
 
-def index(source: dict) -> Iterator[pa.Table]:
-    """The rows of the folder `source["path"]`, keyed by file name. Raises UserError for what is no such folder."""
-    root = Path(source["path"])
-    if not root.is_dir():
-        raise UserError(f"filter.path: there is no folder {root}; it should hold pictures and {LISTINGS[0]}")
-    listing = next((root / name for name in LISTINGS if (root / name).is_file()), None)
-    if listing is None:
-        yield from _texts_beside(root)
-        return
+class Folder(Source):
+    """Keys are file names, as the listing has them or below the folder."""
+
+    def __init__(self, source: dict):
+        self.root, self.columns = Path(source["path"]), source["columns"]
+
+    def rows(self) -> Iterator[pa.Table]:
+        """The rows of the listing, or of the captions beside pictures. Raises UserError for what is no such folder."""
+        if not self.root.is_dir():
+            raise UserError(f"filter.path: there is no folder {self.root}; it should hold pictures and {LISTINGS[0]}")
+        listing = next((self.root / name for name in LISTINGS if (self.root / name).is_file()), None)
+        with machine_faults(str(listing or self.root)):
+            yield from _texts_beside(self.root) if listing is None else _listed(listing, self.columns)
+
+    def read(self, key: str) -> bytes:
+        return inside(self.root, key)
+
+
+def _listed(listing: Path, columns: dict[str, str]) -> Iterator[pa.Table]:
     rows, wrong = _json_rows(listing) if listing.suffix == ".jsonl" else _csv_rows(listing)
-    image = _image([row for _, row in rows], source["columns"])
+    image = _image([row for _, row in rows], columns)
     named = [(row[image], row) for _, row in rows if _is_name(row.get(image))]
     wrong += [(where, f"row without {image}") for where, row in rows if not _is_name(row.get(image))]
     if not named:
@@ -44,7 +57,7 @@ def index(source: dict) -> Iterator[pa.Table]:
             + (f"its columns are {names}, and one should be file_name" if names else f"{wrong[0][0]}: {wrong[0][1]}")
             + ". A line is as " + ("file_name,text" if listing.suffix == ".csv" else '{"file_name": …, "text": …}')
         )  # fmt: skip
-    spelt = found(list(dict.fromkeys(name for _, row in named for name in row)), source["columns"])
+    spelt = found(list(dict.fromkeys(name for _, row in named for name in row)), columns)
     for start in range(0, len(named), BATCH):
         some = named[start : start + BATCH]
         yield of_rows([name for name, _ in some], [row for _, row in some], spelt)
@@ -52,18 +65,12 @@ def index(source: dict) -> Iterator[pa.Table]:
         yield faulty([key], cause)
 
 
-def reader(source: dict) -> Callable[[str], bytes]:
-    """Key → bytes. Raises Unfit for what cannot be read."""
-    root = Path(source["path"])
-    return lambda key: inside(root, key)
-
-
-def inside(root: Path, name: str) -> bytes:
-    """The content of a file below `root`. Raises Unfit."""
+def inside(root: Path, name: str, outside: str = OUTSIDE) -> bytes:
+    """The content of a file below `root`. Raises RejectedImage, with the cause `outside` where it lies elsewhere."""
     path = root / name
     try:
         if not path.resolve().is_relative_to(root.resolve()):
-            raise RejectedImage(OUTSIDE)
+            raise RejectedImage(outside)
     except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, links in a circle
         if of_the_machine(error):
             raise
@@ -85,25 +92,43 @@ def _is_name(value) -> bool:
 
 def _json_rows(listing: Path) -> tuple[Rows, Wrong]:
     rows, wrong = [], []
-    for number, line in enumerate(listing.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row, cause = json.loads(line.decode()), "line is no JSON object"
-        except UnicodeDecodeError:
-            row, cause = None, NO_UTF8
-        except (ValueError, RecursionError):
-            row, cause = None, "line is no JSON"
-        where = f"{listing.name}, line {number}"
-        if isinstance(row, dict):
-            rows.append((where, row))
-        else:
-            wrong.append((where, cause))
+    with listing.open("rb") as file:
+        for number, line in enumerate(_lines(file), 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            row, cause = _json_row(text)
+            where = f"{listing.name}, line {number}"
+            if row is None:
+                wrong.append((where, cause))
+            else:
+                rows.append((where, row))
     return rows, wrong
 
 
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than LONGEST_LINE only so much that it is seen to be."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(LONGEST_LINE + 1)
+
+
+def _json_row(line: bytes) -> tuple[dict | None, str]:
+    """A line's object, or None and why there is none."""
+    if len(line) > LONGEST_LINE:
+        return None, TOO_LONG
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return None, NO_UTF8
+    except (ValueError, RecursionError):
+        return None, "line is no JSON"
+    return (row, "") if isinstance(row, dict) else (None, "line is no JSON object")
+
+
 def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST_LINE)
     rows, wrong = [], []
     with listing.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         table = csv.DictReader(file, strict=True)
@@ -114,8 +139,9 @@ def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
             for row in table:
                 row.pop(None, None)  # more cells than columns
                 rows.append((f"{listing.name}, line {table.line_num}", row))
-        except csv.Error:  # a quotation that does not end takes all that follows
-            wrong.append((f"{listing.name}, after line {table.line_num}", "CSV that ends inside a quotation"))
+        except csv.Error as error:  # a quotation that does not end takes all that follows
+            cause = TOO_LONG if "limit" in str(error) else "CSV that ends inside a quotation"
+            wrong.append((f"{listing.name}, after line {table.line_num}", cause))
     return rows, wrong
 
 
@@ -138,6 +164,6 @@ def _texts_beside(root: Path) -> Iterator[pa.Table]:
 
 def _beside(path: Path) -> bytes | None:
     try:
-        return read_bytes(path)
+        return read_bytes(path, LONGEST_LINE)
     except RejectedImage:
         return None

@@ -2,47 +2,71 @@
 
 import os
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 
 from prunella.data.columns import WANTED, canonical, found
-from prunella.data.images import read_bytes
+from prunella.data.sources.base import Source
+from prunella.data.sources.folder import inside
 from prunella.data.sources.parquet import content
 from prunella.errors import UserError
+from prunella.params import Filter
 
 BATCH = 16384
+OUTSIDE = "file outside the dataset"  # a stranger's table must not name files of this machine
 
 
-def index(source: dict) -> Iterator[pa.Table]:
-    """The rows of one split, keyed by number."""
-    data = _loaded(source["id"], source["revision"], source["split"])
-    names = found(data.column_names, source["columns"])
-    if missing := [column for column in ("image", "text") if column not in names]:
-        raise UserError(
-            f"filter.id: {source['id']} has no column for the {missing[0]}; it has {', '.join(data.column_names)}. "
-            f"filter.columns can name it, as {{{missing[0]}: NAME}}"
-        )
-    wanted = {ours: theirs for ours, theirs in names.items() if ours in WANTED}
-    columns = data.select_columns(list(wanted.values())).with_format("arrow")
-    for start in range(0, len(data), BATCH):
-        rows = columns[start : start + BATCH]
-        keys = pa.array([str(row) for row in range(start, start + len(rows))])
-        yield canonical(rows, wanted, keys, data.column_names)
+class Hub(Source):
+    """Keys are row numbers of one split."""
 
+    @classmethod
+    def describe(cls, params: Filter, seed: int) -> dict:
+        revision = commit(params.id, params.revision)
+        pinned = {"id": params.id, "revision": revision, "split": params.split}
+        return {"source": params.source, "path": params.path, **pinned, "columns": dict(params.columns)}
 
-def reader(source: dict):
-    """Key → bytes. Raises Unfit for what cannot be read."""
-    data = _loaded(source["id"], source["revision"], source["split"])
-    name = found(data.column_names, source["columns"])["image"]
-    pictures = data.select_columns([name]).with_format("arrow")
+    def __init__(self, source: dict):
+        self.id, self.revision, self.split = source["id"], source["revision"], source["split"]
+        self.columns = source["columns"]
 
-    def fetch(key: str) -> bytes:
-        value = pictures[int(key) : int(key) + 1].column(0)[0].as_py()
-        return content(value, lambda path: read_bytes(Path(path)))  # where `datasets` itself has put it
+    def rows(self) -> Iterator[pa.Table]:
+        names = found(self._data.column_names, self.columns)
+        if missing := [column for column in ("image", "text") if column not in names]:
+            raise UserError(
+                f"filter.id: {self.id} has no column for the {missing[0]}; it has "
+                f"{', '.join(self._data.column_names)}. filter.columns can name it, as {{{missing[0]}: NAME}}"
+            )
+        wanted = {ours: theirs for ours, theirs in names.items() if ours in WANTED}
+        columns = self._data.select_columns(list(wanted.values())).with_format("arrow")
+        for start in range(0, len(self._data), BATCH):
+            rows = columns[start : start + BATCH]
+            keys = pa.array([str(row) for row in range(start, start + len(rows))])
+            yield canonical(rows, wanted, keys, self._data.column_names)
 
-    return fetch
+    def read(self, key: str) -> bytes:
+        value = self._pictures[int(key) : int(key) + 1].column(0)[0].as_py()
+        return content(value, lambda name: inside(self._folder, name, OUTSIDE))
+
+    @property
+    def _data(self):
+        return _loaded(self.id, self.revision, self.split)
+
+    @cached_property
+    def _pictures(self):
+        name = found(self._data.column_names, self.columns)["image"]
+        return self._data.select_columns([name]).with_format("arrow")
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Where files of this dataset lie: a local dataset's folder, or the dataset's part of the Hub's cache."""
+        if Path(self.id).is_dir():
+            return Path(self.id)
+        from huggingface_hub.constants import HF_HUB_CACHE
+        from huggingface_hub.file_download import repo_folder_name
+
+        return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=self.id, repo_type="dataset")
 
 
 def commit(name: str, revision: str) -> str:

@@ -1,26 +1,51 @@
 """Pairs in tars, as img2dataset writes them: NAME.jpg (or png, webp), NAME.txt and NAME.json side by side.
 
-Nothing is unpacked: a picture's key is TAR/NAME#OFFSET+SIZE, and its bytes are read from there.
+Nothing is unpacked: a picture's key is TAR/NAME#OFFSET+SIZE, and its bytes are read from there. Headers are limited,
+since `tarfile` believes them: one of 512 bytes can ask for any amount of memory, or lead the reader back to where it
+was.
 """
 
 import json
+import os
+import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from mmap import ACCESS_READ, mmap
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from prunella.data.columns import faulty, found, of_rows
-from prunella.data.images import PICTURES, RejectedImage
+from prunella.data.images import LARGEST, PICTURES, RejectedImage, machine_faults, of_the_machine
+from prunella.data.sources.base import Source
 from prunella.errors import UserError
 
 LARGEST_TEXT = 16 << 20  # bytes of a caption or its JSON; more is none
 BATCH = 16384
+PIECE = 64 << 20  # bytes of captions and JSON at a time
 CUT = "tar cut off or damaged"
+LARGEST_HEADER = 1 << 16  # bytes of a long name or of a pax header; names and times take a few hundred
+MOST_CHAINED = 8  # such headers before one member; pax and GNU writers need two or three
+DIGITS = re.compile(rb"\d{65}")  # a run that Python before 3.11.10 takes quadratic time over (CVE-2024-6232)
+EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 LONGEST_END = 1 << 16  # bytes of zeros that may end a tar; more are room that was never filled
-HALF = "_tmp"  # folder in which img2dataset has what it is at
+HALF = "_tmp"  # folder of img2dataset's unfinished tars
+
+
+class _Handle:
+    """A file open for reading as long as anybody refers to it."""
+
+    number = -1
+
+    def __init__(self, path: Path):
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if self.number >= 0:
+            os.close(self.number)
 
 
 def files(path: Path) -> list[Path]:
@@ -36,46 +61,47 @@ def files(path: Path) -> list[Path]:
     return listed
 
 
-def index(source: dict) -> Iterator[pa.Table]:
-    """The rows of every tar, keyed by place."""
-    root = Path(source["path"])
-    listed = files(root)
-    noted = any(_stats(path).is_file() for path in listed)
-    for path in listed:
-        name = path.name if path == root else path.relative_to(root).as_posix()
-        if noted and not _stats(path).is_file():
-            yield faulty([name], "tar that img2dataset has not finished")
-            continue
-        rows: list[dict] = []
-        for row in _samples(path, name):
-            rows.append(row)
-            if len(rows) == BATCH:
-                yield from _batch(rows, source["columns"])
-                rows = []
-        yield from _batch(rows, source["columns"])
+class WebDataset(Source):
+    """Keys are places in tars."""
 
+    def __init__(self, source: dict):
+        self.root, self.columns = Path(source["path"]), source["columns"]
+        self._handle = lru_cache(maxsize=64)(_Handle)
 
-def reader(source: dict) -> Callable[[str], bytes]:
-    """Key → bytes. Raises Unfit for what cannot be read."""
-    root = Path(source["path"])
+    def rows(self) -> Iterator[pa.Table]:
+        """The rows of every tar. Of a damaged one those before the damage."""
+        listed = files(self.root)
+        noted = any(_stats(path).is_file() for path in listed)
+        for path in listed:
+            name = path.name if path == self.root else path.relative_to(self.root).as_posix()
+            if noted and not _stats(path).is_file():
+                yield faulty([name], "tar that img2dataset has not finished")
+                continue
+            with machine_faults(str(path)):
+                rows, size = [], 0
+                for row in _samples(path, name):
+                    rows.append(row)
+                    size += row.get("bytes", 0)
+                    if len(rows) == BATCH or size >= PIECE:
+                        yield from _batch(rows, self.columns)
+                        rows, size = [], 0
+                yield from _batch(rows, self.columns)
 
-    @lru_cache(maxsize=64)
-    def mapped(path: Path) -> mmap:
-        with path.open("rb") as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
-
-    def fetch(key: str) -> bytes:
+    def read(self, key: str) -> bytes:
         place, _, span = key.rpartition("#")
         try:
             offset, size = map(int, span.split("+"))
-            data = mapped(root if root.is_file() else _tar(root, place))[offset : offset + size]
-        except (OSError, ValueError):  # ValueError: an empty file, or the key of a fault
+            if size > LARGEST:
+                raise RejectedImage("file too large")
+            handle = self._handle(self.root if self.root.is_file() else _tar(self.root, place))
+            data = os.pread(handle.number, size, offset)  # no memory map: where the disk fails, it ends the process
+        except (OSError, ValueError) as error:  # ValueError: the key of a fault
+            if of_the_machine(error):
+                raise
             raise RejectedImage("unreadable tar") from None
         if len(data) < size:
             raise RejectedImage("tar cut off")
         return data
-
-    return fetch
 
 
 def _stats(path: Path) -> Path:
@@ -115,9 +141,9 @@ def _samples(path: Path, name: str) -> Iterator[dict]:
     """{"key", "txt", "json"} of each picture, or {"key", "fault"}; members of one name stand side by side."""
     held: dict | None = None
     try:
-        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
+        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:", tarinfo=_Member) as tar:
             size = path.stat().st_size
-            for member in tar:
+            for member in _members(tar):
                 if member.isdir():
                     continue
                 if cause := _unfit(member, size):
@@ -130,14 +156,42 @@ def _samples(path: Path, name: str) -> Iterator[dict]:
                     held = {"stem": stem, "name": name, "txt": None, "json": {}}
                 _add(held, member, kind, raw)
             whole = _ended(raw, tar.offset, size)
-    except (tarfile.TarError, OSError, ValueError, EOFError):
+    except Exception as error:  # of damaged headers tarfile raises many kinds
+        if of_the_machine(error):
+            raise
         whole = False
     yield from _finished(held)
     if not whole:  # what came before is not lost
         yield {"key": name, "fault": CUT}
 
 
-def _ended(raw, offset: int, size: int) -> bool:
+class _Member(tarfile.TarInfo):
+    """A header that is refused before `tarfile` reads what it claims."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        chained = getattr(tar, "chained", 0) + 1 if self.type in EXTENDED else 0
+        tar.chained = chained
+        if self.size < 0 or chained > MOST_CHAINED or (chained and self.size > LARGEST_HEADER):
+            raise tarfile.ReadError("header out of bounds")
+        if chained:
+            start = tar.fileobj.tell()
+            if DIGITS.search(tar.fileobj.read(self.size)):
+                raise tarfile.ReadError("number out of bounds")
+            tar.fileobj.seek(start)
+        return super()._proc_member(tar)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members, each behind the one before, and none kept."""
+    end = 0
+    while member := tar.next():
+        if member.size < 0 or tar.offset <= end:
+            raise tarfile.ReadError("member out of bounds")
+        end, tar.members = tar.offset, []
+        yield member
+
+
+def _ended(raw: BinaryIO, offset: int, size: int) -> bool:
     """Whether the tar ends where it was read to, in two empty blocks or more: tarfile stops at any odd header."""
     if not 1024 <= size - offset <= LONGEST_END:
         return False
@@ -159,7 +213,7 @@ def _unfit(member: tarfile.TarInfo, size: int) -> str | None:
     return CUT if member.offset_data + member.size > size else None
 
 
-def _add(held: dict, member: tarfile.TarInfo, kind: str, raw) -> None:
+def _add(held: dict, member: tarfile.TarInfo, kind: str, raw: BinaryIO) -> None:
     if kind in PICTURES:
         held["key"] = f"{held['name']}/{member.name}#{member.offset_data}+{member.size}"
     elif kind in (".txt", ".json") and member.size <= LARGEST_TEXT:
@@ -168,6 +222,7 @@ def _add(held: dict, member: tarfile.TarInfo, kind: str, raw) -> None:
         data = raw.read(member.size)
         raw.seek(back)
         held[kind.removeprefix(".")] = data if kind == ".txt" else _object(data)
+        held["bytes"] = held.get("bytes", 0) + member.size
 
 
 def _object(data: bytes) -> dict:
