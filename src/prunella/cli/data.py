@@ -32,7 +32,8 @@ def _download(given: argparse.Namespace) -> None:
     if given.params:
         table = given.out.with_name(f"{given.out.name}.parquet")
         table.parent.mkdir(parents=True, exist_ok=True)
-        read, written = shortlisted(read_params(given.params).filter, given.table, table)
+        columns = {"url": given.url, "text": given.caption}
+        read, written = shortlisted(read_params(given.params).filter, given.table, table, columns)
         print(f"{written:,} of {read:,} rows pass: {table}", flush=True)
     download(table, given.out, given.url, given.caption, given.keep, given.size, given.processes, given.img2dataset)
     total = counted(given.out)
