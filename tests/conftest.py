@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from prunella.context import quiet
-from prunella.params import Params, check
+from prunella.params import Params, Teacher, check
 from prunella.recipe import DEFAULTS, merge_recipe, recipe_text
 
 quiet()
@@ -73,6 +73,12 @@ def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict
         "precision": "fp32",
     }
     return content
+
+
+def asked(path, **changes) -> Teacher:
+    """The section `teacher` for a folder, with `changes`."""
+    choice = {"source": "folder", "path": str(path), "id": None, "revision": "main", "config": None}
+    return Teacher(**choice | {"allow_pickle": False} | changes)
 
 
 @pytest.fixture(scope="session")

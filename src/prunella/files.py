@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prunella.errors import UserError
+
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a file beside and rename it, so that whoever is killed meanwhile leaves the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")
-    half.write_text(text)
+    half.write_text(text, encoding="utf-8")
     half.replace(path)
 
 
@@ -22,3 +24,17 @@ def json_digest(known: Any) -> str:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
+    return parse_json(path.read_bytes(), f"{path}: not valid JSON")
+
+
+def parse_json(text: bytes, fault: str) -> Any:
+    """What JSON (UTF-8) holds, whoever wrote it. Raises UserError that begins with `fault`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise UserError(f"{fault}: {said}") from None

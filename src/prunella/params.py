@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prunella.errors import UserError
 
@@ -243,6 +253,23 @@ def check(model: type[Model], content: Any, where: str) -> Model:
         return model.model_validate(content)
     except ValidationError as error:
         raise UserError("\n".join(f"{where}: {_said(model, fault)}" for fault in error.errors())) from None
+
+
+def typed(adapter: TypeAdapter, content: Any, where: str) -> Any:
+    """`content`, which someone else wrote, as the adapter's type. Raises UserError of one line: the first fault."""
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+        message = f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        given = "" if fault["type"] == "missing" else f", got {_short(fault['input'])}"
+        raise UserError(f"{where}: {message[:200]}{given}") from None
+
+
+def _short(value: Any) -> str:
+    """A value in words, without the content of what may be large."""
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, list | dict) else repr(value)[:80]
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

@@ -11,7 +11,7 @@ from prunella.models.pipeline import load_pipeline, load_scheduler, load_unet, s
 def test_broken_weights_are_named_by_their_folder(own_teacher):
     weights = own_teacher / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"teacher: cannot be loaded: "):
+    with pytest.raises(UserError, match=r"teacher.unet: cannot be loaded: "):
         load_unet(own_teacher)
     shutil.rmtree(own_teacher / "scheduler")
     with pytest.raises(UserError, match=r"teacher: cannot be loaded: "):

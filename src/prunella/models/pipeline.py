@@ -9,35 +9,52 @@ from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from prunella.errors import UserError
+from prunella.files import read_json
 from prunella.models import hub
-from prunella.models.conversion import converted_folder
+from prunella.models.check import check_folder, check_single
+from prunella.models.configs import MODELS
+from prunella.models.conversion import configs_folder, converted_folder
 from prunella.models.families import plain
+from prunella.models.parts import check_loads, load_part, named
 from prunella.models.weights import header
 from prunella.params import Storage
 
-diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
-transformers_logging.disable_progress_bar()
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
 
 
 def teacher_folder(pinned: Path) -> Path:
     """The pipeline folder of the teacher that models/teacher.json pins; a single file is turned into one first."""
-    known = json.loads(pinned.read_text())
+    known = json.loads(pinned.read_text(encoding="utf-8"))
+    return converted_folder(known) if known["source"] == "file" else _folder(known)
+
+
+def _folder(known: dict) -> Path:
     if known["source"] == "hub":
         return hub.snapshot(known["id"], known["commit"], hub.MODEL, cached=True)
-    return converted_folder(known) if known["source"] == "file" else Path(known["path"])
+    return Path(known["path"])
+
+
+def check_teacher(known: dict) -> None:
+    """Check the weights of a teacher as `pin` gives it: names, shapes, finiteness, all by its configs.
+
+    Raises UserError that names part or file, and tensor. Reads all weights once.
+    """
+    if known["source"] == "file":
+        check_single(Path(known["path"]), configs_folder(known), known["family"])
+    else:
+        check_folder(_folder(known), known["family"])
 
 
 def load_unet(folder: Path, device: str = "cpu", as_stored: bool = False) -> UNet2DConditionModel:
-    """The UNet of a pipeline folder, in fp32; `as_stored` leaves it in its files' precision, mapped and not copied."""
-    dtype = stored_dtype(folder / "unet") if as_stored else torch.float32
-    with _said(folder):
-        return UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype).to(device)
+    """The UNet of a pipeline folder, in fp32; `as_stored` leaves it in its files' precision, mapped and not copied.
+
+    Raises UserError where it cannot be loaded, or where its files lack a tensor.
+    """
+    with named(folder):  # where its headers cannot be read
+        dtype = stored_dtype(folder / "unet") if as_stored else torch.float32
+    return load_part(UNet2DConditionModel, folder / "unet", torch_dtype=dtype).to(device)
 
 
 def stored_dtype(part: Path) -> torch.dtype:
@@ -49,31 +66,30 @@ def stored_dtype(part: Path) -> torch.dtype:
 
 
 def load_scheduler(folder: Path) -> DDPMScheduler:
-    """The noise schedule that the folder's model was trained on."""
-    with _said(folder):
+    """The noise schedule that the folder's model was trained on. Raises UserError where it cannot be loaded."""
+    with named(folder):
         return DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
 
 
 def load_pipeline(folder: Path, device: str = "cpu", **parts) -> DiffusionPipeline:
-    """The pipeline as stock diffusers loads it, with no progress bars of its own; `parts` as given (None: left out)."""
-    with _said(folder):
-        pipeline = DiffusionPipeline.from_pretrained(folder, **parts).to(device)
+    """The pipeline as stock diffusers loads it, with no progress bars of its own; `parts` as given (None: left out).
+
+    Raises UserError where it cannot be loaded, or where the files of a part lack a tensor.
+    """
+    pipeline = _stock(folder, **parts).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-class _said:
-    """Turns what loading raises for a broken folder into one line that names the folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, (OSError, SafetensorError, ValueError)):
-            raise UserError(f"{self.folder}: cannot be loaded: {str(error).splitlines()[0]}") from error
+def _stock(folder: Path, **parts) -> DiffusionPipeline:
+    """What stock diffusers makes of the folder, once the parts that it loads itself are known to lack nothing."""
+    with named(folder):
+        listed = read_json(folder / "model_index.json").items()
+        there = {part: value for part, value in listed if part in MODELS and part not in parts}
+        for part, (library, kind) in there.items():
+            if library and kind:
+                check_loads(folder / part, library, kind)
+        return DiffusionPipeline.from_pretrained(folder, **parts)
 
 
 def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
@@ -84,8 +100,7 @@ def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: 
     """
     half = out.with_name(out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
-    with _said(origin):
-        pipeline = DiffusionPipeline.from_pretrained(origin, unet=stored(unet, storage))
+    pipeline = _stock(origin, unet=stored(unet, storage))
     pipeline.register_modules(vae=stored(pipeline.vae, storage))
     for name in ("text_encoder", "text_encoder_2"):
         if (encoder := getattr(pipeline, name, None)) is not None:
@@ -101,11 +116,17 @@ def save_unet(unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
 
 
 def stored(model, storage: Storage):
-    """A copy of a model with contiguous tensors of the stored dtype."""
+    """A copy of a model with contiguous tensors of the stored dtype.
+
+    Raises UserError, naming the tensor, where a finite number would be stored as an infinite one.
+    """
     with torch.device("meta"):
         copy = type(model).from_config(plain(model.config))
     tensors = {
         name: value.detach().to("cpu", STORED[storage]).contiguous() for name, value in model.state_dict().items()
     }
+    for name, value in tensors.items():
+        if not value.isfinite().all() and model.state_dict()[name].isfinite().all():
+            raise UserError(f"storage: {storage} cannot hold {name}, whose numbers are too large; fp32 can")
     copy.load_state_dict(tensors, strict=True, assign=True)
     return copy

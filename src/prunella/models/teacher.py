@@ -1,12 +1,14 @@
-"""What a teacher is, pinned by its files' hashes; its weights stay where they are. Needs no torch."""
+"""What a teacher is, pinned by its files' hashes; its weights stay where they are.
 
-import json
+Needs no torch: configs and headers are read, not weights. What `prunella.models.check` looks at comes after this.
+"""
+
 from pathlib import Path
 
 from prunella.errors import UserError
 from prunella.files import sha256
 from prunella.models import hub
-from prunella.models.families import FAMILIES, family, shape
+from prunella.models.configs import described, models, stem
 from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
 from prunella.params import Teacher
 
@@ -46,9 +48,8 @@ def _pin_hub(teacher: Teacher, earlier: dict) -> dict:
 
 def _pin_folder(folder: Path, allow_pickle: bool) -> dict:
     told = describe_folder(folder)
-    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        if (folder / name).is_dir():
-            check_part(folder / name, allow_pickle)
+    for part, (library, _) in models(folder, told["family"]).items():
+        check_part(folder / part, allow_pickle, stem(library))
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in PINNED)
     return told | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
 
@@ -87,25 +88,6 @@ def _configs_of(path: Path) -> str:
 
 
 def describe_folder(folder: Path) -> dict:
-    """Family, prediction type and UNet config, by a pipeline folder's JSON files."""
-    unet = _read(folder / "unet" / "config.json", folder)
-    kind = family(unet)
-    if unet.get("_class_name") != "UNet2DConditionModel" or kind is None:
-        known = ", ".join(f"{name} ({each.title})" for name, each in FAMILIES.items())
-        raise UserError(
-            f"teacher.path: {folder} is no Stable Diffusion: its UNet is a {unet.get('_class_name')} with "
-            f"{shape(unet)}; known families: {known}"
-        )
-    scheduler = _read(folder / "scheduler" / "scheduler_config.json", folder)
-    return {"family": kind, "prediction_type": scheduler.get("prediction_type", "epsilon"), "unet": unet}
-
-
-def _read(path: Path, folder: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"teacher.path: {folder} has no {path.relative_to(folder)}, so it is no diffusers pipeline folder"
-        ) from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
+    """{"family", "prediction_type", "unet": config} by a pipeline folder's JSON files, all of which are checked."""
+    name, unet, scheduler = described(folder)
+    return {"family": name, "prediction_type": scheduler.get("prediction_type", "epsilon"), "unet": unet}

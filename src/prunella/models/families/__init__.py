@@ -1,36 +1,17 @@
-"""Families of UNets, told apart by their block types and depths, never by their widths."""
+"""Families of UNets: a teacher's is told by its block types and depths, never by its widths. Needs no torch."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-PLAIN, CROSS = "DownBlock2D", "CrossAttnDownBlock2D"
+from prunella.models.families.base import CROSS, Family
+from prunella.models.families.sd import SD
+from prunella.models.families.sdxl import SDXL
 
-
-class Family(NamedTuple):
-    """`layers`: transformer layers of each attention, by down stage; 0 where a stage has no attention."""
-
-    title: str
-    down: tuple[str, ...]
-    layers: tuple[int, ...]
-    mid: int  # transformer layers of the mid block
-    pairs: int = 2  # resnets in a down stage, each with its attention; an up stage has one more
-
-    def layers_of(self, way: str, stage: int) -> int:
-        """Transformer layers of each attention in a stage; up stages mirror the down stages."""
-        return self.layers[stage] if way == "down" else self.layers[::-1][stage]
-
-    def pairs_of(self, way: str) -> int:
-        return self.pairs + (way == "up")
+FAMILIES: dict[str, Family] = {"sd": SD, "sdxl": SDXL}
 
 
-FAMILIES = {
-    "sd": Family("Stable Diffusion 1.x or 2.x", (CROSS, CROSS, CROSS, PLAIN), (1, 1, 1, 0), mid=1),
-    "sdxl": Family("Stable Diffusion XL", (PLAIN, CROSS, CROSS), (0, 2, 10), mid=10),
-}
-
-
-def family(config: dict[str, Any]) -> str | None:
-    """ "sd" (1.x, 2.x) or "sdxl" by a UNet's config; None where it is neither, as for a student of either."""
+def family(config: Mapping[str, Any]) -> str | None:
+    """ "sd" (1.x, 2.x) or "sdxl" by a teacher's UNet config; None where it is neither, as for a student of either."""
     types = tuple(config.get("down_block_types", ()))
     for name, known in FAMILIES.items():
         if types == known.down and _depths(config, len(types)) == (known.layers, known.mid, known.pairs):
@@ -38,7 +19,18 @@ def family(config: dict[str, Any]) -> str | None:
     return None
 
 
-def _depths(config: dict[str, Any], stages: int) -> tuple:
+def architecture(config: Mapping[str, Any]) -> Family:
+    """The family that a UNet of this config, teacher or student, is called as."""
+    embeds = config.get("addition_embed_type")
+    return next(known for known in FAMILIES.values() if known.embeds == embeds)
+
+
+def predict(model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
+    """A UNet's prediction (NCHW) of noisy latents (NCHW) at timesteps (N), teacher's or student's; see `Family`."""
+    return architecture(model.config).predict(model, noisy, timesteps, batch)
+
+
+def _depths(config: Mapping[str, Any], stages: int) -> tuple:
     """(transformer layers by down stage, of the mid block, resnets a down stage); lists as they are where uneven."""
     layers = config.get("transformer_layers_per_block", 1)
     each = tuple(layers) if isinstance(layers, list | tuple) else (layers,) * stages
@@ -47,7 +39,7 @@ def _depths(config: dict[str, Any], stages: int) -> tuple:
     return found, mid, config.get("layers_per_block", 2)
 
 
-def shape(config: dict[str, Any]) -> str:
+def shape(config: Mapping[str, Any]) -> str:
     """What decides a UNet's family, in words."""
     types = config.get("down_block_types", ())
     if not types:

@@ -1,0 +1,34 @@
+"""Stable Diffusion XL (arXiv 2307.01952): two text encoders, and the pooled text and the picture's size as well."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunella.models.families.base import CROSS, PLAIN, Family
+
+SIZES = 6  # numbers of the size conditioning: original height and width, crop's top and left, target height and width
+
+
+class StableDiffusionXL(Family):
+    """What it is called with beside SD: "pooled" (NP) and "sizes" (N6)."""
+
+    def pooled_width(self, config: Mapping[str, Any]) -> int:
+        """P: what the UNet's added embedding takes beside the embedded sizes."""
+        return config["projection_class_embeddings_input_dim"] - SIZES * config["addition_time_embed_dim"]
+
+    def example(self, config: Mapping[str, Any], side: int, tokens: int) -> dict[str, tuple[int, ...]]:
+        return super().example(config, side, tokens) | {"pooled": (self.pooled_width(config),), "sizes": (SIZES,)}
+
+    def predict(self, model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
+        added = {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}
+        return model(noisy, timesteps, batch["states"], added_cond_kwargs=added).sample
+
+
+SDXL = StableDiffusionXL(
+    title="Stable Diffusion XL",
+    pipeline="StableDiffusionXLPipeline",
+    encoders=("text_encoder", "text_encoder_2"),
+    embeds="text_time",
+    down=(PLAIN, CROSS, CROSS),
+    layers=(0, 2, 10),
+    mid=10,
+)
