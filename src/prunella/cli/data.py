@@ -24,17 +24,18 @@ def register(commands: Commands) -> None:
 
 
 def _download(given: argparse.Namespace) -> None:
-    from prunella.cli.download import counted, download
-    from prunella.data.filter import shortlisted
+    from prunella.cli.download import download
     from prunella.params import read_params
 
-    table = given.table
-    if given.params:
-        table = given.out.with_name(f"{given.out.name}.parquet")
-        table.parent.mkdir(parents=True, exist_ok=True)
-        columns = {"url": given.url, "text": given.caption}
-        read, written = shortlisted(read_params(given.params).filter, given.table, table, columns)
-        print(f"{written:,} of {read:,} rows pass: {table}", flush=True)
-    download(table, given.out, given.url, given.caption, given.keep, given.size, given.processes, given.img2dataset)
-    total = counted(given.out)
+    total = download(
+        given.table,
+        given.out,
+        criteria=read_params(given.params).filter if given.params else None,
+        url=given.url,
+        caption=given.caption,
+        extra=given.keep,
+        size=given.size,
+        processes=given.processes,
+        program=given.img2dataset,
+    )
     print(f"{total['successes']:,} of {total['count']:,} pictures in {given.out}")

@@ -72,12 +72,12 @@ class Parquet(Source):
         return content(self._cell(key), lambda path: inside(folder, path))
 
 
-def files(path: Path) -> list[Path]:
-    """The Parquet files of a file or folder, in order. Raises UserError where there is none."""
+def files(path: Path, key: str = "filter.path") -> list[Path]:
+    """The Parquet files of a file or folder, in order. Raises UserError, which names `key`, where there is none."""
     listed = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
     listed = [each for each in listed if each.is_file()]
     if not listed:
-        raise UserError(f"filter.path: {path} is no Parquet file, nor a folder that holds one")
+        raise UserError(f"{key}: {path} is no Parquet file, nor a folder that holds one")
     return listed
 
 
@@ -86,7 +86,7 @@ def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Table
 
     A URL that is neither http nor https is a fault. Raises UserError where a file is no such table.
     """
-    for each in files(path):
+    for each in files(path, "table"):
         with machine_faults(str(each)):
             try:
                 file = _opened(each)
