@@ -1,4 +1,7 @@
+import fcntl
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +13,26 @@ from PIL import Image
 from prunella.tracking.mlflow import EXPERIMENT, Run, flat, stage_run, store
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory) -> Path:
+    """A store's file, whose creation takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def local(tmp_path, monkeypatch):
+def local(bare, empty):
     """A store of the test's own, as a stage in $DVC_ROOT would use."""
+    shutil.copy(empty, bare)
+    return bare
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """The same before it is made."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
@@ -59,7 +79,7 @@ def test_runs_hold_what_they_are_told(local, monkeypatch):
     assert found["brave-heart"].data.metrics == {"x.output_error": 0.125}
     assert found["brave-heart"].info.end_time >= max(made.info.end_time for made in found.values())
     ends = {name: made.info.status for name, made in found.items()}
-    assert ends == {"brave-heart": "FINISHED", "distill x": "FINISHED", "finetune x": "FAILED", "benchmark": "KILLED"}
+    assert ends == {"brave-heart": "FAILED", "distill x": "FINISHED", "finetune x": "FAILED", "benchmark": "KILLED"}
 
 
 def test_other_parameters_have_another_parent(local):
@@ -94,18 +114,112 @@ def test_a_store_that_fails_midway_is_warned_of_once():
     run.metrics(2, {"loss": 1.0})  # silent from here on
 
 
-def test_two_stages_at_once_share_one_parent(local):
+def parent_status() -> str:
+    (status,) = {run.info.status for run in runs() if "stage" not in run.data.tags}
+    return status
+
+
+def test_a_parent_has_the_worst_status_of_its_stages_newest_runs(local):
+    for code, expected in ((143, "KILLED"), (None, "FINISHED")):
+        for stage in ("filter", "distill x"):
+            try:
+                with stage_run(stage, {}):
+                    assert parent_status() in ("RUNNING", "KILLED")  # the other one may have been killed
+                    if code and stage == "filter":
+                        sys.exit(code)
+            except SystemExit:
+                pass
+        assert parent_status() == expected
+    with pytest.raises(RuntimeError), stage_run("benchmark", {}):
+        raise RuntimeError
+    with stage_run("filter", {}):
+        pass
+    assert parent_status() == "FAILED"
+
+
+KILLED = """
+import os
+from prunella.tracking.mlflow import stage_run
+with stage_run('distill x', {}):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_whose_process_was_killed_is_closed_by_the_next_stage(local):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
+    assert subprocess.run([sys.executable, "-c", KILLED], env=environment, cwd=local, check=False).returncode == -9
+    assert {run.info.status for run in runs()} == {"RUNNING"}
+    with stage_run("filter", {}):
+        assert {run.data.tags.get("stage"): run.info.status for run in runs()} == {
+            "distill x": "KILLED",
+            "filter": "RUNNING",
+            None: "KILLED",
+        }
+
+
+@pytest.mark.parametrize("name", ["it's", 'it\'s "so"', "100 %"])
+def test_an_experiment_of_any_name_is_logged(local, monkeypatch, name):
+    monkeypatch.setenv("DVC_EXP_NAME", name)
+    for stage in ("filter", "encode"):
+        with stage_run(stage, {}):
+            pass
+    assert {run.data.tags["dvc.experiment"] for run in runs()} == {name}
+    assert sorted(run.info.run_name for run in runs()) == sorted([name, "filter", "encode"])
+
+
+@pytest.mark.parametrize("name", ["a?b", "50 %25 off", "it's"])
+def test_the_store_is_in_the_folder_whatever_its_name(tmp_path, empty, name):
+    (folder := tmp_path / name).mkdir()
+    shutil.copy(empty, folder)
+    code = "from prunella.tracking.mlflow import stage_run\nwith stage_run('filter', {}): pass"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(folder), "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert {name for (name,) in sqlite3.connect(folder / "mlflow.db").execute("select name from runs")} >= {"filter"}
+
+
+def test_an_unreachable_store_costs_one_time_out_and_holds_no_lock(local, monkeypatch):
+    import mlflow
+
+    asked = []
+
+    class Unreachable:
+        def __init__(self, uri):
+            asked.append(uri)
+
+        def get_experiment_by_name(self, name):
+            with (local / "work" / "mlflow.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            raise OSError("timed out")
+
+    (local / "work").mkdir()
+    monkeypatch.setattr(mlflow, "MlflowClient", Unreachable)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:1")
+    for said in ("timed out", "before", "before"):
+        with pytest.warns(UserWarning, match=said), stage_run("filter", {}):
+            pass
+    assert asked == ["http://mlflow.example:1"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:2")
+    with pytest.warns(UserWarning, match="timed out"), stage_run("filter", {}):
+        pass
+    monkeypatch.setattr(os, "getpgrp", lambda: 1)  # another `dvc repro`
+    with pytest.warns(UserWarning, match="timed out"), stage_run("filter", {}):
+        pass
+    assert asked[1:] == ["http://mlflow.example:2"] * 2
+
+
+def test_two_stages_at_once_share_one_parent(bare):
     code = "from prunella.tracking.mlflow import stage_run\nwith stage_run('s', {'a': 1}): pass"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PYTHONWARNINGS": "ignore"}
-    both = [subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=local) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=bare) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
     assert sorted("stage" in run.data.tags for run in runs()) == [False, True, True]
 
 
-def test_without_mlflow_a_stage_runs_silently(local, monkeypatch):
+def test_without_mlflow_a_stage_runs_silently(bare, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with stage_run("distill", {}) as run:
         run.metrics(1, {"loss": 1.0})
         run.params({"a": 1})
     assert run.client is None
-    assert not (local / "mlflow.db").exists()
+    assert not (bare / "mlflow.db").exists()

@@ -3,9 +3,13 @@
 The store is `MLFLOW_TRACKING_URI`, else SQLite under the repository root ($DVC_ROOT, the real one even in a
 temporary experiment). Nothing here ever stops a stage: what cannot be told to MLflow is warned of once, and then
 left.
+
+A run's status is true: a parent has the worst status of its stages, each by its newest run; runs of this machine whose
+process is gone (kill -9, power) are closed as KILLED by the next stage that starts.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -18,8 +22,15 @@ from typing import Any
 
 from PIL import Image
 
+from prunella.files import atomic_write_text
+from prunella.tracking.process import is_gone, process_tags
+
 EXPERIMENT = "prunella"
 PARENT = "prunella.execution"
+PARENT_KEY = "prunella.execution.sha256"  # of what PARENT says, which a filter cannot hold when it has quotes
+CHILD_OF = "mlflow.parentRunId"
+WORST_FIRST = ("FAILED", "KILLED", "RUNNING", "SCHEDULED", "FINISHED")
+AGAIN = 3600.0  # seconds after which one execution tries a store again that it could not reach
 SECONDS = 5.0  # that metrics wait at most, as long as more come
 TOGETHER, MOST = 500, 1000  # metrics told at once; MLflow takes a thousand
 
@@ -29,7 +40,11 @@ def root() -> Path:
 
 
 def store() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+    """The tracking URI: MLFLOW_TRACKING_URI, else SQLite under the repository root."""
+    path = str(root() / "mlflow.db")
+    if set("?%") & set(path):  # which SQLAlchemy and MLflow would take for a query or an escape
+        path = os.path.relpath(path)
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
 
 class Run:
@@ -122,10 +137,13 @@ def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
     finally:
         run.flush()
         run._try(lambda: run.client.set_terminated(run.id, status))
-        run._try(lambda: run.client.set_terminated(run.parent))  # moves its end, so that it spans its stages
+        run._try(lambda: _parent_status(run.client, run.parent))
 
 
 def _start(stage: str, all_params: dict[str, Any]) -> Run:
+    if _known_dead():
+        warnings.warn(f"MLflow at {store()} could not be reached before; this stage is not logged there", stacklevel=4)
+        return Run()
     try:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -135,15 +153,67 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
     except ImportError:
         return Run()
     try:
+        if not _local():  # whoever waits for a server waits without the lock
+            mlflow.MlflowClient(store()).get_experiment_by_name(EXPERIMENT)
         with _lock():
-            client = mlflow.MlflowClient(store())
+            client = mlflow.MlflowClient(store())  # creates a store of SQLite
             experiment = _experiment(client)
             parent = _parent(client, experiment, all_params)
-            tags = {"mlflow.parentRunId": parent, "stage": stage, **_tags()}
-            return Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id, parent)
+        _close_dead(client, experiment)
+        tags = {CHILD_OF: parent, "stage": stage, **_tags(), **process_tags()}
+        run = Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id, parent)
+        _parent_status(client, parent)
+        return run
     except Exception as error:  # as above
         warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {error}", stacklevel=4)
+        if not _local():
+            atomic_write_text(_dead(), json.dumps(_execution()))
         return Run()
+
+
+def _local() -> bool:
+    return store().startswith("sqlite:")
+
+
+def _dead() -> Path:
+    return root() / "work" / "mlflow.dead.json"
+
+
+def _execution() -> dict[str, Any]:
+    """The store and the process group, which `dvc repro` shares with its stages."""
+    return {"store": store(), "group": os.getpgrp(), "boot": process_tags()["boot"]}
+
+
+def _known_dead() -> bool:
+    """Whether an earlier stage of this execution could not reach the store, less than AGAIN seconds ago."""
+    try:
+        recent = time.time() - _dead().stat().st_mtime < AGAIN
+        return recent and json.loads(_dead().read_text(encoding="utf-8")) == _execution()
+    except (OSError, ValueError):
+        return False
+
+
+def _close_dead(client, experiment: str) -> None:
+    """End the RUNNING runs of this machine whose process is gone."""
+    asked = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
+    gone = [run for run in client.search_runs([experiment], asked) if is_gone(run.data.tags)]
+    for run in gone:
+        client.set_terminated(run.info.run_id, "KILLED")
+    for parent in {run.data.tags[CHILD_OF] for run in gone if CHILD_OF in run.data.tags}:
+        _parent_status(client, parent)
+
+
+def _parent_status(client, parent: str) -> None:
+    """Give the parent the worst status of its stages, each by its newest run; its end moves with theirs."""
+    experiment = client.get_run(parent).info.experiment_id
+    newest = {}
+    for run in client.search_runs([experiment], f"tags.`{CHILD_OF}` = '{parent}'", order_by=["start_time ASC"]):
+        newest[run.data.tags.get("stage")] = run.info.status
+    worst = min(newest.values(), key=WORST_FIRST.index, default="FINISHED")
+    if worst in ("RUNNING", "SCHEDULED"):
+        client.update_run(parent, status=worst)
+    else:
+        client.set_terminated(parent, worst)
 
 
 @contextmanager
@@ -162,20 +232,19 @@ def _experiment(client) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found:
         return found.experiment_id
-    local = store().startswith("sqlite:")
-    return client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if local else None)
+    return client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if _local() else None)
 
 
 def _parent(client, experiment: str, all_params: dict[str, Any]) -> str:
     tags = _tags()
     digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
     key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
-    found = client.search_runs([experiment], f"tags.`{PARENT}` = '{key}'", max_results=1)
+    sum = hashlib.sha256(key.encode()).hexdigest()
+    found = client.search_runs([experiment], f"tags.`{PARENT_KEY}` = '{sum}'", max_results=1)
     if found:
         return found[0].info.run_id
-    run = client.create_run(experiment, run_name=key, tags={PARENT: key, **tags})
+    run = client.create_run(experiment, run_name=key, tags={PARENT: key, PARENT_KEY: sum, **tags})
     Run(client, run.info.run_id).params(all_params)
-    client.set_terminated(run.info.run_id)
     return run.info.run_id
 
 
