@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import LEARNING, ROOT, SIDE
 from layouts import LIMITS, drawn
+from safetensors.torch import load_file, save_file
 
 from prunella.data.filter import filtered
 from prunella.data.images import fitted
@@ -54,6 +55,20 @@ def test_the_split_stays_when_pairs_are_added():
     fewer = split_off(pairs[:90], 10, 0)["heldout"]
     assert len(set(first) & set(fewer)) >= 8  # only those held out among the ten removed are replaced
     assert split_off(pairs, 10, 0)["heldout"] == first != split_off(pairs, 10, 1)["heldout"]
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [("vae/diffusion_pytorch_model.safetensors", "VAE"), ("text_encoder/model.safetensors", "text encoder")],
+)
+def test_a_teacher_whose_encoders_give_no_numbers_is_named(path, part, params, own_teacher, manifest, tmp_path):
+    weights = load_file(own_teacher / path)
+    name = next(name for name in weights if name.endswith(("encoder.conv_in.bias", "final_layer_norm.bias")))
+    weights[name][:] = float("nan")
+    save_file(weights, own_teacher / path)
+    with pytest.raises(UserError, match=f"encode: the teacher's {part} gives NaN"):
+        encoded(params.encode, params.seed, own_teacher, manifest, tmp_path / "out", "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_counts_are_reported(params, teacher, manifest, tmp_path):

@@ -123,6 +123,14 @@ def test_what_is_not_finite_names_the_pairs_and_spoils_nothing(tmp_path):
     assert torch.equal(model.weight, sound.weight)
 
 
+def test_what_is_not_finite_before_any_step_is_the_teachers_or_the_datas_fault():
+    def bad(model, batch):
+        return {**loss(model, batch), "square": torch.tensor(float("nan"))}
+
+    with pytest.raises(UserError, match=r"step 0: square is not finite.*before any step: teacher or data"):
+        list(train(line(), bad, batches, settings()))
+
+
 @pytest.mark.parametrize(("precision", "step"), [("fp32", 0), ("bf16", 0), ("fp16", 20)])
 def test_gradients_that_are_never_finite_stop_the_run(precision, step):
     def silent(model, batch):

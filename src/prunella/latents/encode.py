@@ -217,7 +217,20 @@ def _tensors(batch, found, task, encoders, params, notes, clock) -> Iterator[Par
         tensors["sizes"] = torch.tensor(given).float()
     if any(isinstance(pair.text, list) for pair in task.pairs):
         tensors["captions"] = torch.tensor([len(pair.captions) for pair in pairs])
+    _check_finite(tensors, params, pairs)
     yield Part([pair.text for pair in pairs], tensors)
+
+
+def _check_finite(tensors: dict[str, Tensor], params: Encode, pairs: list[Sample]) -> None:
+    """Raises UserError, naming the teacher's part, where what it made of a batch's pairs is no number any more."""
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            part = "VAE" if name in ("mean", "std") else "text encoder"
+            raise UserError(
+                f"encode: the teacher's {part} gives NaN or infinite numbers ({name} of the pairs from {pairs[0].key} "
+                f"to {pairs[-1].key}, precision {params.precision}, storage {params.storage}); "
+                "encode.precision and encode.storage fp32 hold more, else the teacher's weights are damaged"
+            )
 
 
 def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:

@@ -45,11 +45,8 @@ def check_numbers(path: Path, taken: tuple[str, ...] = ("",)) -> None:
     if path.suffix not in PICKLES:
         check_finite(path, lambda name: name.startswith(taken))
         return
-    with named(path):
-        content = torch.load(path, "cpu", weights_only=True, mmap=True)
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    for name, value in content.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and name.startswith(taken):
+    for name, value in _pickled(path, "cpu").items():
+        if value.is_floating_point() and name.startswith(taken):
             finite = int(value.isfinite().sum())
             if finite < value.numel():
                 raise UserError(not_finite(path, name, value.numel() - finite, value.numel()))
@@ -57,13 +54,26 @@ def check_numbers(path: Path, taken: tuple[str, ...] = ("",)) -> None:
 
 def check_single(path: Path, configs: Path, family: str) -> None:
     """Check a checkpoint of one file against the configs of a pipeline folder. As `check_folder`."""
-    if path.suffix not in PICKLES:  # their names are looked at when they are converted
-        with torch.device("meta"), named(path):
-            content = {name: torch.empty(entry["shape"]) for name, entry in header(path).items()}
-            for part, (_, kind) in models(configs, family).items():
-                if part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-                    _check_names(path, part, *_converted(content, configs / part, kind))
+    with torch.device("meta"), named(path):
+        content = _empty(path)
+        for part, (_, kind) in models(configs, family).items():
+            if part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+                _check_names(path, part, *_converted(content, configs / part, kind))
     check_numbers(path, TAKEN)
+
+
+def _empty(path: Path) -> dict[str, Tensor]:
+    """The file's tensors by name, of their shapes, on the meta device."""
+    if path.suffix not in PICKLES:
+        return {name: torch.empty(entry["shape"], device="meta") for name, entry in header(path).items()}
+    return _pickled(path, "meta")
+
+
+def _pickled(path: Path, device: str) -> dict[str, Tensor]:
+    with named(path):
+        content = torch.load(path, device, weights_only=True, mmap=True)
+    content = content.get("state_dict", content) if isinstance(content, dict) else {}
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _converted(content: dict[str, Tensor], config: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -18,9 +18,9 @@ import torch
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.models import hub
-from prunella.models.check import check_folder
+from prunella.models.check import check_folder, check_single
 from prunella.models.families import FAMILIES
-from prunella.models.parts import check_filled, named
+from prunella.models.parts import named
 from prunella.models.weights import header
 
 NOTE = "converted.json"  # in a whole folder: the size of each file, in bytes
@@ -78,9 +78,10 @@ def _locked(folder: Path) -> Iterator[None]:
 def _convert(path: Path, configs: Path, family: str, folder: Path) -> None:
     for left in folder.parent.glob(f"{folder.name}.half-*"):  # by those that were killed: the lock is ours
         shutil.rmtree(left)
+    check_single(path, configs, family)  # names what diffusers' loader would only stumble over
     half = folder.with_name(f"{folder.name}.half-{os.getpid()}")
     _loaded(path, configs, FAMILIES[family].pipeline).save_pretrained(half)
-    check_folder(half, family)
+    check_folder(half, family)  # of a file in fp16 and fp32 the halves may not hold what it holds
     shutil.rmtree(folder, ignore_errors=True)  # without a note, or of other sizes than it says
     half.rename(folder)
     atomic_write_text(folder / NOTE, json.dumps(_sizes(folder)))
@@ -92,9 +93,6 @@ def _loaded(path: Path, configs: Path, kind: str):
         pipeline = getattr(diffusers, kind).from_single_file(
             str(path), config=str(configs), local_files_only=True, torch_dtype=torch.float32
         )
-    for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module):
-            check_filled(part, f"{path}: with the configs of {configs} the {name}")
     if path.suffix == ".safetensors" and "F16" in {entry["dtype"] for entry in header(path).values()}:
         pipeline.unet.half()
         pipeline.vae.half()

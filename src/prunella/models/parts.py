@@ -53,13 +53,6 @@ def check_loads(folder: Path, library: str, name: str) -> None:
     load_part(kind, folder, device_map={"": "meta"})
 
 
-def check_filled(model: torch.nn.Module, where: str) -> None:
-    """Raises UserError, beginning with `where`, where a loaded model has a tensor that no file has filled."""
-    empty = [name for name, value in model.state_dict().items() if value.is_meta]
-    if empty:
-        raise UserError(f"{where} lacks {empty[0]} ({len(empty)} missing in all)")
-
-
 @contextmanager
 def named(folder: Path) -> Iterator[None]:
     """Turns what loading raises for a broken folder into one line that names the folder."""

@@ -159,10 +159,10 @@ def check_finite(values: Terms, step: int, pairs: list[int]) -> None:
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         seen = f" (pairs {', '.join(map(str, pairs))} of the training split)" if pairs else ""
-        raise UserError(
-            f"step {step}: {', '.join(bad)} is not finite{seen}; "
-            "a smaller learning_rate, or precision fp32 or bf16 in place of fp16, usually cures that"
-        )
+        cure = "a smaller learning_rate, or precision fp32 or bf16 in place of fp16, usually cures that"
+        if step == 0 and bad != [NORM]:
+            cure = "before any step: teacher or data; run the teacher stage and encode anew, or fp32 in place of fp16"
+        raise UserError(f"step {step}: {', '.join(bad)} is not finite{seen}; {cure}")
 
 
 def averaged(model: nn.Module, settings: Training) -> EMAModel | None:
