@@ -154,3 +154,17 @@ def test_a_caption_in_a_file_that_is_too_long_is_none(tmp_path, monkeypatch):
         (tmp_path / f"{name}.png").write_bytes(b"")
         (tmp_path / f"{name}.txt").write_text(text)
     assert rows(tmp_path) == [("a.png", "x" * 60, None), ("b.png", None, None)]
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_listing_is_said(tmp_path, name, content):
+    listing(tmp_path, content, name=name)
+    with pytest.raises(UserError, match=rf"{name}: no row names a picture; it has no rows"):
+        rows(tmp_path)
+
+
+def test_a_head_that_ends_inside_a_quotation(tmp_path):
+    listing(tmp_path, 'file_name,"text', name="metadata.csv")
+    with pytest.raises(UserError, match=r"no row names a picture; .*after line 0: CSV that ends inside a quotation"):
+        rows(tmp_path)

@@ -52,9 +52,10 @@ def _listed(listing: Path, columns: dict[str, str]) -> Iterator[pa.Table]:
     wrong += [(where, f"row without {image}") for where, row in rows if not _is_name(row.get(image))]
     if not named:
         names = ", ".join(dict.fromkeys(str(name) for _, row in rows for name in row))
+        first = f"{wrong[0][0]}: {wrong[0][1]}" if wrong else "it has no rows"
         raise UserError(
             f"{listing}: no row names a picture; "
-            + (f"its columns are {names}, and one should be file_name" if names else f"{wrong[0][0]}: {wrong[0][1]}")
+            + (f"its columns are {names}, and one should be file_name" if names else first)
             + ". A line is as " + ("file_name,text" if listing.suffix == ".csv" else '{"file_name": …, "text": …}')
         )  # fmt: skip
     spelt = found(list(dict.fromkeys(name for _, row in named for name in row)), columns)
@@ -132,10 +133,10 @@ def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
     rows, wrong = [], []
     with listing.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         table = csv.DictReader(file, strict=True)
-        names = table.fieldnames or []
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(f"{listing}: two columns are called {twice!r}")
         try:
+            names = table.fieldnames or []
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{listing}: two columns are called {twice!r}")
             for row in table:
                 row.pop(None, None)  # more cells than columns
                 rows.append((f"{listing.name}, line {table.line_num}", row))

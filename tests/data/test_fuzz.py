@@ -1,0 +1,294 @@
+"""Hostile files: whatever bytes a reader is given, it gives pairs, counts them as broken, or raises a UserError.
+
+Each reader goes through the whole filter. PRUNELLA_FUZZ is the number of examples a reader, which are then new ones in
+every run; without it there are 500, always the same.
+"""
+
+import io
+import os
+import resource
+import signal
+import struct
+import sys
+import tarfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import layouts
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from prunella.data.criteria import CRITERIA
+from prunella.data.filter import filtered
+from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
+from prunella.data.manifest import read_manifest
+from prunella.errors import UserError
+from prunella.params import Filter, check
+
+COUNT = int(os.environ.get("PRUNELLA_FUZZ", "500"))
+MOST_SECONDS = 30  # for one example; all but the largest pictures take milliseconds
+MOST_MEMORY = 2_500_000_000  # bytes by which a process may grow: the largest picture (1.8 GB) beside the rest
+FUZZ = settings(
+    max_examples=COUNT,
+    deadline=None,
+    database=None,
+    derandomize="PRUNELLA_FUZZ" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="alarms and a process's memory, as Linux has them"),
+]
+
+
+@contextmanager
+def bounded():
+    """Fails where the block takes too long, or where the process has grown too much."""
+    before = _memory()
+    signal.signal(signal.SIGALRM, _hang)
+    signal.alarm(MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+    assert _memory() - before < MOST_MEMORY
+
+
+def _hang(*_):
+    raise AssertionError(f"an example takes more than {MOST_SECONDS} s")
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+# Bytes that were something once
+
+NUMBERS = [0, 1, 2, 127, 128, 255, 256, 511, 512, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
+
+
+@st.composite
+def spoilt(draw, seeds: list[bytes], block: int = 1) -> bytes:
+    """One of `seeds` with bytes and numbers changed, parts cut out, repeated or put in; places are blocks' starts."""
+    data = bytearray(draw(st.sampled_from(seeds)))
+    for _ in range(draw(st.integers(0, 5))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        kind = draw(st.sampled_from(["byte", "byte", "number", "number", "cut", "repeat", "put", "end"]))
+        if kind == "byte" and data:
+            data[at] = draw(st.integers(0, 255))
+        elif kind == "number":
+            packed = struct.pack(draw(st.sampled_from(["<I", ">I", "<H", ">H"])), 0)
+            value = draw(st.sampled_from(NUMBERS)) % 256 ** len(packed)
+            data[at : at + len(packed)] = value.to_bytes(len(packed), draw(st.sampled_from(["big", "little"])))
+        else:
+            start = at // block * block
+            part = bytes(data[start : start + block * draw(st.integers(1, 64))])
+            if kind == "cut":
+                del data[start : start + len(part)]
+            elif kind == "repeat":
+                data[start:start] = part * draw(st.sampled_from([1, 2, 50, 1000]))
+            elif kind == "put":
+                put = draw(st.binary(max_size=block * 4))
+                data[start:start] = put + bytes(-len(put) % block)
+            else:
+                del data[at:]
+        del data[2_000_000:]
+    return bytes(data)
+
+
+def mostly(usual: st.SearchStrategy, odd: st.SearchStrategy) -> st.SearchStrategy:
+    return st.integers(0, 9).flatmap(lambda number: usual if number else odd)
+
+
+def encoded(kind: str, mode: str = "RGB", size=(23, 17), **options) -> bytes:
+    file = io.BytesIO()
+    picture = Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 20)
+    (picture if mode == "I;16" else picture.convert("RGB")).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+PICTURES = [
+    encoded("JPEG"),
+    encoded("JPEG", progressive=True),
+    encoded("JPEG", "CMYK"),
+    encoded("PNG"),
+    encoded("PNG", "RGBA"),
+    encoded("PNG", "I;16"),
+    encoded("PNG", "P"),
+    encoded("GIF", "P"),
+    encoded("BMP"),
+    encoded("WEBP"),
+    encoded("WEBP", "RGBA", lossless=True),
+    *(encoded("TIFF", compression=each) for each in ("raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg")),
+]
+
+
+@FUZZ
+@given(mostly(spoilt(PICTURES), st.binary(max_size=300)))
+def test_pictures(data):
+    with bounded():
+        try:
+            picture = decoded(data)
+        except RejectedImage as rejected:
+            assert rejected.cause and rejected.criterion in CRITERIA
+        else:
+            assert picture.mode == "RGB" and min(picture.size) > 0
+            assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= contrast(picture) <= 128
+
+
+def passed(root: Path, source: str, scored: bool) -> None:
+    """The whole filter on what lies at `root`, held to what it promises; `scored` asks for columns too."""
+    limits = {"samples": 5, "min_side": 1, "max_aspect": 100, "min_caption": 1, "max_caption": 100, "max_broken": 1.0}
+    limits |= {"near_duplicates": 3, "blocked_words": ["bad"]}
+    limits |= {"languages": ["en", "de"], "max_punsafe": 0.5} if scored else {}
+    with bounded():
+        try:
+            report, *_ = filtered(
+                check(Filter, limits | {"source": source, "path": str(root)}, "filter"), 0, root.parent / "out", 1
+            )
+        except UserError as error:
+            assert str(error)
+        else:
+            pairs = read_manifest(root.parent / "out")[1]
+            assert report["kept"] == len(pairs) > 0
+            assert report["read"] == report["passed"] + sum(report["fell"].values())
+            assert all(0 < len(caption) <= 100 for pair in pairs for caption in pair.captions)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "data"
+    path.mkdir()
+    for name, data in (("a.png", encoded("PNG")), ("b.jpg", encoded("JPEG")), ("c.png", encoded("PNG", size=(9, 9)))):
+        (path / name).write_bytes(data)
+    return path
+
+
+ROWS = [
+    b'{"file_name": "a.png", "text": "a caption", "language": "en", "punsafe": 0.1, "width": 23, "height": 17}',
+    b'{"file_name": "b.jpg", "text": ["one", "two"], "language": "DE", "punsafe": "0.2"}',
+    b'{"file_name": "c.png", "text": "\\ud83d \\u0000 caf\xc3\xa9", "language": null, "punsafe": 1e999}',
+    b'{"file_name": "../a.png", "text": {"a": [1, 2]}, "language": ["en"], "punsafe": NaN}',
+]
+CELLS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["a.png", "en"])
+VALUES = st.recursive(
+    CELLS, lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=4), each, max_size=3)
+)
+NAMES = ["file_name", "text", "caption", "language", "punsafe", "width", "height", "image", "Text"]
+TABLE = b'file_name,text,language,punsafe\na.png,a caption,en,0.1\nb.jpg,"b, and\nc",de,\nc.png,\xe9,en,x\n'
+
+
+@st.composite
+def listings(draw) -> tuple[str, bytes]:
+    """A name and content of a listing."""
+    if draw(st.booleans()):
+        return "metadata.csv", draw(spoilt([TABLE]) | st.binary(max_size=200))
+    import json
+
+    made = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=4), VALUES, max_size=6).map(
+        lambda row: json.dumps(row).encode()
+    )
+    deep = st.integers(1, 30_000).map(lambda count: b"[" * count)
+    lines = draw(st.lists(st.sampled_from(ROWS) | spoilt(ROWS) | made | deep | st.binary(max_size=50), max_size=8))
+    return "metadata.jsonl", b"\n".join(lines)
+
+
+@FUZZ
+@given(listings(), st.booleans())
+def test_listings_of_folders(root, listing, scored):
+    for name in ("metadata.jsonl", "metadata.csv"):
+        (root / name).unlink(missing_ok=True)
+    (root / listing[0]).write_bytes(listing[1])
+    passed(root, "folder", scored)
+
+
+def tarred(form: int, **options) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form, **options) as tar:
+        for name, data in (
+            ("1.png", encoded("PNG")),
+            ("1.txt", b"a caption"),
+            ("1.json", b'{"language": "en", "punsafe": 0.1}'),
+            ("long" * 40 + "/2.jpg", encoded("JPEG")),
+            ("long" * 40 + "/2.json", b'{"caption": ["one", "two"], "language": "de", "punsafe": 0}'),
+        ):
+            layouts.add(tar, name, data)
+    return file.getvalue()
+
+
+TARS = [tarred(tarfile.GNU_FORMAT), tarred(tarfile.PAX_FORMAT, pax_headers={"comment": "x" * 600})]
+
+
+@st.composite
+def tars(draw) -> bytes:
+    """Spoilt tars whose headers mostly have right sums, so that the reader believes them."""
+    data = bytearray(draw(spoilt(TARS, 512)))
+    for start in range(0, len(data) - 511, 512):
+        header = data[start : start + 512]
+        if header[257:262] == b"ustar" and draw(st.integers(0, 9)):
+            if not draw(st.integers(0, 5)):
+                header[156:157] = draw(st.sampled_from([b"x", b"g", b"L", b"K", b"S", b"X", b"0", b"7", b"1", b"5"]))
+            if not draw(st.integers(0, 5)):
+                size = draw(st.sampled_from([-(2**40), -512, -1, 0, 1, 512, 2**16, 2**33, 2**70]))
+                header[124:136] = size.to_bytes(12, signed=True) if size < 0 else b"\x80" + size.to_bytes(11)
+            header[148:156] = b" " * 8
+            header[148:156] = b"%06o\0 " % sum(header)
+            data[start : start + 512] = header
+    return bytes(data)
+
+
+@FUZZ
+@given(mostly(tars(), st.binary(max_size=2000)), st.booleans())
+def test_tars(tmp_path_factory, data, scored):
+    root = _fresh(tmp_path_factory, "tars")
+    (root / "a.tar").write_bytes(data)
+    passed(root, "webdataset", scored)
+
+
+def parquets() -> list[bytes]:
+    """Tables of several encodings and types."""
+    pictures = [encoded("PNG"), encoded("JPEG"), encoded("PNG", size=(9, 9))] * 3
+    columns = {"language": ["en", "de", None] * 3, "punsafe": [0.1, 0.2, None] * 3, "width": [23, 23, 9] * 3}
+    tables = [
+        pa.table({"image": pictures, "text": ["one", "two", "three"] * 3, **columns}),
+        pa.table(
+            {
+                "image": [{"bytes": each, "path": "a"} for each in pictures],
+                "text": [["a", "b"], [], None] * 3,
+                **columns,
+            }
+        ),
+        pa.table({"image": pictures, "caption": [b"one", b"\xff", None] * 3, **columns}),
+    ]
+    made = []
+    for table in tables:
+        for options in (
+            {},
+            {"compression": "none", "use_dictionary": False},
+            {"compression": "zstd", "row_group_size": 2},
+        ):
+            file = io.BytesIO()
+            pq.write_table(table, file, **options)
+            made.append(file.getvalue())
+    delta, file = dict.fromkeys(["text"], "DELTA_BYTE_ARRAY"), io.BytesIO()
+    pq.write_table(tables[0], file, use_dictionary=False, column_encoding=delta, data_page_version="2.0")
+    return [*made, file.getvalue()]
+
+
+@FUZZ
+@given(mostly(spoilt(parquets()), st.binary(max_size=300)), st.booleans())
+def test_tables(tmp_path_factory, data, scored):
+    root = _fresh(tmp_path_factory, "tables")
+    (root / "a.parquet").write_bytes(data)
+    passed(root, "parquet", scored)
+
+
+def _fresh(factory, name: str) -> Path:
+    """A folder of this process, the same for every example."""
+    path = factory.getbasetemp() / name / "data"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
