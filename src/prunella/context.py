@@ -16,7 +16,9 @@ from prunella.errors import UserError
 from prunella.params import Params, read_params
 from prunella.pruning.plan import check_students
 from prunella.tracking.inputs import Inputs
-from prunella.tracking.mlflow import Run, stage_run
+from prunella.tracking.mlflow import Run, root, stage_run
+from prunella.tracking.process import end_with_parent
+from prunella.tracking.room import no_room, remove_halves
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
 PER_STUDENT = ("plan", "prune", "distill", "finetune")  # stages whose --out is named after a student
@@ -60,14 +62,15 @@ def stage_context(
 
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
     first alone logs and reports; without `logged` MLflow hears nothing. A UserError ends the stage with its message
-    alone and status 1, as do inputs that changed while it ran; SIGTERM ends it with status 143, so that DVC never takes
-    a half-done result for a finished one.
+    alone and status 1, as do inputs that changed while it ran and a full disk. SIGTERM ends it with status 143 and
+    Ctrl-C with 130, so that DVC never takes a half-done result for a finished one.
     """
     parser = argparse.ArgumentParser(description=about)
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_with_parent()
     quiet(offline=stage not in ASKING)
     try:
         inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them
@@ -88,6 +91,14 @@ def stage_context(
                 inputs.check()
     except UserError as error:
         sys.exit(f"{stage}: {error}")
+    except KeyboardInterrupt:
+        print(f"{stage}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not (full := no_room(error, [Path(root() / "work"), *vars(paths).values()])):
+            raise
+        remove_halves(vars(paths).values())
+        sys.exit(f"{stage}: {full}")
 
 
 def _student(stage: str, paths: argparse.Namespace) -> list[str]:

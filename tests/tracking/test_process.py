@@ -1,8 +1,11 @@
 import os
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
+from conftest import ROOT
 
 from prunella.tracking.process import is_gone, process_tags
 
@@ -28,3 +31,62 @@ def test_before_the_machines_last_start_everything_is_gone():
 def test_what_cannot_be_told_from_here_is_left(tags):
     others = {"process": "1 1"} if "boot" in tags or "host" in tags else {}
     assert not is_gone(process_tags() | others | tags if tags else {})
+
+
+STAGE = """
+import os, time
+from prunella.context import stage_context
+with stage_context("toy", "A stage.", "out", team=True, logged=False) as it:
+    print(os.getpid(), flush=True)
+    time.sleep(100)
+"""
+PARENT = "import subprocess, sys; subprocess.run([sys.executable, 'stage.py', '--out', 'x'])"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+@pytest.mark.parametrize(("variable", "left"), [("DVC_STAGE", False), ("LOCAL_RANK", False), ("SOME_OTHER", True)])
+def test_a_stage_ends_with_the_process_that_started_it(tmp_path, variable, left):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "stage.py").write_text(STAGE)
+    environment = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(tmp_path), variable: "0"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    stage = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    try:
+        assert ended(stage) != left
+    finally:
+        parent.stdout.close()
+        if stage.is_running():
+            stage.kill()
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or a zombie that only waits to be noticed, within two seconds."""
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_processes_end_with_their_launcher(tmp_path):
+    params = (ROOT / "params.yaml").read_text()
+    assert "processes: 1" in params
+    (tmp_path / "params.yaml").write_text(params.replace("processes: 1", "processes: 2"))
+    (tmp_path / "stage.py").write_text(STAGE)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "DVC_ROOT": str(tmp_path)}
+    launcher = subprocess.Popen(
+        [sys.executable, "stage.py", "--out", "x"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    stages = [psutil.Process(int(launcher.stdout.readline())) for _ in range(2)]
+    launcher.kill()
+    launcher.wait()
+    launcher.stdout.close()
+    assert all([ended(stage) for stage in stages])

@@ -1,10 +1,28 @@
-"""Which process made something, so that it can be told later whether that process is gone."""
+"""A stage's process: ended with the one that started it, and known later by what it made."""
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import psutil
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def end_with_parent() -> None:
+    """Get SIGTERM when `dvc` or torch's launcher, which started this process, ends, even by kill -9 (Linux only).
+
+    A stage started by hand may outlive its shell.
+    """
+    if sys.platform != "linux" or not ({"DVC_STAGE", "LOCAL_RANK"} & os.environ.keys()):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def process_tags() -> dict[str, str]:

@@ -1,33 +1,48 @@
-"""SIGTERM, as a scheduler sends it before it takes the machine away, at a moment when it can be obeyed."""
+"""SIGTERM, as a scheduler sends it before it takes the machine away, and Ctrl-C: obeyed when a step is finished."""
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prunella.compute.launch import rank
+
+AGAIN = 1.0  # seconds; a launcher passes Ctrl-C on to processes that the terminal has told already
+
 
 class Stop:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM or Ctrl-C has come, and when it first came."""
 
     asked = False
+    since = 0.0
 
 
 @contextmanager
 def graceful_shutdown() -> Iterator[Stop]:
-    """Inside, SIGTERM is noted and nothing else; whoever looks at the note decides when to end.
+    """Inside, SIGTERM and Ctrl-C are noted and nothing else; whoever looks at the note decides when to end.
 
-    Outside the main thread, where Python allows no handler, nothing is noted.
+    Ctrl-C once more, a second or more later, raises KeyboardInterrupt. Outside the main thread, where Python allows no
+    handler, nothing is noted.
     """
     stop = Stop()
 
     def note(number, frame):
-        stop.asked = True
+        interrupted = number == signal.SIGINT
+        if interrupted and stop.asked and time.monotonic() - stop.since > AGAIN:
+            raise KeyboardInterrupt
+        if interrupted and not stop.asked and rank() == 0:
+            os.write(2, b"\nCtrl-C: this step is finished and its state kept; Ctrl-C once more ends at once\n")
+        if not stop.asked:
+            stop.asked, stop.since = True, time.monotonic()
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
