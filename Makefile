@@ -24,7 +24,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-all: install
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -m "slow or graph"
 
 fuzz: install
 	PRUNELLA_FUZZ=10000 $(BIN)/python -m pytest -m slow --dist load tests/data/test_fuzz.py

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from once import Once, made_once
 from PIL import Image
 
 from prunella.context import quiet
@@ -110,27 +111,34 @@ def recipe():
 
 
 @pytest.fixture(scope="session")
-def teacher(recipe, vocabulary, tmp_path_factory) -> Path:
+def once(tmp_path_factory, worker_id) -> Once:
+    """`once(name, make)`: the folder that `make` fills, made once for all workers. Not to be changed by tests."""
+    return made_once(tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def teacher(recipe, vocabulary, once) -> Path:
     """A toy teacher's pipeline folder, made as the miniature is. Not to be changed: see `own_teacher`."""
     from diffusers import UNet2DConditionModel
 
     from prunella.miniature.making import make
 
-    folder = tmp_path_factory.mktemp("teacher")
-    make(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
-    # Two steps from nothing predict next to nothing; a random UNet gives students something to differ from.
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "toy" / "unet"))
-    unet.half().save_pretrained(folder / "toy" / "unet")
-    return folder / "toy"
+    def toy(folder: Path) -> None:
+        make(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
+        # Two steps from nothing predict next to nothing; a random UNet gives students something to differ from.
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "toy" / "unet"))
+        unet.half().save_pretrained(folder / "toy" / "unet")
+
+    return once("teacher", toy) / "toy"
 
 
 @pytest.fixture(scope="session")
-def xl_teacher(vocabulary, tmp_path_factory) -> Path:
+def xl_teacher(vocabulary, once) -> Path:
     """A toy SDXL teacher's pipeline folder, its weights random."""
     from toyxl import written
 
-    return written(tmp_path_factory.mktemp("xl") / "toy", vocabulary)
+    return once("xl-teacher", lambda folder: written(folder / "toy", vocabulary)) / "toy"
 
 
 @pytest.fixture
@@ -140,20 +148,21 @@ def own_teacher(teacher, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(vocabulary, tmp_path_factory) -> Path:
+def pictures(vocabulary, once) -> Path:
     """A folder of 29 captioned pictures of several sizes, as `datasets`' imagefolder has them."""
     import json
 
     from prunella.scenes.generator import captioned
 
-    folder = tmp_path_factory.mktemp("pictures")
-    with (folder / "metadata.jsonl").open("w") as listing:
-        for i in range(29):
-            text, pixels = captioned(vocabulary, 5, i)
-            picture = Image.fromarray(pixels).resize((40 + i, 50))
-            picture.save(folder / f"{i}.png")
-            listing.write(json.dumps({"file_name": f"{i}.png", "text": text}) + "\n")
-    return folder
+    def toy(folder: Path) -> None:
+        with (folder / "metadata.jsonl").open("w") as listing:
+            for i in range(29):
+                text, pixels = captioned(vocabulary, 5, i)
+                picture = Image.fromarray(pixels).resize((40 + i, 50))
+                picture.save(folder / f"{i}.png")
+                listing.write(json.dumps({"file_name": f"{i}.png", "text": text}) + "\n")
+
+    return once("pictures", toy)
 
 
 @pytest.fixture(scope="session")
@@ -162,44 +171,40 @@ def params(teacher, pictures) -> Params:
 
 
 @pytest.fixture(scope="session")
-def manifest(params, tmp_path_factory) -> Path:
+def manifest(params, once) -> Path:
     from prunella.data.filter import filtered
 
-    out = tmp_path_factory.mktemp("filtered")
-    filtered(params.filter, params.seed, out)
-    return out
+    return once("filtered", lambda out: filtered(params.filter, params.seed, out))
 
 
 @pytest.fixture(scope="session")
-def latents(params, teacher, manifest, tmp_path_factory) -> Path:
+def latents(params, teacher, manifest, once) -> Path:
     """The toy's encoded pairs: 22 to train on, 7 held out."""
-    return _encoded(params, teacher, manifest, tmp_path_factory.mktemp("latents"))
+    return once("latents", lambda folder: _encode(params, teacher, manifest, folder)) / "latents"
 
 
 @pytest.fixture(scope="session")
-def xl_latents(params, xl_teacher, manifest, tmp_path_factory) -> Path:
+def xl_latents(params, xl_teacher, manifest, once) -> Path:
     """The same pairs, encoded by the toy SDXL teacher."""
-    return _encoded(params, xl_teacher, manifest, tmp_path_factory.mktemp("xl-latents"))
+    return once("xl-latents", lambda folder: _encode(params, xl_teacher, manifest, folder)) / "latents"
 
 
-def _encoded(params: Params, teacher: Path, manifest: Path, folder: Path) -> Path:
+def _encode(params: Params, teacher: Path, manifest: Path, folder: Path) -> None:
     from prunella.latents.encode import encoded
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))  # where its work is
         encoded(params.encode, params.seed, teacher, manifest, folder / "latents", "cpu")
-    return folder / "latents"
 
 
 @pytest.fixture(scope="session")
-def pruned_tiny(params, teacher, tmp_path_factory) -> Path:
+def pruned_tiny(params, teacher, once) -> Path:
     """sd-tiny of the toy teacher, as a pipeline folder."""
     from prunella.pruning.plan import CATALOGUE
     from prunella.pruning.prune import pruned
 
-    out = tmp_path_factory.mktemp("pruned") / "sd-tiny"
-    pruned(params.prune, teacher, CATALOGUE / "sd-tiny.yaml", out)
-    return out
+    plan = CATALOGUE / "sd-tiny.yaml"
+    return once("pruned", lambda folder: pruned(params.prune, teacher, plan, folder / "sd-tiny")) / "sd-tiny"
 
 
 @pytest.fixture

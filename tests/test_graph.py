@@ -1,4 +1,7 @@
-"""The real graph, in temporary clones of this repository, on toy parameters."""
+"""The real graph, in temporary clones of this repository, on toy parameters: one whole run, copies of which change.
+
+Where only the set of stages that would run again is asked, DVC is asked (`--dry`) and nothing runs.
+"""
 
 import ast
 import json
@@ -12,16 +15,16 @@ import grimp
 import pytest
 import yaml
 from conftest import ROOT
+from inprocess import commands
 from toygraph import DVC, committed, run, stages_run, started
 
-STUDENTS = ("sd-small", "sd-tiny")
-STAGES = {"check", "teacher", "filter", "encode", "benchmark"}
-STAGES |= {f"{stage}@{student}" for stage in ("plan", "prune", "distill", "finetune") for student in STUDENTS}
+STUDENTS = ["sd-small", "sd-tiny"]
+STAGES = set(commands(STUDENTS))
 
 
-def reproduced(folder: Path, *command: str) -> set[str]:
-    """The stages that a command ran."""
-    return stages_run(run(folder, DVC, *(command or ("repro",))))
+def to_run(folder: Path, *targets: str) -> set[str]:
+    """The stages that `dvc repro` would run, and all that depends on them, as if every out came out different."""
+    return stages_run(run(folder, DVC, "repro", "--dry", "--force-downstream", *targets))
 
 
 def changed(folder: Path, section: str, key: str, value) -> None:
@@ -46,6 +49,7 @@ def clone(graph, tmp_path) -> Path:
     return Path(shutil.copytree(graph, tmp_path / "clone", symlinks=True))
 
 
+@pytest.mark.graph
 def test_every_model_and_report_is_there(graph):
     for stage in ("pruned", "distilled", "finetuned"):
         for student in STUDENTS:
@@ -55,20 +59,26 @@ def test_every_model_and_report_is_there(graph):
     assert run(graph, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.graph
 def test_a_second_repro_runs_nothing(clone):
-    assert reproduced(clone) == set()
+    assert stages_run(run(clone, DVC, "repro")) == set()
 
 
-def test_fewer_students_rerun_the_benchmark_only_and_then_a_weight_reruns_what_learns(clone):
+@pytest.mark.graph
+def test_a_weight_reruns_what_learns(clone):
+    changed(clone, "distill", "feature_weight", 1.0)
+    learning = {f"{stage}@{student}" for stage in ("distill", "finetune") for student in STUDENTS}
+    assert to_run(clone) == learning | {"benchmark"}
+
+
+@pytest.mark.graph
+def test_fewer_students_rerun_the_benchmark_only(clone):
     content = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["sd-tiny"]}))
-    assert reproduced(clone) == {"check", "benchmark"}
+    assert stages_run(run(clone, DVC, "repro")) == {"check", "benchmark"}
     models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     assert "sd-small" not in (clone / "reports" / "index.html").read_text()
-
-    changed(clone, "distill", "feature_weight", 1.0)
-    assert reproduced(clone) == {"distill@sd-tiny", "finetune@sd-tiny", "benchmark"}
 
 
 @contextmanager
@@ -83,13 +93,14 @@ def replaced(path: Path, old: str, new: str) -> Iterator[None]:
         path.write_text(sound)
 
 
+@pytest.mark.graph
 def test_a_changed_file_of_teacher_or_data_reruns_what_depends_on_it(clone):
     params = yaml.safe_load((clone / "params.yaml").read_text())
-    some = ("repro", "encode", "prune@sd-tiny")
+    some = ("encode", "prune@sd-tiny")
     with replaced(Path(params["teacher"]["path"]) / "scheduler" / "scheduler_config.json", "0.012", "0.0121"):
-        assert reproduced(clone, *some) == {"teacher", "encode", "prune@sd-tiny"}
-        with replaced(Path(params["filter"]["path"]) / "metadata.jsonl", "small", "tiny"):
-            assert reproduced(clone, *some) == {"filter", "encode"}
+        assert to_run(clone, *some) == {"teacher", "encode", "prune@sd-tiny"}
+    with replaced(Path(params["filter"]["path"]) / "metadata.jsonl", "small", "tiny"):
+        assert to_run(clone, *some) == {"filter", "encode"}
 
 
 def told(clone: Path) -> dict[str, str]:
@@ -105,6 +116,7 @@ def told(clone: Path) -> dict[str, str]:
     ].data.tags
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("way", ["repro", "activated", "exp", "temp"])
 def test_interpreter_code_and_store_are_the_same_whichever_way_dvc_runs(clone, way):
     binaries, bare = str(DVC.parent), "/usr/local/bin:/usr/bin:/bin"
@@ -124,6 +136,7 @@ def test_interpreter_code_and_store_are_the_same_whichever_way_dvc_runs(clone, w
     assert ("dvc.experiment" in tags) == (way in ("exp", "temp"))
 
 
+@pytest.mark.graph
 def test_dvc_shows_figures_curves_and_experiments(clone):
     metrics = run(clone, DVC, "metrics", "show", "--md")
     assert "sd-tiny.output_error_distilled" in metrics and "teacher.latency_ms" in metrics
@@ -134,6 +147,7 @@ def test_dvc_shows_figures_curves_and_experiments(clone):
         assert shown in page
 
 
+@pytest.mark.graph
 def test_a_misspelt_override_is_refused(clone):
     with pytest.raises(AssertionError, match="feature_wieght"):
         run(clone, DVC, "exp", "run", "-S", "distill.feature_wieght=1.0")
