@@ -325,3 +325,44 @@ def test_the_room_that_is_said_is_what_it_takes(params, xl_teacher, manifest, tm
     said = float(capsys.readouterr().out.split("size: ")[1].split(" GB")[0])
     taken = sum(path.stat().st_size for path in (tmp_path / "out").glob("*-*.safetensors")) / 1e9
     assert said == pytest.approx(taken, abs=0.0006)
+
+
+# Changed since the filter
+
+
+@pytest.fixture
+def own_pictures(params, tmp_path) -> tuple[Path, Path]:
+    """A folder of 13 pictures that a test may spoil, and the manifest of what passed."""
+    path = layouts.folder(tmp_path / "p", [(f"{i}.png", drawn(i), f"a small red disc {i}") for i in range(13)])
+    filtered(check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter"), 0, tmp_path / "pairs")
+    return path, tmp_path / "pairs"
+
+
+def test_pictures_swapped_since_the_filter_are_left_out_by_name(params, teacher, own_pictures, tmp_path, capsys):
+    path, pairs = own_pictures
+    for name in ("3.png", "11.png"):
+        (path / name).write_bytes(drawn(5))  # of the same size in pixels
+    report = encoded(changed(params, heldout=2), 0, teacher, pairs, tmp_path / "out", "cpu")
+    assert report["unreadable"] == {"another picture than when it was filtered": 2}
+    assert report["train"] + report["heldout"] == 11
+    captions = Latents(tmp_path / "out", "train").captions + Latents(tmp_path / "out", "heldout").captions
+    assert not {"a small red disc 3", "a small red disc 11"} & set(captions)
+    said = capsys.readouterr().err
+    assert "3.png" in said and "11.png" in said and "5.png" not in said
+
+
+def test_all_pictures_replaced_stop_the_stage(params, teacher, own_pictures, tmp_path):
+    path, pairs = own_pictures
+    for file in path.glob("*.png"):
+        file.write_bytes(drawn(50))
+    with pytest.raises(UserError, match=r"not one of the 2 pictures of heldout-00000"):
+        encoded(changed(params, heldout=2), 0, teacher, pairs, tmp_path / "out", "cpu")
+
+
+def test_another_vocabulary_than_the_filters_is_refused(params, teacher, tmp_path):
+    own = Path(shutil.copy(ROOT / "data" / "scenes.yaml", tmp_path))
+    given = LIMITS | {"source": "scenes", "path": str(own), "samples": 9, "max_caption": 400}
+    filtered(check(Filter, given, "filter"), 0, tmp_path / "pairs")
+    own.write_text(own.read_text() + "\n")
+    with pytest.raises(UserError, match=r"scenes.yaml.*filter"):
+        encoded(changed(params, heldout=2), 0, teacher, tmp_path / "pairs", tmp_path / "out", "cpu")

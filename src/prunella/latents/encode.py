@@ -8,14 +8,16 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,16 +26,18 @@ from prunella.compute.launch import rank, size
 from prunella.compute.timing import Timings
 from prunella.compute.workdir import DONE, resume_dir
 from prunella.data.buckets import NONE, assigned, sizes
-from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning
+from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning, unpacked
 from prunella.data.manifest import Sample, chunks, read_manifest
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import open_source
+from prunella.data.sources.base import Source
 from prunella.errors import UserError
-from prunella.files import atomic_write_text
+from prunella.files import atomic_write_text, sha256
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import MANIFEST, Shard, noted_shard, whole_shard, write_manifest, write_shard
 from prunella.params import Encode
 
+SWAPPED = "another picture than when it was filtered"
 AHEAD = 3  # batches of pictures that wait decoded
 STORED = {"fp32": torch.float32, "fp16": torch.float16}
 PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
@@ -68,6 +72,7 @@ def encoded(
     where too few pairs are there, or too little room on the disk.
     """
     source, pairs = read_manifest(manifest)
+    _same_scenes(source)
     encoders = Encoders(teacher, device, params.precision)
     among = sizes(params.buckets, params.resolution, encoders.factor * halved(teacher))
     tasks, small = planned(pairs, params, seed, among)
@@ -159,19 +164,19 @@ def _encode(
 ) -> None:
     """Make the shards of `tasks` that are not there yet, pictures read and cut ahead by threads."""
     waiting = [task for task in tasks if whole_shard(work, task.name) is None]
-    opened = open_source(source).opened
+    pictures_of, swapped = open_source(source), []
 
     def made(it: tuple[Task, Sample]) -> np.ndarray | RejectedImage:
         task, pair = it
         try:
             with machine_faults(pair.key), ExitStack() as in_use:
                 with clock("decode"):
-                    drawn = in_use.enter_context(opened(pair.key))
-                if drawn.size != (pair.width, pair.height):
-                    return RejectedImage("another size than when it was filtered")
+                    drawn = in_use.enter_context(_as_filtered(pictures_of, pair))
                 with clock("resize"):
                     return fitted(drawn, *task.size)
         except RejectedImage as rejected:
+            if rejected.cause == SWAPPED:
+                swapped.append(pair.key)
             return rejected
 
     asked = ((task, pair) for task in waiting for pair in task.pairs)
@@ -186,6 +191,27 @@ def _encode(
                 bar.update(len(batch))
             with clock("writing"):
                 _written(task, parts, notes, work)
+    if swapped:
+        more = f" and {len(swapped) - 10} more" if len(swapped) > 10 else ""
+        print(f"encode: left out, {SWAPPED}: {', '.join(swapped[:10])}{more}", file=sys.stderr)
+
+
+@contextmanager
+def _as_filtered(source: Source, pair: Sample) -> Iterator[Image.Image]:
+    """The pair's picture, unpacked. Raises RejectedImage where it is not the one that the filter saw."""
+    data = b"" if source.rendered else source.read(pair.key)
+    with source.opened(pair.key) if source.rendered else unpacked(data) as picture:
+        if picture.size != (pair.width, pair.height):
+            raise RejectedImage("another size than when it was filtered")
+        if data and hashlib.sha256(data).hexdigest() != pair.sum:
+            raise RejectedImage(SWAPPED)
+        yield picture
+
+
+def _same_scenes(source: dict) -> None:
+    """Raises UserError where rendered scenes would not be those that the filter saw."""
+    if "sha256" in source and sha256(Path(source["path"])) != source["sha256"]:
+        raise UserError(f"{source['path']}: another vocabulary than the filter saw; run the filter stage again")
 
 
 class Part(NamedTuple):
