@@ -66,3 +66,19 @@ def test_a_mistake_is_printed_alone(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0] == "filter: params.yaml: students: missing"
+
+
+@pytest.mark.parametrize(("name", "sound"), [("a:b", False), ("a?b c", True)])
+def test_a_folder_whose_name_would_hide_its_code_is_refused(tmp_path, name, sound):
+    (tmp_path / name / "src" / "prunella").mkdir(parents=True)
+    (tmp_path / name / "src" / "prunella" / "__init__.py").write_text("print('ours')")
+    done = subprocess.run(
+        ["sh", str(ROOT / "stages" / "python"), "-c", "import prunella"],
+        cwd=tmp_path / name,
+        env=os.environ | {"PRUNELLA_PYTHON": sys.executable, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == ((0, "ours\n") if sound else (1, ""))
+    assert sound or ("a:b" in done.stderr and len(done.stderr.splitlines()) == 1)
