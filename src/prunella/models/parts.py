@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prunella.errors import UserError
+from prunella.models.weights import header
 
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
 transformers_logging.disable_progress_bar()
@@ -44,13 +45,23 @@ def load_part(kind: type, folder: Path, **options: Any) -> Any:
     return model
 
 
+def stored_dtype(part: Path) -> torch.dtype:
+    """The precision of a model folder's weights: fp16 or bf16 where all of them are, else fp32."""
+    kinds = {entry["dtype"] for path in part.glob("*.safetensors") for entry in header(path).values()}
+    return (
+        {"F16": torch.float16, "BF16": torch.bfloat16}[kinds.pop()] if kinds in ({"F16"}, {"BF16"}) else torch.float32
+    )
+
+
 def check_loads(folder: Path, library: str, name: str) -> None:
     """Load a part of class `name` onto the meta device, where only names and shapes are looked at. As `load_part`."""
     module = importlib.import_module(MODULES.get(library, library))
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel)):
         raise UserError(f"{folder}: is a {name} of {library}, which is no model that is known there")
-    load_part(kind, folder, device_map={"": "meta"})
+    # In another precision than its files' diffusers would convert what it then lets go of: half a minute for SDXL.
+    options = {"torch_dtype": stored_dtype(folder)} if issubclass(kind, ModelMixin) else {}
+    load_part(kind, folder, device_map={"": "meta"}, **options)
 
 
 @contextmanager

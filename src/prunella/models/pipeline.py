@@ -17,8 +17,7 @@ from prunella.models.check import check_folder, check_single
 from prunella.models.configs import MODELS
 from prunella.models.conversion import configs_folder, converted_folder
 from prunella.models.families import plain
-from prunella.models.parts import check_loads, load_part, named
-from prunella.models.weights import header
+from prunella.models.parts import check_loads, load_part, named, stored_dtype
 from prunella.params import Storage
 
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
@@ -55,14 +54,6 @@ def load_unet(folder: Path, device: str = "cpu", as_stored: bool = False) -> UNe
     with named(folder):  # where its headers cannot be read
         dtype = stored_dtype(folder / "unet") if as_stored else torch.float32
     return load_part(UNet2DConditionModel, folder / "unet", torch_dtype=dtype).to(device)
-
-
-def stored_dtype(part: Path) -> torch.dtype:
-    """The precision of a model folder's weights: fp16 or bf16 where all of them are, else fp32."""
-    kinds = {entry["dtype"] for path in part.glob("*.safetensors") for entry in header(path).values()}
-    return (
-        {"F16": torch.float16, "BF16": torch.bfloat16}[kinds.pop()] if kinds in ({"F16"}, {"BF16"}) else torch.float32
-    )
 
 
 def load_scheduler(folder: Path) -> DDPMScheduler:
