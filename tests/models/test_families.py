@@ -1,7 +1,9 @@
 import pytest
-from known import SD15, SDXL
+from known import SD15, SD21, SDXL
 
-from prunella.models.families import family
+from prunella.models.families import FAMILIES, architecture, family, predict
+from prunella.pruning.mapping import student_config
+from prunella.pruning.plan import STUDENTS
 
 
 def test_families_are_told_by_block_types_not_by_widths():
@@ -27,3 +29,49 @@ def test_a_student_is_not_of_its_teachers_family(changes):
 @pytest.mark.parametrize("types", [(), ("DownBlock2D",), tuple(SD15["down_block_types"][::-1])])
 def test_anything_else_is_of_no_family(types):
     assert family({"down_block_types": types}) is None
+
+
+def test_a_student_is_called_as_its_teacher():
+    assert architecture(SD15) is architecture(SD21) is FAMILIES["sd"]
+    for student in ("ssd-1b", "koala-700m"):
+        assert architecture(student_config(STUDENTS[student], SDXL)) is FAMILIES["sdxl"]
+    assert architecture(student_config(STUDENTS["sd-tiny"], SD15)) is FAMILIES["sd"]
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes"),
+    [
+        (SD15, {"latents": (4, 64, 48), "states": (77, 768)}),
+        (SD21, {"latents": (4, 64, 48), "states": (77, 1024)}),
+        (SDXL, {"latents": (4, 64, 48), "states": (77, 2048), "pooled": (1280,), "sizes": (6,)}),
+    ],
+)
+def test_an_example_has_the_published_shapes(config, shapes):
+    assert architecture(config).example(config, (64, 48), 77) == shapes
+
+
+class Recorder:
+    """Stands for a UNet: notes what it is called with."""
+
+    def __init__(self, config: dict | None):
+        if config:
+            self.config = config
+
+    def __call__(self, *given, **named):
+        self.given, self.named = given, named
+        return type("Output", (), {"sample": "prediction"})
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (None, {}),
+        (SD15, {}),
+        (SDXL, {"added_cond_kwargs": {"text_embeds": "pooled", "time_ids": "sizes"}}),
+    ],
+)
+def test_a_prediction_is_asked_for_as_the_architecture_needs_it(config, named):
+    unet = Recorder(config)
+    batch = {"states": "states", "pooled": "pooled", "sizes": "sizes", "latents": "not this"}
+    assert predict(unet, "noisy", "timesteps", batch) == "prediction"
+    assert (unet.given, unet.named) == (("noisy", "timesteps", "states"), named)

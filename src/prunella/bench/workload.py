@@ -11,9 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.evaluation.cost import macs, pooled_width
+from prunella.evaluation.cost import macs
 from prunella.latents.shards import write_manifest, write_shard
-from prunella.models.families import family, plain
+from prunella.models.families import architecture, family, plain
 from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
@@ -73,11 +73,7 @@ class Workload(NamedTuple):
 
     @property
     def example(self) -> Example:
-        added = {}
-        if self.teacher.get("addition_embed_type") == "text_time":
-            added = {"pooled": (pooled_width(self.teacher),), "sizes": (6,)}
-        latents = (self.teacher["in_channels"], self.side, self.side)
-        return {"latents": latents, "states": (self.tokens, self.teacher["cross_attention_dim"]), **added}
+        return architecture(self.teacher).example(self.teacher, (self.side, self.side), self.tokens)
 
     @property
     def subject(self) -> Subject:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prunella.compute.precision import BITS, autocast
+from prunella.models.families import predict
 from prunella.params import Learning, Precision
 from prunella.training.hooks import capture_outputs
 
@@ -162,9 +163,8 @@ def _run(
     if checkpointing:
         unet._set_gradient_checkpointing(True, again)
     inputs = {name: torch.empty(batch, *shape) for name, shape in subject.example.items()}
-    added = {"text_embeds": inputs["pooled"], "time_ids": inputs["sizes"]} if "pooled" in inputs else None
     with capture_outputs(unet, subject.hooked) as seen, _noting(kept), autocast(torch.device("cpu"), precision):
-        unet(inputs["latents"], torch.empty(batch), inputs["states"], added_cond_kwargs=added)
+        predict(unet, inputs["latents"], torch.empty(batch), inputs)
     return _size(kept), max(parts), sum(feature.numel() for feature in seen.values())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
 from prunella.training.hooks import capture_outputs
@@ -46,10 +47,7 @@ class Task:
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
         noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
-        added = {}
-        if "pooled" in batch:
-            added = {"added_cond_kwargs": {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}}
-        return unet(noisy, batch["timesteps"], batch["states"], **added).sample
+        return predict(unet, noisy, batch["timesteps"], batch)
 
     def errors(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Squared error of each example (N)."""

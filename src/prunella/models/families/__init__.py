@@ -20,14 +20,17 @@ def family(config: Mapping[str, Any]) -> str | None:
 
 
 def architecture(config: Mapping[str, Any]) -> Family:
-    """The family that a UNet of this config, teacher or student, is called as."""
+    """The family that a UNet of this config, teacher or student, is called as: by what is added to its embeddings."""
     embeds = config.get("addition_embed_type")
     return next(known for known in FAMILIES.values() if known.embeds == embeds)
 
 
 def predict(model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
-    """A UNet's prediction (NCHW) of noisy latents (NCHW) at timesteps (N), teacher's or student's; see `Family`."""
-    return architecture(model.config).predict(model, noisy, timesteps, batch)
+    """A model's prediction (NCHW) of noisy latents (NCHW) at timesteps (N), teacher's or student's.
+
+    `batch` holds what its family is called with beside (see `Family.predict`). One without a config is called as SD.
+    """
+    return architecture(getattr(model, "config", {})).predict(model, noisy, timesteps, batch)
 
 
 def _depths(config: Mapping[str, Any], stages: int) -> tuple:

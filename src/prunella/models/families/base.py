@@ -34,16 +34,12 @@ class Family:
         """Resnets of a stage, each with its attention where the stage has any; `way` is "down" or "up"."""
         return self.pairs + (way == "up")
 
-    def text_width(self, config: Mapping[str, Any]) -> int:
-        """D: how wide the text embeddings are that a UNet of this config takes."""
-        return config["cross_attention_dim"]
-
-    def example(self, config: Mapping[str, Any], side: int, tokens: int) -> dict[str, tuple[int, ...]]:
+    def example(self, config: Mapping[str, Any], size: tuple[int, int], tokens: int) -> dict[str, tuple[int, ...]]:
         """Shapes of one example, without N, by their names in a batch: "latents" (CHW), "states" (LD).
 
-        `config` is the UNet's, teacher or student; `side` is H and W; `tokens` is L.
+        `config` is the UNet's, teacher or student; `size` is H and W; `tokens` is L.
         """
-        return {"latents": (config["in_channels"], side, side), "states": (tokens, self.text_width(config))}
+        return {"latents": (config["in_channels"], *size), "states": (tokens, config["cross_attention_dim"])}
 
     def predict(self, model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
         """The model's prediction (NCHW) of noisy latents (NCHW) at timesteps (N), given the batch's "states" (NLD)."""

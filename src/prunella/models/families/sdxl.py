@@ -9,14 +9,12 @@ SIZES = 6  # numbers of the size conditioning: original height and width, crop's
 
 
 class StableDiffusionXL(Family):
-    """What it is called with beside SD: "pooled" (NP) and "sizes" (N6)."""
+    """A batch holds "pooled" (NP) and "sizes" (N6) as well."""
 
-    def pooled_width(self, config: Mapping[str, Any]) -> int:
-        """P: what the UNet's added embedding takes beside the embedded sizes."""
-        return config["projection_class_embeddings_input_dim"] - SIZES * config["addition_time_embed_dim"]
-
-    def example(self, config: Mapping[str, Any], side: int, tokens: int) -> dict[str, tuple[int, ...]]:
-        return super().example(config, side, tokens) | {"pooled": (self.pooled_width(config),), "sizes": (SIZES,)}
+    def example(self, config: Mapping[str, Any], size: tuple[int, int], tokens: int) -> dict[str, tuple[int, ...]]:
+        # P is what the UNet's added embedding takes beside the embedded sizes.
+        pooled = config["projection_class_embeddings_input_dim"] - SIZES * config["addition_time_embed_dim"]
+        return super().example(config, size, tokens) | {"pooled": (pooled,), "sizes": (SIZES,)}
 
     def predict(self, model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
         added = {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}
