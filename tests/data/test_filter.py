@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import layouts
@@ -479,3 +481,29 @@ class _Rows:
 
     def __getitem__(self, rows: slice) -> pa.Table:
         return self.table.slice(rows.start, rows.stop - rows.start)
+
+
+LOCALE = """
+import sys
+from pathlib import Path
+from prunella.data.filter import filtered
+from prunella.data.manifest import read_manifest
+from prunella.params import Filter
+assert sys.flags.utf8_mode == 0 and not sys.stdout.encoding.lower().startswith("utf")
+for source in ("folder", "parquet", "webdataset"):
+    out = Path(sys.argv[2]) / f"{source}-out"
+    given = Filter.model_validate_json(sys.argv[1]).model_copy(
+        update={"source": source, "path": f"{sys.argv[2]}/{source}"})
+    filtered(given, 0, out)
+    print(ascii(read_manifest(out)[1][0].text))
+"""
+
+
+def test_captions_of_any_script_are_written_in_any_locale(tmp_path):
+    rows = [("a.png", drawn(0), "\u732b\u304c\u5bdd\u308b")]
+    for layout in ("folder", "parquet", "webdataset"):
+        layouts.LAYOUTS[layout][0](tmp_path / layout, rows)
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", LOCALE, asked(tmp_path).model_dump_json(), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=True, env=os.environ | plain)
+    assert done.stdout.split() == [ascii(rows[0][2]).encode()] * 3

@@ -1,9 +1,12 @@
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from prunella.data.prefetch import ahead, threads
+from prunella.errors import UserError
 
 
 def test_results_come_in_order_whatever_takes_longest():
@@ -37,3 +40,42 @@ def test_an_error_comes_out():
 
 def test_zero_is_a_thread_a_core():
     assert threads(3) == 3 and threads(0) >= 1
+
+
+def test_an_item_that_never_ends_is_named():
+    release = threading.Event()
+    items = ["a.png", "slow.png", "c.png"]
+    try:
+        with pytest.raises(UserError, match=r"^slow\.png!: took more than 0\.2 seconds"):
+            list(ahead(lambda key: key == "slow.png" and release.wait(60), items, 2, 3, lambda key: f"{key}!", 0.2))
+    finally:
+        release.set()
+
+
+def test_a_time_out_of_its_own_comes_out():
+    def fails(_):
+        raise TimeoutError("the network's")
+
+    with pytest.raises(TimeoutError, match="the network's"):
+        list(ahead(fails, [0], 1, 1))
+
+
+STUCK = """
+import os, signal, sys, threading, time
+from prunella.data.prefetch import ahead
+from prunella.errors import UserError
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+if sys.argv[1] == "term":
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+never, _ = os.pipe()
+try:
+    list(ahead(lambda _: os.read(never, 1), ["a.png"], 2, 2, most_seconds=0.5 if sys.argv[1] == "clock" else 60))
+except UserError as error:
+    sys.exit(f"filter: {error}")
+"""
+
+
+@pytest.mark.parametrize(("how", "status", "said"), [("clock", 1, "filter: a.png: took"), ("term", 143, "")])
+def test_the_process_ends_although_a_thread_does_not(how, status, said):
+    done = subprocess.run([sys.executable, "-c", STUCK, how], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr[: len(said)]) == (status, said)

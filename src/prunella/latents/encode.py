@@ -180,7 +180,7 @@ def _encode(
             return rejected
 
     asked = ((task, pair) for task in waiting for pair in task.pairs)
-    pictures = ahead(made, asked, workers, AHEAD * params.batch_size)
+    pictures = ahead(made, asked, workers, AHEAD * params.batch_size, named=lambda it: it[1].key)
     with tqdm(total=sum(len(task.pairs) for task in waiting), desc="encode", unit="pair", mininterval=1.0) as bar:
         for task in waiting:
             parts, notes = [], Counter()
