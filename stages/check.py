@@ -2,7 +2,7 @@
 
 from prunella.context import stage_context
 
-with stage_context("check", __doc__, "out", logged=False) as it:
+with stage_context("check", __doc__, None, "out", logged=False) as it:
     it.paths.out.parent.mkdir(parents=True, exist_ok=True)
     it.paths.out.write_text(
         "{}\n", encoding="utf-8"

@@ -3,7 +3,7 @@
 from prunella.context import stage_context
 
 with stage_context(
-    "distill", __doc__, "teacher", "latents", "student", "out", "curves", "report", section="distill", team=True
+    "distill", __doc__, None, "teacher", "latents", "student", "out", "curves", "report", section="distill", team=True
 ) as it:
     from prunella.compute.device import place
     from prunella.models.pipeline import teacher_folder

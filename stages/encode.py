@@ -2,7 +2,7 @@
 
 from prunella.context import stage_context
 
-with stage_context("encode", __doc__, "teacher", "pairs", "out", "report", section="encode", team=True) as it:
+with stage_context("encode", __doc__, None, "teacher", "pairs", "out", "report", section="encode", team=True) as it:
     from prunella.latents.encode import encoded
     from prunella.models.pipeline import teacher_folder
 

@@ -2,18 +2,24 @@
 
 from prunella.context import stage_context
 
-with stage_context("filter", __doc__, "out", "report", "page", "counts", section="filter") as it:
-    from prunella.data.filter import aesthetic, counted, filtered
-    from prunella.data.sources import open_source
-    from prunella.reporting.filter_page import filter_page
 
-    at, score = it.paths, aesthetic(it.params.filter, lambda: it.device)
-    report, examples, source = filtered(it.params.filter, it.params.seed, at.out, it.params.runtime.workers, score)
-    page = filter_page(report, examples, open_source(source).image)
-    for path, text in ((at.page, page), (at.counts, counted(report))):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        it.run.artifact(path)
-    it.run.artifact(at.out / "pairs.jsonl")
-    fell = ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
-    it.done(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)
+def main(argv: list[str] | None = None) -> None:
+    with stage_context("filter", __doc__, argv, "out", "report", "examples", "counts", section="filter") as ctx:
+        from prunella.data.examples import write_examples
+        from prunella.data.filter import aesthetic, counted, filtered
+        from prunella.data.sources import open_source
+
+        params, paths = ctx.params, ctx.paths
+        score = aesthetic(params.filter, lambda: ctx.device)
+        report, examples, source = filtered(params.filter, params.seed, paths.out, params.runtime.workers, score)
+        write_examples(paths.examples, examples, open_source(source).image)
+        paths.counts.parent.mkdir(parents=True, exist_ok=True)
+        paths.counts.write_text(counted(report), encoding="utf-8")
+        for path in (paths.examples, paths.counts, paths.out / "pairs.jsonl"):
+            ctx.run.artifact(path)
+        fell = ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
+        ctx.done(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 from prunella.context import stage_context
 
 with stage_context(
-    "finetune", __doc__, "latents", "student", "out", "curves", "report", section="finetune", team=True
+    "finetune", __doc__, None, "latents", "student", "out", "curves", "report", section="finetune", team=True
 ) as it:
     from prunella.compute.device import place
     from prunella.training.job import finetune

@@ -2,7 +2,7 @@
 
 from prunella.context import stage_context
 
-with stage_context("plan", __doc__, "plans", "out") as it:
+with stage_context("plan", __doc__, None, "plans", "out") as it:
     from prunella.pruning.plan import find_plan
 
     source = find_plan(it.paths.out.stem, it.paths.plans)

@@ -2,7 +2,7 @@
 
 from prunella.context import stage_context
 
-with stage_context("prune", __doc__, "teacher", "plan", "out", section="prune") as it:
+with stage_context("prune", __doc__, None, "teacher", "plan", "out", section="prune") as it:
     from prunella.models.pipeline import teacher_folder
     from prunella.pruning.prune import pruned
 

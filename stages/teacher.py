@@ -2,7 +2,7 @@
 
 from prunella.context import stage_context
 
-with stage_context("teacher", __doc__, "out", section="teacher") as it:
+with stage_context("teacher", __doc__, None, "out", section="teacher") as it:
     import json
 
     from prunella.models.teacher import pin

@@ -71,6 +71,7 @@ def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict
         "inference_steps": 2,
         "batch_size": 2,
         "latency_rounds": 1,
+        "metrics": ["composition", "latent_kid"],
         "precision": "fp32",
     }
     return content

@@ -30,7 +30,7 @@ def test_devices():
 STAGE = """
 import sys, time
 from prunella.context import stage_context
-with stage_context("slow", "A slow stage.", "out") as it:
+with stage_context("slow", "A slow stage.", None, "out") as it:
     print("started", flush=True)
     time.sleep(60)
 """

@@ -67,7 +67,8 @@ def test_a_second_repro_runs_nothing(clone):
 @pytest.mark.graph
 def test_a_weight_reruns_what_learns(clone):
     changed(clone, "distill", "feature_weight", 1.0)
-    learning = {f"{stage}@{student}" for stage in ("distill", "finetune") for student in STUDENTS}
+    again = ("distill", "finetune", "draw", "score")
+    learning = {f"{stage}@{student}" for stage in again for student in STUDENTS}
     assert to_run(clone) == learning | {"benchmark"}
 
 
@@ -75,7 +76,7 @@ def test_a_weight_reruns_what_learns(clone):
 def test_fewer_students_rerun_the_benchmark_only(clone):
     content = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["sd-tiny"]}))
-    assert stages_run(run(clone, DVC, "repro")) == {"check", "benchmark"}
+    assert stages_run(run(clone, DVC, "repro")) == {"check", "cost", "benchmark"}
     models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     assert "sd-small" not in (clone / "reports" / "index.html").read_text()

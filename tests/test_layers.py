@@ -17,7 +17,8 @@ BARE = """
 import sys
 sys.modules["mlflow"] = sys.modules["dvc"] = None  # importing either raises ImportError
 import prunella.training.job, prunella.latents.encode, prunella.data.filter, prunella.pruning.prune
-import prunella.evaluation.benchmark, prunella.miniature.making
+import prunella.evaluation.gallery.draw, prunella.evaluation.scores.score, prunella.evaluation.cost
+import prunella.miniature.making
 """
 
 

@@ -55,13 +55,16 @@ def test_the_benchmark_has_every_model_and_every_figure(folder):
     models = report(folder, "benchmark")["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     expected = {"params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "output_error"}
-    expected |= {"latency_ms_p50", "latency_ms_p95", "images_per_second", "peak_memory_mb", "frechet"}
+    expected |= {"latency_ms_p50", "latency_ms_p95", "latency_ms_max", "images_per_second"}
+    expected |= {"peak_memory_mb", "loading_peak_memory_mb", "output_error_estimate", "latent_kid"}
     for entry in models.values():
         assert set(entry) == expected  # the folder's scenes are pictures like any other: nothing judges them
     assert models["teacher"]["output_error"] == 0
     assert 0 < models["sd-tiny/distilled"]["output_error"] != models["sd-tiny/pruned"]["output_error"]
     latencies = {entry["latency_ms_p50"] for name, entry in models.items() if name != "teacher"}
     assert len(latencies) == 1  # latency is an architecture's
+    assert set(report(folder, "benchmark")["floors"]) == {"latent_kid"}
+    assert set(report(folder, "benchmark")["unavailable"]) == {"composition"}
     assert report(folder, "benchmark")["hardware"]["device"]
 
 
@@ -69,6 +72,7 @@ def test_the_page_shows_pictures_that_are_there(folder):
     page = (folder / "reports" / "index.html").read_text()
     assert 'src="images/sd-tiny.png"' in page and (folder / "reports" / "images" / "sd-tiny.png").is_file()
     assert "sd-tiny/finetuned" in page
+    assert "29 pairs kept" in (folder / "reports" / "filter.html").read_text()
 
 
 def test_mlflow_has_a_run_a_stage_under_one_parent(folder):
@@ -87,6 +91,11 @@ def test_mlflow_has_a_run_a_stage_under_one_parent(folder):
         "prune sd-tiny",
         "distill sd-tiny",
         "finetune sd-tiny",
+        "draw_teacher",
+        "draw sd-tiny",
+        "score_teacher",
+        "score sd-tiny",
+        "cost",
         "benchmark",
     }
     assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parents[0].info.run_id}
@@ -148,7 +157,7 @@ def refused(name: str, *arguments: str) -> str:
 
 def test_a_mistake_anywhere_stops_every_stage_first(spoilt, tmp_path):
     spoilt("benchmark", "promts", 3)
-    filtering = ("filter", "--report", "r.json", "--page", "p", "--counts", "c")
+    filtering = ("filter", "--report", "r.json", "--examples", "e", "--counts", "c")
     for name, *needs in (("teacher",), filtering, ("prune", "--teacher", "t", "--plan", "p")):
         message = refused(name, "--out", str(tmp_path / "out"), *needs)
         assert message.startswith(f"{name}: params.yaml: benchmark.promts: ") and "did you mean 'prompts'?" in message
@@ -162,7 +171,7 @@ def test_a_teacher_that_is_none(spoilt, tmp_path):
 
 def test_a_missing_dataset_folder(spoilt, tmp_path):
     spoilt("filter", "path", str(tmp_path / "none"))
-    places = [part for name in ("out", "report", "page", "counts") for part in (f"--{name}", str(tmp_path / name))]
+    places = [part for name in ("out", "report", "examples", "counts") for part in (f"--{name}", str(tmp_path / name))]
     message = refused("filter", *places)
     assert message.startswith("filter: filter.path: there is no folder")
 

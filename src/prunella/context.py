@@ -56,9 +56,15 @@ class StageContext:
 
 @contextmanager
 def stage_context(
-    stage: str, about: str, *names: str, section: str | None = None, team: bool = False, logged: bool = True
+    stage: str,
+    about: str,
+    argv: list[str] | None,
+    *names: str,
+    section: str | None = None,
+    team: bool = False,
+    logged: bool = True,
 ) -> Iterator[StageContext]:
-    """Open a stage whose command line gives a path for each of `names`, as --name PATH.
+    """Open a stage whose command line `argv` (None: this process's) gives a path for each of `names`, as --name PATH.
 
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
     first alone logs and reports; without `logged` MLflow hears nothing. A UserError ends the stage with its message
@@ -68,7 +74,7 @@ def stage_context(
     parser = argparse.ArgumentParser(description=about)
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True)
-    paths = parser.parse_args()
+    paths = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     end_with_parent()
     quiet(offline=stage not in ASKING)
@@ -102,6 +108,8 @@ def stage_context(
 
 
 def _student(stage: str, paths: argparse.Namespace) -> list[str]:
+    if stage in ("draw", "score"):
+        return [paths.report.name.removesuffix(".json")]
     return [paths.out.name.removesuffix(".yaml")] if stage in PER_STUDENT else []  # a plan is NAME.yaml
 
 

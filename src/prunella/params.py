@@ -197,12 +197,13 @@ class Benchmark(Section):
     guidance: Annotated[float, Field(ge=1)]
     batch_size: Count
     latency_rounds: Count
+    metrics: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]]  # of drawn pictures: files of evaluation/metrics
     precision: Precision
     seed: Seed
 
     @property
     def drawing(self) -> dict[str, Any]:
-        """How pictures are drawn, as `prunella.evaluation.drawing.draw` takes it."""
+        """How pictures are drawn, as `prunella.evaluation.drawing` takes it."""
         return {"steps": self.inference_steps, "guidance": self.guidance, "seed": self.seed}
 
 

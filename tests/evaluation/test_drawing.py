@@ -1,8 +1,11 @@
+import json
+
 import numpy as np
 import pytest
+import torch
 from conftest import SIDE
 
-from prunella.evaluation.drawing import draw, grid
+from prunella.evaluation.drawing import draw, draw_batch, load_to_draw
 from prunella.models.pipeline import load_pipeline
 
 PROMPTS = ["a small red heart", "a ring", "a star"]
@@ -28,10 +31,59 @@ def test_noise_is_counted_from_first(pipeline):
     assert not np.array_equal(later, other)
 
 
-def test_a_grid_has_a_row_a_key_and_a_column_a_picture():
-    white, red = np.full((4, 6, 3), 255, np.uint8), np.zeros((4, 6, 3), np.uint8)
-    red[..., 0] = 255
-    sheet = grid({"a": [white, red], "b": [red]}, zoom=2)
-    assert sheet.size == (150 + 2 * 16, 2 * 12)
-    assert sheet.getpixel((150 + 16 + 3, 5)) == (255, 0, 0) == sheet.getpixel((153, 12 + 5))
-    assert sheet.getpixel((153, 5)) == (255, 255, 255)
+def test_pictures_have_the_size_that_is_asked_for(pipeline):
+    picture = draw_batch(pipeline, ["a ring"], [0], (48, 32), **HOW)
+    assert picture.shape == (1, 32, 48, 3)
+    (square,) = draw(pipeline, ["a ring"], batch_size=1, size=16, **HOW)
+    assert square.shape == (16, 16, 3)
+
+
+def test_a_negative_prompt_changes_the_picture(pipeline):
+    plain, against = (
+        draw_batch(pipeline, ["a ring"], [0], (32, 32), negative_prompt=text, **HOW) for text in ("", "a")
+    )
+    assert not np.array_equal(plain, against)
+
+
+def test_sdxl_is_told_the_size_that_it_draws(xl_teacher):
+    pipeline, sizes = load_to_draw(xl_teacher, "cpu"), []
+    forward = pipeline.unet.forward
+    pipeline.unet.forward = lambda *given, **named: (
+        sizes.append(named["added_cond_kwargs"]["time_ids"].tolist()) or forward(*given, **named)
+    )
+    draw_batch(pipeline, ["a ring"], [0], (48, 32), **HOW)
+    assert sizes[0] == [[32, 48, 0, 0, 32, 48]] * 2  # original height and width, crop, target
+
+
+def test_the_safety_checker_is_left_out(own_teacher):
+    index = own_teacher / "model_index.json"
+    listed = json.loads(index.read_text()) | {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "requires_safety_checker": True,
+    }
+    index.write_text(json.dumps(listed))  # without its weights, so loading it would fail
+    pipeline = load_to_draw(own_teacher, "cpu")
+    assert pipeline.safety_checker is None
+    assert draw_batch(pipeline, ["a ring"], [0], (32, 32), **HOW).std() > 0
+
+
+def test_weights_are_read_in_the_precision_that_is_drawn_in(teacher, monkeypatch):
+    seen = {}
+
+    def loaded(folder, device, **parts):
+        seen.update(parts)
+        return load_pipeline(folder, device, **parts)
+
+    monkeypatch.setattr("prunella.evaluation.drawing.load_pipeline", loaded)
+    pipeline = load_to_draw(teacher, "cpu", "bf16")
+    assert seen["dtype"] == torch.bfloat16  # never an fp32 copy first
+    assert {part.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder)} == {torch.bfloat16}
+    assert load_to_draw(teacher, "cpu", "tf32").unet.dtype == torch.float32
+
+
+def test_the_vae_decodes_a_picture_at_a_time(teacher):
+    pipeline, shapes = load_to_draw(teacher, "cpu"), []
+    decode = pipeline.vae._decode
+    pipeline.vae._decode = lambda z, **named: shapes.append(len(z)) or decode(z, **named)
+    draw_batch(pipeline, PROMPTS, range(3), (32, 32), **HOW)
+    assert shapes == [1, 1, 1]

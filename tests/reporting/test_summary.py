@@ -1,57 +1,93 @@
-from prunella.reporting.summary import claims, headline, rows, text
+import pytest
+
+from prunella.reporting.summary import by_part, changes, estimate, headline, rows, text
 
 SHARE = {"value": 0.5, "n": 10, "low": 0.24, "high": 0.76}
+KID = {"value": -0.0012, "n": 64, "low": -0.0061, "high": 0.0037}
+ERROR = {"value": 0.01, "n": 7, "low": 0.008, "high": 0.0121}
 REPORT = {
     "models": {
         "teacher": {
             "params": 8_000_000,
             "latency_ms_p50": 900.4,
             "output_error": 0.0,
+            "output_error_estimate": {"value": 0.0, "n": 7, "low": 0.0, "high": 0.0},
             "composition": SHARE,
-            "frechet": 0.125,
+            "latent_kid": KID,
         },
         "sd-tiny/pruned": {"params": 2_000_000, "latency_ms_p50": 400.0, "output_error": 0.51234567},
-        "sd-tiny/distilled": {"params": 2_000_000, "latency_ms_p50": 400.0, "output_error": 0.01, "composition": SHARE},
+        "sd-tiny/distilled": {
+            "params": 2_000_000,
+            "latency_ms_p50": 400.0,
+            "output_error": 0.01,
+            "output_error_estimate": ERROR,
+            "composition": SHARE,
+        },
     },
-    "frechet_floor": {"value": 0.03125, "pictures": 3, "against": 4},
+    "floors": {"latent_kid": KID},
+    "differences": {"sd-tiny/distilled - sd-tiny/pruned": {"output_error": ERROR | {"value": -0.5}}},
 }
 
 
 def test_rows_by_hand():
-    assert rows(REPORT)[1:] == [
-        ["teacher", "8.00 M", "100.0 %", "900", "0.0000", "0.50 (0.24–0.76)", "0.125"],
-        ["sd-tiny/pruned", "2.00 M", "25.0 %", "400", "0.5123", "–", "–"],
-        ["sd-tiny/distilled", "2.00 M", "25.0 %", "400", "0.0100", "0.50 (0.24–0.76)", "–"],
-        ["real pictures", "", "", "", "", "", "0.031"],
+    assert rows(REPORT) == [
+        ["model", "parameters", "of teacher", "latency ms", "output error", "composition", "latent KID"],
+        ["teacher", "8.00 M", "100.0 %", "900", "0.0000", "0.50 (0.24 to 0.76)", "-0.0012 (-0.0061 to 0.0037)"],
+        ["sd-tiny/pruned", "2.00 M", "25.0 %", "400", "–", "–", "–"],
+        ["sd-tiny/distilled", "2.00 M", "25.0 %", "400", "0.0100 (0.0080 to 0.0121)", "0.50 (0.24 to 0.76)", "–"],
+        ["real pictures", "", "", "", "", "–", "-0.0012 (-0.0061 to 0.0037)"],
     ]
-    assert len(rows({"models": REPORT["models"]})) == 4
+
+
+def test_metrics_without_values_have_no_column():
+    bare = {name: {k: v for k, v in entry.items() if k != "latent_kid"} for name, entry in REPORT["models"].items()}
+    found = rows({"models": bare})
+    assert found[0][-1] == "composition" and len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.24, 0.76, "0.50 (0.24 to 0.76)"), (0.499, 0.502, "0.5000 (0.4990 to 0.5020)"), (-30, 31, "0 (-30 to 31)")],
+)
+def test_digits_follow_the_interval(low, high, expected):
+    assert estimate({"value": 0.5, "n": 3, "low": low, "high": high}) == expected
 
 
 def test_the_table_is_aligned():
     lines = text(REPORT).splitlines()
     assert len(lines) == 5 and len({len(line) for line in lines}) == 1
-    assert lines[0].startswith("model ") and lines[1].endswith("0.50 (0.24–0.76)    0.125")
+    assert lines[0].startswith("model ") and lines[1].endswith("-0.0012 (-0.0061 to 0.0037)")
 
 
 def test_the_figures_to_compare_runs_by():
     assert headline(REPORT) == {
-        "teacher": {"params_m": 8.0, "latency_ms": 900.4, "score": 0.5},
+        "teacher": {"params_m": 8.0, "latency_ms": 900.4, "composition": 0.5, "latent_kid": -0.0012},
         "sd-tiny": {
             "params_m": 2.0,
             "latency_ms": 400.0,
             "output_error_pruned": 0.51235,
             "output_error_distilled": 0.01,
-            "score_distilled": 0.5,
+            "composition_distilled": 0.5,
         },
     }
 
 
-def test_claims_have_a_column_each():
+def test_parts_have_a_table_a_metric_and_a_column_each():
     by = {"count": SHARE, "relation": SHARE | {"value": 1.0, "high": 1.0}}
     models = {"a": {"composition_by": by}, "b": {"composition_by": {"count": SHARE}}, "c": {}}
-    assert claims({"models": models}) == [
-        ["claim true in", "count", "relation"],
-        ["a", "0.50 (0.24–0.76)", "1.00 (0.24–1.00)"],
-        ["b", "0.50 (0.24–0.76)", "–"],
+    assert by_part({"models": models}) == [
+        [
+            ["composition by", "count", "relation"],
+            ["a", "0.50 (0.24 to 0.76)", "1.00 (0.24 to 1.00)"],
+            ["b", "0.50 (0.24 to 0.76)", "–"],
+        ]
     ]
-    assert claims({"models": {"c": {}}}) == []
+    assert by_part({"models": {"c": {}}}) == []
+
+
+def test_paired_differences_have_a_row_each():
+    assert changes(REPORT) == [
+        ["paired difference", "output error"],
+        ["sd-tiny/distilled - sd-tiny/pruned", "-0.5000 (0.0080 to 0.0121)"],
+    ]
+    assert changes({"models": {}}) == []

@@ -64,7 +64,7 @@ def edited(folder: Path, section: str, key: str, value) -> None:
 def run(change) -> str:
     """What the stage ends with when `change` happens while it runs and it has written its outs; "" for success."""
     try:
-        with stage_context("distill", "A stage.", "student", "out"):
+        with stage_context("distill", "A stage.", None, "student", "out"):
             for out in ("models/distilled/sd-tiny/weights.bin", "reports/sd-tiny.json", "kept.json"):
                 written(Path(out), "made")
             change()

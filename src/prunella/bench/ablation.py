@@ -17,7 +17,7 @@ from torch import nn
 
 from prunella.evaluation.cost import macs
 from prunella.evaluation.drawing import draw
-from prunella.evaluation.quality import composition
+from prunella.evaluation.metrics.composition import composition
 from prunella.evaluation.stats import share
 from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.latents.encoders import open_latents
@@ -150,7 +150,7 @@ def rows(results: dict[str, list[dict]]) -> list[list[str]]:
             str(runs[0]["steps"]),
             f"{statistics.median(run['seconds'] for run in runs):.0f}",
             *(_interval([run[term] for run in runs]) for term in (TASK, OUTPUT)),
-            f"{found['value']:.3f} ({found['low']:.3f}–{found['high']:.3f})",
+            f"{found.value:.3f} ({found.low:.3f}–{found.high:.3f})",
         ])  # fmt: skip
     return table
 

@@ -1,9 +1,8 @@
 """What a model costs: parameters and multiply-accumulates (counted), latency and memory (measured)."""
 
-import ctypes
-import gc
+import json
+import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,13 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunella.evaluation.drawing import Size, draw_batch, load_to_draw
+from prunella.evaluation.memory import MemoryMeter
+from prunella.params import Benchmark
+
 CONV_LINEAR = ("convolution", "mm", "addmm")
+PROMPT = "a picture"  # its length does not matter: captions are padded to the text encoder's
+ENOUGH = 20  # rounds, below which the 95th percentile is the largest of them
 
 
 def parameters(unet: UNet2DConditionModel) -> dict[str, int]:
@@ -31,8 +36,10 @@ def parameters(unet: UNet2DConditionModel) -> dict[str, int]:
     }
 
 
-def macs(config: dict) -> dict[str, int]:
-    """Multiply-accumulates of one UNet forward of one example at its own sample size, on the meta device.
+def macs(config: dict, latent: Size | None = None) -> dict[str, int]:
+    """Multiply-accumulates of one UNet forward of one example, on the meta device.
+
+    `latent` is the latents' width and height (None: the UNet's own sample size).
 
     `macs_conv_linear` is the convention of the BK-SDM and SSD-1B papers: convolutions and linear layers.
     `macs` adds attention's products of queries, keys and values.
@@ -40,8 +47,9 @@ def macs(config: dict) -> dict[str, int]:
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
         unet.set_attn_processor(AttnProcessor())  # plain products, which the counter sees
-        side, tokens, width = unet.config.sample_size, 77, unet.config.cross_attention_dim
-        inputs = torch.empty(1, unet.config.in_channels, side, side), torch.empty(1), torch.empty(1, tokens, width)
+        across, down = latent or (unet.config.sample_size, unet.config.sample_size)
+        text = torch.empty(1, 77, unet.config.cross_attention_dim)
+        inputs = torch.empty(1, unet.config.in_channels, down, across), torch.empty(1), text
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             unet(*inputs, added_cond_kwargs=_added(unet.config))
     flops = {str(op).split(".")[1]: count for op, count in counter.get_flop_counts()["Global"].items()}
@@ -61,10 +69,69 @@ def pooled_width(config: Mapping[str, Any]) -> int:
     return config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
 
 
+def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, device: str) -> dict[str, Any]:
+    """{"hardware", "settings", "models": {name: figures}} of pipeline folders, all drawing one picture of `size`.
+
+    Memory is measured as each is loaded, latency then over all of them in turns. Both belong to an architecture: a
+    student's stages share them.
+    """
+    pipelines, figures = {}, {}
+    for name, folder in models.items():
+        meter, loaded = MemoryMeter(), {}
+        loading = meter.peak_mb(lambda f=folder, into=loaded: into.update(it=load_to_draw(f, device, params.precision)))
+        pipelines[name] = loaded["it"]
+        drawing = meter.peak_mb(_drawer(pipelines[name], size, params))
+        config = json.loads((folder / "unet" / "config.json").read_text())
+        scale = pipelines[name].vae_scale_factor
+        figures[name] = {
+            **parameters(pipelines[name].unet),
+            **macs(config, (size[0] // scale, size[1] // scale)),
+            "peak_memory_mb": drawing,
+            "loading_peak_memory_mb": loading,
+        }
+        if (reserved := meter.reserved_mb()) is not None:
+            figures[name]["reserved_memory_mb"] = reserved
+    calls = {name: _drawer(pipeline, size, params) for name, pipeline in pipelines.items()}
+    for name, latency in latencies(calls, params.latency_rounds).items():
+        figures[name] |= latency
+    return {"hardware": hardware(device), "settings": _settings(params, size), "models": figures}
+
+
+def _drawer(pipeline, size: Size, params: Benchmark) -> Callable[[], object]:
+    return lambda: draw_batch(pipeline, [PROMPT], [0], size, precision=params.precision, **params.drawing)
+
+
+def _settings(params: Benchmark, size: Size) -> dict[str, Any]:
+    few = params.latency_rounds < ENOUGH
+    return {
+        "size": list(size),
+        "latency": "one picture from text to pixels, VAE included, batch 1; shared by a student's stages",
+        "latency_rounds": params.latency_rounds,
+        "latency_ms_p95": f"the largest of {params.latency_rounds} rounds" if few else "95th percentile",
+        "peak_memory_mb": "drawing one picture, the model's weights included",
+        "loading_peak_memory_mb": "loading the model",
+        "compiled": False,
+        "safety_checker": "left out",
+    }
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """The device, the processor and the number of threads."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "cpu": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
 def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """p50 and p95 (ms) of each call after one warm-up, taken in turns so that all see the same machine."""
-    for call in calls.values():
-        call()
+    """Median, 95th percentile and largest time (ms) of each call, taken in turns so that all see the same machine.
+
+    The calls have run before: nothing is warmed up here. Below 20 rounds the 95th percentile is the largest.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -74,50 +141,16 @@ def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
             synchronize()
             times[name].append(1000 * (time.perf_counter() - began))
     return {
-        name: {"latency_ms_p50": round(statistics.median(t), 1), "latency_ms_p95": round(_p95(t), 1)}
-        for name, t in times.items()
+        name: {
+            "latency_ms_p50": round(statistics.median(taken), 1),
+            "latency_ms_p95": round(max(taken) if rounds < ENOUGH else statistics.quantiles(taken, n=20)[-1], 1),
+            "latency_ms_max": round(max(taken), 1),
+        }
+        for name, taken in times.items()
     }
-
-
-def _p95(times: list[float]) -> float:
-    return (
-        sorted(times)[max(0, round(0.95 * len(times)) - 1)]
-        if len(times) < 20
-        else statistics.quantiles(times, n=20)[-1]
-    )
 
 
 def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def peak_memory_mb(call: Callable[[], object]) -> float | None:
-    """MB needed while `call` runs, its models' loading included, above what was held before; None where not measurable.
-
-    On a GPU the allocator's peak; on Linux the peak of resident memory, which the kernel is asked to forget first.
-    """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return round((torch.cuda.max_memory_allocated() - before) / 1e6, 1)
-    if sys.platform != "linux":
-        return None
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        return None
-    before = _status("VmRSS")
-    call()
-    return round((_status("VmHWM") - before) / 1e3, 1)
-
-
-def _status(name: str) -> float:
-    """A field of /proc/self/status in kB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) * 1.024 for line in lines if line.startswith(name + ":"))

@@ -1,18 +1,40 @@
-"""Pictures from a pipeline: fixed prompts, fixed noise, and grids to look at them."""
+"""Pictures from a pipeline: fixed prompts, fixed noise."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from diffusers import DiffusionPipeline
 
+from prunella.compute.precision import BITS, rounding
 from prunella.compute.seeds import DRAWING, generator
+from prunella.evaluation.grid import grid
+from prunella.models.pipeline import load_pipeline
+from prunella.params import Precision
+
+__all__ = ["Size", "draw", "draw_batch", "grid", "load_to_draw"]
+
+Size = tuple[int, int]  # width and height in pixels
 
 
-@torch.no_grad()
+def load_to_draw(folder: Path, device: str, precision: Precision = "fp32") -> DiffusionPipeline:
+    """The pipeline of `folder`, its weights read in the precision that it draws in.
+
+    The safety checker is left out: it blackens what it flags, often the noise of a freshly pruned model, and takes
+    time and memory that are not the model's. The VAE decodes a picture at a time, so that its memory is one picture's.
+    """
+    checked = "safety_checker" in json.loads((folder / "model_index.json").read_text())
+    left_out = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
+    pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **left_out)
+    pipeline.vae.enable_slicing()
+    return pipeline
+
+
 def draw(
-    pipeline,
-    prompts: list[str],
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
     *,
     steps: int,
     guidance: float,
@@ -20,35 +42,61 @@ def draw(
     batch_size: int,
     first: int = 0,
     dtype: torch.dtype | None = None,
+    negative_prompt: str = "",
+    size: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """HWC uint8 pictures of `prompts`. Prompt i starts from noise of its own, `first` + i, whatever the batches.
+    """HWC uint8 pictures of `prompts`, `size` pixels to a side (None: the UNet's own sample size).
 
-    So models drawn with the same seed start from the same noise. Latents are in `dtype`, or as the UNet's weights are.
+    Prompt i starts from noise of its own, number `first` + i, whatever the batches; so models that are drawn with the
+    same seed start from the same noise. Latents are in `dtype`, or as the UNet's weights are.
     """
-    unet = pipeline.unet
-    side = unet.config.sample_size
+    side = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     for start in range(0, len(prompts), batch_size):
         chosen = prompts[start : start + batch_size]
-        noise = [
-            torch.randn(unet.config.in_channels, side, side, generator=generator(DRAWING, seed, first + start + i))
-            for i in range(len(chosen))
-        ]
-        latents = torch.stack(noise).to(unet.device, dtype or unet.dtype)
-        drawn = pipeline(chosen, num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type="np")
-        yield from (drawn.images * 255).round().astype(np.uint8)
+        yield from draw_batch(
+            pipeline,
+            chosen,
+            range(first + start, first + start + len(chosen)),
+            (side, side),
+            steps=steps,
+            guidance=guidance,
+            seed=seed,
+            dtype=dtype,
+            negative_prompt=negative_prompt,
+        )
 
 
-def grid(rows: dict[str, list[np.ndarray]], zoom: int = 1) -> Image.Image:
-    """Pictures (HWC uint8) as a table: a labelled row per key."""
-    label = 150
-    height, width = next(iter(rows.values()))[0].shape[:2]
-    tile_w, tile_h = width * zoom + 4, height * zoom + 4
-    columns = max(map(len, rows.values()))
-    sheet = Image.new("RGB", (label + columns * tile_w, len(rows) * tile_h), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=14)
-    for y, (name, pictures) in enumerate(rows.items()):
-        pen.text((6, y * tile_h + tile_h // 2 - 8), name, fill="black", font=font)
-        for x, picture in enumerate(pictures):
-            image = Image.fromarray(picture).resize((width * zoom, height * zoom), Image.Resampling.NEAREST)
-            sheet.paste(image, (label + x * tile_w, y * tile_h + 2))
-    return sheet
+@torch.no_grad()
+def draw_batch(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    size: Size,
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+    precision: Precision = "fp32",
+    dtype: torch.dtype | None = None,
+    negative_prompt: str = "",
+) -> np.ndarray:
+    """NHWC uint8 pictures of one size; picture i starts from the noise of number `numbers[i]`.
+
+    `precision` says whether a GPU may round products to TF32; the weights' own precision is that of `load_to_draw`.
+    """
+    unet, (width, height) = pipeline.unet, size
+    shape = (unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
+    noise = torch.stack([torch.randn(shape, generator=generator(DRAWING, seed, number)) for number in numbers])
+    against = {"negative_prompt": [negative_prompt] * len(prompts)} if negative_prompt else {}
+    with rounding(precision):
+        drawn = pipeline(
+            list(prompts),
+            **against,
+            width=width,
+            height=height,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            latents=noise.to(unet.device, dtype or unet.dtype),
+            output_type="np",
+        )
+    return (drawn.images * 255).round().astype(np.uint8)

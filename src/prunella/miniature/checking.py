@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from prunella.errors import UserError
 from prunella.evaluation.drawing import draw, grid
-from prunella.evaluation.metrics.latent_frechet import features, frechet
-from prunella.evaluation.quality import composition
+from prunella.evaluation.metrics.composition import composition
+from prunella.evaluation.metrics.latent_frechet import frechet
+from prunella.evaluation.scores.features import features
 from prunella.latents.encoders import raw_latents
 from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
-from prunella.evaluation.metrics.latent_frechet import features, frechet
+from prunella.evaluation.metrics.base import Unavailable
+from prunella.evaluation.metrics.latent_frechet import build, estimate, frechet
 
 
 def column(*values):
@@ -34,9 +34,12 @@ def test_one_picture_is_too_few():
         frechet(np.zeros((5, 3)), np.zeros((1, 3)))
 
 
-def test_features_are_means_over_cells():
-    latents = torch.zeros(1, 1, 8, 8)
-    latents[0, 0, :2, 2:4] = 3  # the second cell of the first row
-    expected = [0.0] * 16
-    expected[1] = 3
-    assert features(latents).tolist() == [expected]
+def test_fewer_than_ten_pictures_a_feature_are_refused(subject):
+    with pytest.raises(Unavailable, match=r"640 of each .* 10 a feature"):
+        build(subject)
+
+
+def test_many_pictures_have_a_value_with_an_interval():
+    rng = np.random.default_rng(0)
+    found = estimate(rng.normal(1, 1, size=(60, 2)), rng.normal(size=(70, 2)))
+    assert found.n == 60 and found.low < 2 < found.high and found.low < found.value < found.high

@@ -1,20 +1,61 @@
-"""Fréchet distance between two sets of pictures in the space of a VAE's latents.
+"""Fréchet distance of drawn from real pictures in the teacher's latents, for large numbers of pictures.
 
-The features of a picture are its latents' means, averaged over a grid of cells: what colour is where, coarsely, and
-how much outline. No learned classifier is involved, so values compare only with values in the same VAE's space and for
-the same number of pictures (the distance falls with it); the distance between two sets of real pictures is the floor.
+The distance is biased upwards where pictures are few: 64 real pictures against 64 others give 4.3 ± 0.7 on the default
+data, 1,000 against 1,000 give 0.29. So it is refused below ten pictures a feature; `latent_kid` has no such bias.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch.nn.functional as F
-from torch import Tensor
+from scipy.stats import norm
 
-CELLS = 4  # to a side: 4 × 4 cells × 4 channels = 64 features
+from prunella.evaluation.metrics.base import Images, Subject, Unavailable
+from prunella.evaluation.scores.features import LatentFeatures, latent_features
+from prunella.evaluation.stats import CONFIDENCE, Estimate
+
+A_FEATURE = 10  # pictures, at least
+RESAMPLES = 100
 
 
-def features(latents: Tensor) -> np.ndarray:
-    """NF features, float64, of NCHW latents."""
-    return F.adaptive_avg_pool2d(latents.float(), CELLS).flatten(1).double().numpy()
+class LatentFrechet:
+    """Distance of the drawn pictures from the held-out ones whose captions are not drawn."""
+
+    def __init__(self, features: LatentFeatures):
+        self.features, self.rows = features, []
+
+    def update(self, images: Images, prompts: Sequence[str]) -> None:
+        self.rows.append(self.features(images))
+
+    def compute(self) -> Estimate:
+        return estimate(np.concatenate(self.rows), self.features.others)
+
+    def parts(self) -> dict[str, Estimate]:
+        return {}
+
+    def floor(self) -> Estimate:
+        return estimate(self.features.drawn_ones, self.features.others)
+
+
+def build(subject: Subject) -> LatentFrechet:
+    features = latent_features(subject)
+    few = min(len(features.drawn_ones), len(features.others))
+    needed = A_FEATURE * max(features.drawn_ones.shape[1], 1)
+    if few < needed:
+        raise Unavailable(
+            f"{len(features.drawn_ones)} drawn and {len(features.others)} other held-out pictures; {needed} of each "
+            f"are needed, {A_FEATURE} a feature (benchmark.prompts, encode.heldout); latent_kid does with fewer"
+        )
+    return LatentFrechet(features)
+
+
+def estimate(one: np.ndarray, other: np.ndarray) -> Estimate:
+    """The distance with an interval of the value ± 1.96 standard deviations over seeded bootstrap resamples."""
+    rng, value = np.random.default_rng(0), frechet(one, other)
+    resampled = [
+        frechet(*(rows[rng.integers(len(rows), size=len(rows))] for rows in (one, other))) for _ in range(RESAMPLES)
+    ]
+    half = float(norm.ppf((1 + CONFIDENCE) / 2) * np.std(resampled, ddof=1))
+    return Estimate(value, len(one), value - half, value + half)
 
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,0 +1,42 @@
+"""Examples of pairs that were kept or fell out, as thumbnails and a list, for a page that shows them."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from prunella.data.images import RejectedImage
+from prunella.files import atomic_write_text
+
+if TYPE_CHECKING:
+    from prunella.data.filter import Example
+
+SIDE = 144  # pixels of a thumbnail's longer side
+LISTED = "examples.json"
+
+
+def write_examples(out: Path, examples: Mapping[str, list["Example"]], picture: Callable[[str], Image.Image]) -> None:
+    """Write thumbnails (JPEG) and `examples.json`: {criterion: [{"key", "text", "note", "image"}]} into `out`.
+
+    `picture` gives a pair's picture by its key. Where there is none, "image" is null and "note" says why.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    listed = {
+        criterion: [_written(example, picture, out, f"{criterion}-{number}.jpg") for number, example in enumerate(some)]
+        for criterion, some in examples.items()
+    }
+    atomic_write_text(out / LISTED, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
+
+
+def _written(example: "Example", picture: Callable[[str], Image.Image], out: Path, name: str) -> dict:
+    entry = {"key": example.key, "text": example.text, "note": example.note, "image": name}
+    try:
+        thumbnail = picture(example.key)
+        thumbnail.thumbnail((SIDE, SIDE))
+        thumbnail.save(out / name, "JPEG", quality=85)
+    except Exception as reason:  # whatever is wrong with one picture, a long run's report is still written
+        why = str(reason) if isinstance(reason, RejectedImage) else "no picture"
+        return entry | {"image": None, "note": example.note or why}
+    return entry

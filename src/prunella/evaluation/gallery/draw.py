@@ -1,0 +1,56 @@
+"""Draw every prompt of the benchmark with one model, into a gallery; an interrupted drawing resumes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunella.compute.distributed import team
+from prunella.compute.launch import rank, size
+from prunella.compute.workdir import DONE, resume_dir
+from prunella.evaluation.drawing import draw_batch, load_to_draw
+from prunella.evaluation.gallery.prompts import Prompt, read_prompts
+from prunella.evaluation.gallery.shards import collect, draw_shards, shards
+from prunella.files import atomic_write_text
+from prunella.params import Benchmark
+
+
+def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, out: Path, device: str) -> dict[str, Any]:
+    """Draw `params.prompts` held-out captions of `latents` with the pipeline folder `model` into the gallery `out`.
+
+    Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
+    reports. Of several processes each draws its share of the shards; rank 0 writes `out` and returns.
+    """
+    prompts = read_prompts(latents, params.prompts, params.seed)
+    tasks = shards(prompts, params.batch_size)
+    settings = {**params.drawing, "batch_size": params.batch_size, "precision": params.precision}
+    known = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
+    everyone = team(device)
+    with resume_dir(f"draw-{name.replace('/', '-')}", known, [model], rank() == 0, begun="[0-9]*") as work:
+        everyone.wait_for_everyone()  # the first may have waited for the folder
+        draw_shards(tasks, _Drawer(params, model, device), work, f"draw {name}", rank(), size())
+        everyone.wait_for_everyone()
+        if rank():
+            return {}
+        pictures, rate = collect(tasks, work, out, settings)
+        atomic_write_text(work / DONE, "{}")
+        return {"pictures": pictures, "images_per_second": rate and round(rate, 3)}
+
+
+class _Drawer:
+    """Draws a batch of prompts; the model is loaded for the first one."""
+
+    def __init__(self, params: Benchmark, model: Path, device: str):
+        self.params, self.model, self.device, self.pipeline = params, model, device, None
+
+    def __call__(self, prompts: list[Prompt]) -> np.ndarray:
+        if self.pipeline is None:
+            self.pipeline = load_to_draw(self.model, self.device, self.params.precision)
+        return draw_batch(
+            self.pipeline,
+            [prompt.text for prompt in prompts],
+            [prompt.number for prompt in prompts],
+            (prompts[0].width, prompts[0].height),
+            precision=self.params.precision,
+            **self.params.drawing,
+        )

@@ -1,0 +1,31 @@
+"""Draw the benchmark's prompts with a student at every stage."""
+
+from prunella.context import stage_context
+
+
+def main(argv: list[str] | None = None) -> None:
+    names = ("pruned", "distilled", "finetuned", "latents", "out", "report")
+    with stage_context("draw", __doc__, argv, *names, team=True) as ctx:
+        from prunella.evaluation.gallery.draw import draw_gallery
+        from prunella.evaluation.gallery.shards import STAGES
+
+        params, paths = ctx.params, ctx.paths
+        student = paths.out.name
+        drawn = {
+            f"{student}/{stage}": draw_gallery(
+                params.benchmark,
+                name=f"{student}/{stage}",
+                model=getattr(paths, stage),
+                latents=paths.latents,
+                out=paths.out / stage,
+                device=ctx.device,
+            )
+            for stage in STAGES
+        }
+        if ctx.first:
+            count = drawn[f"{student}/{STAGES[0]}"]["pictures"]
+            ctx.done(f"{student}: {count} pictures each of {len(drawn)} models", {"models": drawn})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Score a student at every stage: its pictures by metrics, its UNet against the teacher's predictions."""
+
+from prunella.context import stage_context
+
+
+def main(argv: list[str] | None = None) -> None:
+    names = ("pruned", "distilled", "finetuned", "teacher", "latents", "pairs", "drawn", "predictions", "report")
+    with stage_context("score", __doc__, argv, *names) as ctx:
+        from prunella.evaluation.gallery.shards import STAGES
+        from prunella.evaluation.scores.score import score_student
+        from prunella.models.pipeline import teacher_folder
+
+        params, paths = ctx.params, ctx.paths
+        report = score_student(
+            params.benchmark,
+            student=paths.drawn.name,
+            models={stage: getattr(paths, stage) for stage in STAGES},
+            teacher=teacher_folder(paths.teacher),
+            latents=paths.latents,
+            manifest=paths.pairs,
+            drawn=paths.drawn,
+            predictions=paths.predictions,
+            device=ctx.device,
+        )
+        errors = ", ".join(f"{name} {entry['output_error']:.4f}" for name, entry in report["models"].items())
+        ctx.done(f"output error: {errors}", report)
+
+
+if __name__ == "__main__":
+    main()

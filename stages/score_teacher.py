@@ -1,0 +1,26 @@
+"""Score the teacher's pictures, and write its predictions on the held-out pairs, which students are held against."""
+
+from prunella.context import stage_context
+
+
+def main(argv: list[str] | None = None) -> None:
+    names = ("teacher", "latents", "pairs", "drawn", "predictions", "report")
+    with stage_context("score_teacher", __doc__, argv, *names) as ctx:
+        from prunella.evaluation.scores.score import score_teacher
+        from prunella.models.pipeline import teacher_folder
+
+        params, paths = ctx.params, ctx.paths
+        report = score_teacher(
+            params.benchmark,
+            teacher=teacher_folder(paths.teacher),
+            latents=paths.latents,
+            manifest=paths.pairs,
+            drawn=paths.drawn,
+            predictions=paths.predictions,
+            device=ctx.device,
+        )
+        ctx.done(f"measured by {', '.join(params.benchmark.metrics)}", report)
+
+
+if __name__ == "__main__":
+    main()

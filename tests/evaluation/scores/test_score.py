@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from prunella.errors import UserError
+from prunella.evaluation.gallery.prompts import read_prompts
+from prunella.evaluation.gallery.shards import collect, draw_shards, shards
+from prunella.evaluation.scores.score import score_student, score_teacher
+from prunella.latents.shards import Latents
+from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.training.batch import heldout_batches
+from prunella.training.losses import OUTPUT, Task, squares
+from prunella.training.validate import evaluate_loss
+
+
+def gallery(folder, work, prompts, value: int) -> None:
+    """Pictures of one grey each."""
+    tasks = shards(prompts, 2)
+
+    def draw(batch):
+        return np.stack([np.full((32, 32, 3), value + prompt.number, np.uint8) for prompt in batch])
+
+    draw_shards(tasks, draw, work, "draw")
+    collect(tasks, work, folder, {})
+
+
+@pytest.fixture(scope="module")
+def drawn(latents, tmp_path_factory):
+    """Galleries of the teacher and of a student's three stages, of three prompts each."""
+    folder, prompts = tmp_path_factory.mktemp("drawn"), read_prompts(latents, 3, 0)
+    for value, name in enumerate(("teacher", "tiny/pruned", "tiny/distilled", "tiny/finetuned")):
+        gallery(folder / name, folder / "work" / str(value), prompts, 40 * value)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(params, teacher, latents, manifest, drawn, pruned_tiny, tmp_path_factory):
+    """The teacher's report, that of the student, and the folder of predictions."""
+    predictions = tmp_path_factory.mktemp("scored") / "predictions"
+    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
+    first = score_teacher(params.benchmark, drawn=drawn / "teacher", predictions=predictions, **shared)
+    models = {"pruned": pruned_tiny, "distilled": teacher, "finetuned": pruned_tiny}
+    second = score_student(
+        params.benchmark, student="tiny", models=models, drawn=drawn / "tiny", predictions=predictions, **shared
+    )
+    return first, second, predictions
+
+
+def test_the_output_error_is_the_mean_of_its_pairs(scored, teacher, latents, pruned_tiny):
+    _, report, _ = scored
+    entry, pairs = report["models"]["tiny/pruned"], report["pairs"]["tiny/pruned"]["output_error"]
+    scheduler = load_scheduler(teacher)
+    task, taught = Task(scheduler), load_unet(teacher)
+
+    def loss(model, batch):
+        return {OUTPUT: squares(task.predict(model, batch), task.predict(taught, batch)).mean()}
+
+    batches = heldout_batches(Latents(latents, "heldout"), 4, scheduler.config.num_train_timesteps)
+    expected = evaluate_loss(load_unet(pruned_tiny), loss, batches)[OUTPUT]
+    assert entry["output_error"] == pytest.approx(expected, rel=1e-4) and len(pairs) == 7
+    assert entry["output_error_estimate"]["n"] == 7
+    assert np.mean(pairs) == pytest.approx(expected, rel=1e-4)
+    assert entry["output_error_estimate"]["low"] < expected < entry["output_error_estimate"]["high"]
+
+
+def test_the_teacher_does_not_differ_from_itself(scored):
+    first, second, _ = scored
+    assert first["models"]["teacher"]["output_error"] == 0.0
+    assert second["models"]["tiny/distilled"]["output_error"] == pytest.approx(0, abs=1e-9)
+
+
+def test_stages_are_compared_pair_by_pair(scored):
+    _, report, _ = scored
+    assert list(report["differences"]) == ["tiny/distilled - tiny/pruned", "tiny/finetuned - tiny/distilled"]
+    change = report["differences"]["tiny/distilled - tiny/pruned"]["output_error"]
+    assert change["value"] == pytest.approx(-report["models"]["tiny/pruned"]["output_error"], rel=1e-4)
+    assert change["high"] < 0
+
+
+def test_metrics_and_their_floor_or_why_there_is_none(scored):
+    first, second, _ = scored
+    assert set(first["floors"]) == {"latent_kid"}
+    for entry in (first["models"]["teacher"], *second["models"].values()):
+        assert entry["latent_kid"]["n"] == 3 and "composition" not in entry
+    kids = [entry["latent_kid"]["value"] for entry in second["models"].values()]
+    assert len(set(kids)) == 3
+    for report in (first, second):
+        assert "scenes" in report["unavailable"]["composition"]
+
+
+def test_the_teacher_predicts_once(scored, params, teacher, latents, manifest, drawn, pruned_tiny, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        "prunella.evaluation.scores.score.load_unet", lambda folder, device: loaded.append(folder) or load_unet(folder)
+    )
+    score_student(
+        params.benchmark,
+        student="tiny",
+        models={"pruned": pruned_tiny},
+        teacher=teacher,
+        latents=latents,
+        manifest=manifest,
+        drawn=drawn / "tiny",
+        predictions=scored[2],
+        device="cpu",
+    )
+    assert loaded == [pruned_tiny]
+
+
+def test_an_unknown_metric_is_refused_before_any_work(params, tmp_path):
+    wrong = params.benchmark.model_copy(update={"metrics": ["latent_kit"]})
+    none = tmp_path / "none"
+    with pytest.raises(UserError, match="latent_kid"):
+        score_teacher(wrong, teacher=none, latents=none, manifest=none, drawn=none, predictions=none, device="cpu")

@@ -1,0 +1,69 @@
+"""Each stage of the benchmark lists in dvc.yaml the keys of `benchmark` that its function reads, and no others."""
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from prunella.evaluation.cost import measure_costs
+from prunella.evaluation.gallery.draw import draw_gallery
+from prunella.evaluation.scores.score import score_student, score_teacher
+from prunella.params import Benchmark
+
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def listed(stage: str) -> set[str]:
+    keys = GRAPH[stage].get("do", GRAPH[stage])["params"]
+    return {key.removeprefix("benchmark.") for key in keys if key.startswith("benchmark.")}
+
+
+class Recorded(Benchmark):
+    """Notes which of its keys are read."""
+
+    def __getattribute__(self, name):
+        if name in Benchmark.model_fields:
+            READ.add(name)
+        return super().__getattribute__(name)
+
+
+READ: set[str] = set()
+
+
+@pytest.fixture
+def recorded(params):
+    made = Recorded(**params.benchmark.model_dump())
+    READ.clear()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+
+
+def test_drawing(recorded, teacher, latents, tmp_path):
+    draw_gallery(recorded, name="teacher", model=teacher, latents=latents, out=tmp_path / "out", device="cpu")
+    assert listed("draw") == listed("draw_teacher") == READ
+
+
+def test_scoring(params, recorded, teacher, latents, manifest, tmp_path):
+    out = tmp_path / "drawn" / "pruned"
+    draw_gallery(params.benchmark, name="teacher", model=teacher, latents=latents, out=out, device="cpu")
+    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
+    score_teacher(recorded, drawn=out, predictions=tmp_path / "predictions", **shared)
+    assert listed("score_teacher") == READ
+    READ.clear()
+    models = {"pruned": teacher}
+    score_student(
+        recorded, student="a", models=models, drawn=out.parent, predictions=tmp_path / "predictions", **shared
+    )
+    assert listed("score") == READ
+
+
+def test_costs(recorded, teacher):
+    measure_costs(recorded, models={"teacher": teacher}, size=(32, 32), device="cpu")
+    assert listed("cost") == READ
+
+
+def test_runtime_decides_costs_alone():
+    assert [name for name in GRAPH if "runtime" in GRAPH[name].get("do", GRAPH[name]).get("params", [])] == ["cost"]
