@@ -255,6 +255,7 @@ def test_a_crafted_teacher_is_refused_in_one_line(name, own_teacher):
     spoil(own_teacher)
     message = refusal(own_teacher)
     assert [part for part in said if part not in message] == [], message
+    assert torch.get_default_dtype() == torch.float32  # as it was, wherever loading stopped
 
 
 def test_a_sound_teacher_passes(teacher, xl_teacher):
@@ -345,6 +346,26 @@ def test_every_ddpm_scheduler_of_diffusers_is_named_right():
 
     for name in SCHEDULERS:
         assert "beta_schedule" in inspect.signature(getattr(diffusers, f"{name}Scheduler")).parameters
+
+
+@pytest.mark.parametrize(
+    ("place", "changes"),
+    [
+        ("evil.py", {"_class_name": ["evil", "StableDiffusionPipeline"]}),
+        ("text_encoder/evil.py", {"text_encoder": ["evil", "CLIPTextModel"]}),
+        ("tokenizer/evil.py", {"tokenizer": ["evil", "CLIPTokenizer"]}),
+    ],
+)
+def test_code_in_a_teachers_folder_is_never_run(place, changes, own_teacher):
+    """It is not pinned either, since diffusers below 0.43 does not run it unless told to."""
+    ran = own_teacher / "ran"
+    (own_teacher / place).write_text(f"open({str(ran)!r}, 'w')\n")
+    config(INDEX, **changes)(own_teacher)
+    with pytest.raises(UserError):
+        load_pipeline(own_teacher)
+    if "tokenizer" not in changes:
+        assert INDEX in refusal(own_teacher)
+    assert not ran.exists()
 
 
 # Checkpoints of one file.

@@ -1,0 +1,1 @@
+"""Teachers and students as diffusers pipeline folders: pinned, checked, loaded, saved."""

@@ -1,7 +1,7 @@
 """Whether a teacher's weights are what its configs say: every tensor there, of the right shape, and finite.
 
 Names and shapes are compared by loading each part onto the meta device, which reads headers only; for finiteness the
-weights are read once, mapped, at the disk's speed (see docs/teachers.md for what it takes).
+weights are read once, mapped, at the disk's speed (see docs/students.md for what it takes).
 """
 
 from pathlib import Path

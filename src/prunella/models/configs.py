@@ -16,7 +16,8 @@ from typing_extensions import TypedDict
 
 from prunella.errors import UserError
 from prunella.files import read_json
-from prunella.models.families import FAMILIES, Family, family, shape
+from prunella.models.families import FAMILIES, family, shape
+from prunella.models.families.base import Family
 from prunella.params import typed
 
 # Upper bounds are far above any model's; without them building a network from a config of 10**9 layers has no end.
@@ -233,8 +234,8 @@ def _fitting(folder: Path, kind: Family, configs: dict[str, dict[str, Any]]) -> 
                 f"{path}: {key} is {found}, and the VAE's latents have {latent} channels; inpainting, depth and "
                 "editing models take more, and are not supported yet"
             )
-    widths = [configs[encoder].get("hidden_size") for encoder in kind.encoders]
-    if None not in widths and unet.get("cross_attention_dim") != sum(widths):
+    widths = [width for encoder in kind.encoders if (width := configs[encoder].get("hidden_size")) is not None]
+    if len(widths) == len(kind.encoders) and unet.get("cross_attention_dim") != sum(widths):
         raise UserError(
             f"{path}: cross_attention_dim is {unet.get('cross_attention_dim')}, and the text encoders' hidden_size "
             f"{' + '.join(map(str, widths))}"

@@ -87,7 +87,7 @@ def _convert(path: Path, configs: Path, family: str, folder: Path) -> None:
     atomic_write_text(folder / NOTE, json.dumps(_sizes(folder)))
 
 
-def _loaded(path: Path, configs: Path, kind: str):
+def _loaded(path: Path, configs: Path, kind: str) -> diffusers.DiffusionPipeline:
     """The pipeline of class `kind` that diffusers makes of a file and the configs of a folder."""
     with named(path):
         pipeline = getattr(diffusers, kind).from_single_file(

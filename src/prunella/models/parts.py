@@ -24,13 +24,13 @@ transformers_logging.disable_progress_bar()
 MODULES = {"stable_diffusion": "diffusers.pipelines.stable_diffusion"}  # of libraries that are no packages of their own
 
 
-def load_part(kind: type, folder: Path, **options: Any) -> Any:
+def load_part(kind: Any, folder: Path, **options: Any) -> Any:
     """The model of class `kind` that a part's folder holds, as stock loading gives it with `options`.
 
     Raises UserError, naming folder and tensor, where the files lack a tensor or have one of another shape than the
     config says, and where loading fails.
     """
-    with named(folder):
+    with named(folder), _default_dtype():
         # transformers raises for shapes without naming one of them, diffusers names it.
         lenient = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
         model, info = kind.from_pretrained(folder, output_loading_info=True, **lenient, **options)
@@ -62,6 +62,16 @@ def check_loads(folder: Path, library: str, name: str) -> None:
     # In another precision than its files' diffusers would convert what it then lets go of: half a minute for SDXL.
     options = {"torch_dtype": stored_dtype(folder)} if issubclass(kind, ModelMixin) else {}
     load_part(kind, folder, device_map={"": "meta"}, **options)
+
+
+@contextmanager
+def _default_dtype() -> Iterator[None]:
+    """Put torch's default dtype back: diffusers changes while it builds a model and not back where that fails."""
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

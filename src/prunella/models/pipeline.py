@@ -6,6 +6,7 @@ A finished model of Prunella's is such a folder too, so everything here serves s
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
@@ -62,7 +63,7 @@ def load_scheduler(folder: Path) -> DDPMScheduler:
         return DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
 
 
-def load_pipeline(folder: Path, device: str = "cpu", **parts) -> DiffusionPipeline:
+def load_pipeline(folder: Path, device: str = "cpu", **parts: Any) -> DiffusionPipeline:
     """The pipeline as stock diffusers loads it, with no progress bars of its own; `parts` as given (None: left out).
 
     Raises UserError where it cannot be loaded, or where the files of a part lack a tensor.
@@ -72,7 +73,7 @@ def load_pipeline(folder: Path, device: str = "cpu", **parts) -> DiffusionPipeli
     return pipeline
 
 
-def _stock(folder: Path, **parts) -> DiffusionPipeline:
+def _stock(folder: Path, **parts: Any) -> DiffusionPipeline:
     """What stock diffusers makes of the folder, once the parts that it loads itself are known to lack nothing."""
     with named(folder):
         listed = read_json(folder / "model_index.json").items()
@@ -106,7 +107,7 @@ def save_unet(unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
     stored(unet, storage).save_pretrained(out)
 
 
-def stored(model, storage: Storage):
+def stored(model: Any, storage: Storage) -> Any:
     """A copy of a model with contiguous tensors of the stored dtype.
 
     Raises UserError, naming the tensor, where a finite number would be stored as an infinite one.

@@ -39,6 +39,7 @@ def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
 
 
 def _pin_hub(teacher: Teacher, earlier: dict) -> dict:
+    assert teacher.id is not None  # which its section sees to
     same = (earlier.get("id"), earlier.get("revision")) == (teacher.id, teacher.revision)
     patterns = hub.MODEL + (hub.PICKLED if teacher.allow_pickle else [])
     folder = hub.snapshot(teacher.id, earlier["commit"] if same else teacher.revision, patterns)

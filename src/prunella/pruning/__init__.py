@@ -1,0 +1,1 @@
+"""Plans of students, what follows from a plan, and pruning by it."""

@@ -151,7 +151,7 @@ def _blocks(plan: Plan, mode: Mode) -> list[FeaturePair]:
         pairs[last] = pairs[last]._replace(teacher=f"up_blocks.{removed - 1}")
     elif removed:
         inner = "attentions.{}.proj_out" if plan.teacher.layers_of("down", last) else "resnets.{}"
-        student, teacher = (inner.format(count - 1) for count in (len(plan.down[last]), plan.teacher.pairs))
+        student, teacher = (inner.format(count - 1) for count in (len(plan.down[last] or []), plan.teacher.pairs))
         stage = f"down_blocks.{last}"
         pairs[last] = FeaturePair(stage, f"{stage}.{student}", f"{stage}.{teacher}")
     if plan.mid != "drop" and mode == "block-segmind":

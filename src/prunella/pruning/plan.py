@@ -9,13 +9,14 @@ pair; what it does not name keeps all.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from prunella.errors import UserError
-from prunella.models.families import FAMILIES, Family
+from prunella.models.families import FAMILIES
+from prunella.models.families.base import Family
 from prunella.params import Mode, Section, check, unknown
 
 Numbers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -33,6 +34,8 @@ class Layers(Section):
 
 
 class Plan(Section):
+    """Which of a teacher's blocks a student keeps, and which features are compared while it learns."""
+
     name: str
     title: str
     family: Literal["sd", "sdxl"]
@@ -45,7 +48,7 @@ class Plan(Section):
     published: dict[str, str] = Field(default={})  # size of the UNet, by original, as its makers give it
 
     @model_validator(mode="after")
-    def _mirrored(self):
+    def _mirrored(self) -> Self:
         """Removed stages are the deepest, and each up stage has one pair more than its down stage: one skip each."""
         count = len(self.teacher.down)
         if (len(self.down), len(self.up)) != (count, count):
@@ -56,7 +59,7 @@ class Plan(Section):
             j = len(self.up) - 1 - i
             if (down is None) != (up is None):
                 raise ValueError(f"down stage {i} and up stage {j} share skips: remove both or none")
-            if down is not None and len(up) != len(down) + 1:
+            if down is not None and up is not None and len(up) != len(down) + 1:
                 raise ValueError(
                     f"up stage {j} must keep {len(down) + 1} pairs, one more than down stage {i}, not {len(up)}"
                 )
@@ -65,7 +68,7 @@ class Plan(Section):
         return self
 
     @model_validator(mode="after")
-    def _there(self):
+    def _there(self) -> Self:
         """The teacher has every pair and layer that is kept."""
         for way, stages, named in (("down", self.down, self.layers.down), ("up", self.up, self.layers.up)):
             for stage, pairs in enumerate(stages):
@@ -97,6 +100,7 @@ class Plan(Section):
 
     @property
     def teacher(self) -> Family:
+        """The family of the teachers that the plan is for."""
         return FAMILIES[self.family]
 
     @property
@@ -110,6 +114,7 @@ class Plan(Section):
 
     @property
     def removed(self) -> int:
+        """How many stages the student lacks each way: the teacher's deepest."""
         return len(self.down) - self.kept
 
     def stages(self, way: str) -> list[tuple[int, list[int]]]:
@@ -130,11 +135,12 @@ class Plan(Section):
 
 
 def read_plan(path: Path | str) -> Plan:
+    """The plan in a YAML file. Raises UserError, naming file and key, where there is none or it contradicts itself."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such plan")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     return check(Plan, content, str(path))

@@ -6,7 +6,7 @@ pixels, L tokens, D text width, P width of the pooled text embedding.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 PLAIN, CROSS = "DownBlock2D", "CrossAttnDownBlock2D"
 
@@ -23,8 +23,6 @@ class Family:
     layers: tuple[int, ...]
     mid: int  # transformer layers of the mid block
     pairs: int = 2  # resnets in a down stage, each with its attention; an up stage has one more
-
-    component: ClassVar[str] = "unet"  # of a pipeline folder: what is pruned and learns
 
     def layers_of(self, way: str, stage: int) -> int:
         """Transformer layers of each attention in a stage; up stages mirror the down stages."""
