@@ -58,7 +58,7 @@ def test_a_mistake_is_printed_alone(tmp_path):
         "x",
         "--report",
         "y",
-        "--page",
+        "--examples",
         "p",
         "--counts",
         "c",

@@ -11,7 +11,15 @@ from prunella.params import Benchmark, Distill, check
 from prunella.pruning.plan import STUDENTS
 from prunella.scenes.generator import read_vocabulary
 
-DRAWING = {"prompts": 2, "inference_steps": 2, "guidance": 2.0, "batch_size": 2, "latency_rounds": 1, "seed": 0}
+DRAWING = {
+    "prompts": 2,
+    "inference_steps": 2,
+    "guidance": 2.0,
+    "batch_size": 2,
+    "latency_rounds": 1,
+    "seed": 0,
+    "metrics": [],
+}
 
 
 @pytest.fixture

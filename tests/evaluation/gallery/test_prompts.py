@@ -1,10 +1,7 @@
-import json
-import shutil
-
-import numpy as np
+import torch
 
 from prunella.evaluation.gallery.prompts import read_prompts
-from prunella.latents.shards import Latents
+from prunella.latents.shards import Latents, write_manifest, write_shard
 
 
 def test_prompts_are_a_seeded_choice_of_held_out_captions(latents):
@@ -38,24 +35,16 @@ def test_most_prompts_stay_when_a_pair_goes(tmp_path):
     assert len(before & after) >= 9
 
 
-def test_tokens_in_place_of_embeddings_need_no_text_encoder(latents, tmp_path):
-    folder = shutil.copytree(latents, tmp_path / "latents")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"text": "tokens"}))
-    assert len(read_prompts(folder, 7, 0)) == 7
+def test_tokens_in_place_of_embeddings_need_no_text_encoder(tmp_path):
+    encoded(tmp_path, [(8, 8)] * 7, text="tokens")
+    assert len(read_prompts(tmp_path, 7, 0)) == 7
 
 
-def encoded(folder, sizes) -> None:
+def encoded(folder, sizes, text: str = "embeddings") -> None:
     """A held-out split with a shard for each size, as far as captions and sizes go."""
     folder.mkdir(exist_ok=True)
     shards = []
     for number, size in enumerate(dict.fromkeys(sizes)):
-        pairs = int(np.sum([each == size for each in sizes]))
-        name = f"heldout-{number:05d}"
-        (folder / f"{name}.safetensors").write_bytes(b"")
-        lines = [json.dumps(f"caption {number} {i}") + "\n" for i in range(pairs)]
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-        sums = {"bytes": 0, "sha256": "", "captions_sha256": "", "notes": {}}
-        shards.append({"name": name, "split": "heldout", "pairs": pairs, "size": list(size)} | sums)
-    content = {"splits": {"heldout": shards}, "scaling_factor": 1.0, "text": "embeddings"}
-    (folder / "manifest.json").write_text(json.dumps(content))
+        captions = [f"caption {number} {i}" for i in range(sizes.count(size))]
+        shards.append(write_shard(folder, "heldout", number, size, captions, {"mean": torch.zeros(len(captions), 1)}))
+    write_manifest(folder, shards, {}, scaling_factor=1.0, text=text)
