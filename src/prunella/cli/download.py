@@ -128,7 +128,8 @@ def _counted(out: Path, shards: int) -> Counter:
     stats = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*_stats.json"))]
     if len(stats) < shards:
         raise UserError(f"{out}: {shards - len(stats)} of {shards} shards are not finished; run the same command again")
-    total, failed = Counter(), Counter()
+    total: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for each in stats:
         total.update(count=each["count"], successes=each["successes"])
         failed.update({reason: count for reason, count in each["status_dict"].items() if reason != "success"})

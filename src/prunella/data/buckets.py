@@ -25,7 +25,8 @@ def sizes(kind: str, resolution: int, multiple: int) -> list[tuple[int, int]]:
     if kind == "square":
         return [square]
     if kind == "ssd-1b":
-        scaled = [tuple(_nearest(side * resolution / 1024, multiple) for side in size) for size in SSD_1B]
+        sides = [[_nearest(side * resolution / 1024, multiple) for side in size] for size in SSD_1B]
+        scaled = [(width, height) for width, height in sides]
         if len(set(scaled)) < len(SSD_1B):
             raise UserError(
                 f"encode.buckets: at {resolution} pixels, in steps of {multiple}, the nine sizes of ssd-1b are only "

@@ -189,7 +189,7 @@ def _spoken(value: Any) -> tuple[str | list[str] | None, str | None]:
     """A caption, or several, and why there is none."""
     if isinstance(value, list):
         each = [_spoken(one) for one in value if not isinstance(one, list)]
-        texts = [text for text, _ in each if text]
+        texts = [text for text, _ in each if isinstance(text, str) and text]
         return texts, None if texts else next((fault for _, fault in each if fault), None)
     if value is None:
         return None, None

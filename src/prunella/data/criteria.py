@@ -5,7 +5,7 @@ missing score, or NaN, fails its criterion.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,9 @@ CRITERIA = (
 PASSED = -1
 BLANK = r"^[\s\pZ\p{Cf}\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}]*$"  # nothing that leaves ink (RE2's spelling)
 NO_VALUE = "no value"  # of a score
+
+
+Size = float | np.ndarray  # pixels, of one picture or of many
 
 
 class Facts(NamedTuple):
@@ -51,9 +54,9 @@ def asked(params: Filter) -> dict[str, str]:
 def lacking(params: Filter, columns: set[str], there: list[str]) -> None:
     """Raise UserError where a criterion needs a column that no row has; `there` are the data's own names."""
     have = ", ".join(there) or "none but captions"
-    for column, name in params.columns.items():
-        if there and name not in there:
-            raise UserError(f"filter.columns.{column}: the data have no column {name!r}; they have {have}")
+    for ours, theirs in params.columns.items():
+        if there and theirs not in there:
+            raise UserError(f"filter.columns.{ours}: the data have no column {theirs!r}; they have {have}")
     for column, name in asked(params).items():
         if column not in columns:
             model = ", or filter.aesthetic.model a model to make it" if column == "aesthetic" else ""
@@ -68,7 +71,7 @@ def judged(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     """The rows with only those captions that pass, and for each row the number of its criterion, or PASSED."""
     reasons = np.full(len(rows), PASSED, np.int8)
 
-    def fails(criterion: str, mask) -> None:
+    def fails(criterion: str, mask: np.ndarray | pa.Array | pa.ChunkedArray) -> None:
         mask = mask if isinstance(mask, np.ndarray) else _flags(mask)
         reasons[(reasons == PASSED) & mask] = CRITERIA.index(criterion)
 
@@ -92,7 +95,7 @@ def judged(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     return rows, reasons
 
 
-def sizes_fail(width, height, params: Filter) -> dict:
+def sizes_fail(width: Size, height: Size, params: Filter) -> dict[str, Any]:
     """{criterion: whether it fails} of sizes in pixels; numbers or arrays."""
     short, long = np.minimum(width, height), np.maximum(width, height)
     megapixels = short * long / 1e6
@@ -110,9 +113,10 @@ def picture_fails(facts: Facts, params: Filter) -> str | None:
         return criterion
     if facts.contrast < params.min_contrast:
         return "blank"
-    least = params.aesthetic.min
-    scored = facts.aesthetic is not None and least is not None
-    return "aesthetic" if scored and not facts.aesthetic >= least else None  # a NaN falls too
+    score, least = facts.aesthetic, params.aesthetic.min
+    if score is not None and least is not None and not score >= least:  # a NaN is rejected too
+        return "aesthetic"
+    return None
 
 
 def _scores(params: Filter) -> dict:
@@ -137,7 +141,8 @@ def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
         return rows, _captions_fail(text, params)
     each = _captions_fail(text.flatten(), params)
     parents = pc.list_parent_indices(text).to_numpy(zero_copy_only=False)
-    failed, kept = np.zeros(len(rows), np.int8), [[] for _ in range(len(rows))]  # without captions: no_caption
+    failed = np.zeros(len(rows), np.int8)  # without captions: no_caption
+    kept: list[list[str]] = [[] for _ in range(len(rows))]
     for parent, value, reason in zip(parents.tolist(), text.flatten().to_pylist(), each.tolist(), strict=True):
         if reason == PASSED:
             kept[parent].append(value)

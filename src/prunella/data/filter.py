@@ -32,6 +32,7 @@ EXAMPLES = 8  # of rejected pairs, for each criterion, and of kept ones
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
 AT_ONCE = 100_000  # captions that are Python strings at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
+Caption = str | list[str]
 Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
 
@@ -46,17 +47,18 @@ class Example(NamedTuple):
 class Tally:
     """Counts by criterion and by cause, with the first few examples of each criterion."""
 
-    def __init__(self):
-        self.fell, self.causes = Counter(dict.fromkeys(CRITERIA, 0)), Counter()
+    def __init__(self) -> None:
+        self.fell: Counter[str] = Counter(dict.fromkeys(CRITERIA, 0))
+        self.causes: Counter[str] = Counter()
         self.examples: dict[str, list[Example]] = defaultdict(list)
 
-    def add(self, criterion: str, key: str, text, cause: str = "") -> None:
+    def add(self, criterion: str, key: str, text: Caption, cause: str = "") -> None:
         self.fell[criterion] += 1
         if cause:
             self.causes[cause] += 1
         self.show(criterion, key, text, cause)
 
-    def show(self, criterion: str, key: str, text, cause: str = "") -> None:
+    def show(self, criterion: str, key: str, text: Caption | None, cause: str = "") -> None:
         if len(self.examples[criterion]) < EXAMPLES:
             said = " / ".join(text) if isinstance(text, list) else text or ""
             self.examples[criterion].append(Example(key, said[:200], cause))
@@ -95,11 +97,12 @@ def filtered(
 
 def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
     """What scores pictures where `filter.aesthetic` asks for a model."""
-    if params.aesthetic.min is None or params.aesthetic.model is None:
+    wanted = params.aesthetic
+    if wanted.min is None or wanted.model is None or wanted.clip is None:
         return None
     from prunella.data.aesthetic import Aesthetic
 
-    return Aesthetic(Path(params.aesthetic.model), Path(params.aesthetic.clip), device())
+    return Aesthetic(Path(wanted.model), Path(wanted.clip), device())
 
 
 def counted(report: dict) -> str:
@@ -110,7 +113,10 @@ def counted(report: dict) -> str:
 
 def candidates(source: Source, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
     """The rows ("key", "text" and, where true, sizes) that pass the table's criteria, and how many were read."""
-    kept, read, columns, names = [], 0, set(), {}
+    kept: list[pa.Table] = []
+    columns: set[str] = set()
+    names: dict[str, None] = {}
+    read = 0
     wanted = ["key", "text", *(["width", "height"] if source.rendered else [])]
     tables = _first(source.rows(), params.samples) if source.rendered else source.rows()
     with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
@@ -136,7 +142,9 @@ def shortlisted(params: Filter | None, table: Path, out: Path, columns: dict[str
     Those are the rows with an http or https URL that pass the table's criteria, where `params` states any. `columns`
     names the table's "url" and "text". Raises UserError where no row is left.
     """
-    tally, ours, names, writer, written = Tally(), set(), {}, None, 0
+    tally, writer, written = Tally(), None, 0
+    ours: set[str] = set()
+    names: dict[str, None] = {}
     try:
         for rows, raw, schema in parquet.urls(table, (params.columns if params else {}) | columns):
             ours, names = ours | set(rows.column_names), names | dict.fromkeys(there(rows))
@@ -205,7 +213,7 @@ def _count(rows: pa.Table, reasons: np.ndarray, tally: Tally) -> None:
             tally.show(criterion, row["key"], row["text"], row["fault"] or "")
 
 
-def _without(values) -> int:
+def _without(values: pa.ChunkedArray) -> int:
     return pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0
 
 
@@ -219,7 +227,8 @@ def _chosen(
         ], 0
     look, judge = _looker(source, params, score), Judge(params)
     waiting = random_order(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
-    kept, looked, broken = {}, 0, 0
+    kept: dict[int, Sample] = {}
+    looked = broken = 0
     with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
         while len(waiting) and len(kept) < params.samples:
             missing = params.samples - len(kept)
@@ -236,9 +245,9 @@ def _chosen(
                     broken += fallen[0] == "broken"
                     if looked >= SURE:  # the round's end cannot mend it
                         _not_too_many(broken, last, params, tally, "pictures to look at")
-                    continue
-                kept[i] = _pair(key, text, found)
-                bar.update()
+                elif isinstance(found, Facts):
+                    kept[i] = _pair(key, text, found)
+                    bar.update()
     _not_too_many(broken, looked, params, tally, "pictures looked at")
     return [kept[i] for i in sorted(kept)], looked
 
@@ -272,7 +281,8 @@ class Judge:
     """Tells which criterion rejects a picture, remembering those before it."""
 
     def __init__(self, params: Filter):
-        self.params, self.sums = params, set()
+        self.params = params
+        self.sums: set[str] = set()
         self.near = None if params.near_duplicates is None else DuplicateFinder(params.near_duplicates)
 
     def __call__(self, found: Facts | RejectedImage) -> tuple[str, str] | None:

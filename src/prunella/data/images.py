@@ -15,7 +15,7 @@ from stat import S_ISREG
 from threading import Condition
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from scipy.fft import dctn
 
 from prunella.errors import UserError
@@ -129,7 +129,7 @@ def _rejecting(needed: int = 0) -> Iterator[None]:
         yield
     except (RejectedImage, MemoryError):
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise RejectedImage("no picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RejectedImage("too many pixels") from None
@@ -162,7 +162,7 @@ def machine_faults(key: str) -> Iterator[None]:
     except OSError as error:
         if not of_the_machine(error):
             raise
-        name = errno.errorcode.get(error.errno, error.errno)
+        name = errno.errorcode.get(error.errno or 0, error.errno)
         raise UserError(
             f"{key}: could not be read: {error.strerror or error} ({name}), which is no fault of the picture; "
             "mend the disk, the network or the limit on open files, and run the stage again"
@@ -186,10 +186,10 @@ def _suits(opened: Image.Image, data: bytes) -> None:
 def _unpacked_bytes(opened: Image.Image) -> int:
     """Bytes of all pixels as the file has them, before they are made 8 bits; of a TIFF those of one tile if more."""
     pixels = opened.width * opened.height
-    if opened.format == "TIFF":
+    if isinstance(opened, TiffImagePlugin.TiffImageFile):
         width, length = (opened.tag_v2.get(tag, 1) for tag in TILE_SIDES)
         pixels = max(pixels, width * length)
-    deep = any("16" in str(tile[3]) for tile in opened.tile)
+    deep = isinstance(opened, ImageFile.ImageFile) and any("16" in str(tile[3]) for tile in opened.tile)
     return pixels * len(opened.getbands()) * (2 if deep else 1)
 
 

@@ -8,7 +8,7 @@ import layouts
 import pytest
 
 from prunella.data.images import RejectedImage
-from prunella.data.sources.webdataset import WebDataset, _Member, _members, _unfit
+from prunella.data.sources.webdataset import WebDataset, _members, _Tar, _unfit
 from prunella.errors import UserError
 
 
@@ -224,7 +224,7 @@ def test_long_names_and_pax_headers_are_read(tmp_path):
 
 def test_members_are_not_kept(tmp_path):
     root = layouts.webdataset(tmp_path / "w", [(f"{i}.jpg", b"x", str(i)) for i in range(5)])
-    with tarfile.open(root / "00000.tar", tarinfo=_Member) as file:
+    with _Tar.open(root / "00000.tar", "r:") as file:
         assert [len(file.members) for _ in _members(file)] == [0] * 15
 
 
@@ -235,7 +235,7 @@ def test_a_failing_disk_stops_and_is_no_damage(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(tarfile, "open", fails)
+    monkeypatch.setattr(_Tar, "open", fails)
     with pytest.raises(UserError, match=r"00000\.tar: .*EIO"):
         rows(root)
     monkeypatch.setattr(os, "pread", fails)

@@ -18,7 +18,9 @@ class Source(Protocol):
     `source.json`, and its key "source" names the layout.
     """
 
-    rendered = False  # made from the rows on demand: no bytes are stored, there is no end, and sizes in rows are true
+    rendered: bool = (
+        False  # made from the rows on demand: no bytes are stored, there is no end, and sizes in rows are true
+    )
 
     @classmethod
     def describe(cls, params: Filter, seed: int) -> dict:

@@ -8,7 +8,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -87,7 +87,7 @@ def _image(rows: list[dict], asked: dict[str, str]) -> str:
     return next((lower[name] for name in NAMES if name in lower), NAMES[0])
 
 
-def _is_name(value) -> bool:
+def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 

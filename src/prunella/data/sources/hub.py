@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,7 +24,7 @@ class Hub(Source):
 
     @classmethod
     def describe(cls, params: Filter, seed: int) -> dict:
-        revision = commit(params.id, params.revision)
+        revision = commit(params.id or "", params.revision)  # the schema asks for one
         pinned = {"id": params.id, "revision": revision, "split": params.split}
         return {"source": params.source, "path": params.path, **pinned, "columns": dict(params.columns)}
 
@@ -50,11 +51,11 @@ class Hub(Source):
         return content(value, lambda name: inside(self._folder, name, OUTSIDE))
 
     @property
-    def _data(self):
+    def _data(self) -> Any:
         return _loaded(self.id, self.revision, self.split)
 
     @cached_property
-    def _pictures(self):
+    def _pictures(self) -> Any:
         name = found(self._data.column_names, self.columns)["image"]
         return self._data.select_columns([name]).with_format("arrow")
 
@@ -76,13 +77,13 @@ def commit(name: str, revision: str) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return HfApi().dataset_info(name, revision=revision).sha
+        return HfApi().dataset_info(name, revision=revision).sha or revision
     except Exception as error:  # of network, access and name alike, of many kinds
         raise UserError(f"filter.id: {name} at {revision} cannot be asked for: {error}") from None
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, revision: str, split: str):
+def _loaded(name: str, revision: str, split: str) -> Any:
     from datasets import Image, disable_progress_bars, load_dataset
 
     disable_progress_bars()

@@ -107,7 +107,7 @@ def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Table
                     yield rows.set_column(rows.column_names.index("fault"), "fault", faults), raw, file.plain
 
 
-class _File(pq.ParquetFile):
+class _File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file whose texts are read as dictionaries, but for the column `written_out`. `plain` is its schema."""
 
     def __init__(self, path: Path, known: pq.FileMetaData, plain: pa.Schema, written_out: str | None = None):
@@ -161,7 +161,8 @@ def _gathered(file: _File, groups: Sequence[int], columns: list[str] | None, tex
     shared = any(_shared(group, text, each) for group, each in zip(known, longest, strict=True))
     count = _at_once(file.metadata, groups, 0 if shared else max(longest, default=0))
     with nullcontext(file) if shared else file.writing_out(text) as reader:
-        held, rows, size = [], 0, 0
+        held: list[pa.RecordBatch] = []
+        rows = size = 0
         for batch in reader.iter_batches(count, row_groups=list(groups), columns=columns):
             held, rows, size = [*held, batch], rows + len(batch), size + batch.nbytes
             if rows >= BATCH or size >= PIECE:
@@ -280,7 +281,8 @@ def content(value: object, read: Callable[[str], bytes]) -> bytes:
 
 def _rows(file: _File, name: str, names: dict[str, str]) -> Iterator[pa.Table]:
     """Row groups together where they are small. Of a damaged one the rows not yet read are faults."""
-    start, rows, groups = 0, 0, []
+    groups: list[int] = []
+    start = rows = 0
     for group in range(file.metadata.num_row_groups):
         more = file.metadata.row_group(group).num_rows
         if groups and rows + more > BATCH:

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -43,7 +43,7 @@ class _Handle:
     def __init__(self, path: Path):
         self.number = os.open(path, os.O_RDONLY)
 
-    def __del__(self):
+    def __del__(self) -> None:
         if self.number >= 0:
             os.close(self.number)
 
@@ -131,7 +131,7 @@ def _batch(rows: list[dict], asked: dict[str, str]) -> Iterator[pa.Table]:
     yield of_rows([row["key"] for row in whole], [row["json"] for row in whole], spelt, captions)
 
 
-def _caption(row: dict, column: str | None, asked: bool):
+def _caption(row: dict, column: str | None, asked: bool) -> Any:
     """The text beside the picture, or the JSON's caption, which goes first where it was asked for or is a list."""
     said = row["json"].get(column) if column else None
     return said if said is not None and (asked or isinstance(said, list) or row["txt"] is None) else row["txt"]
@@ -141,7 +141,7 @@ def _samples(path: Path, name: str) -> Iterator[dict]:
     """{"key", "txt", "json"} of each picture, or {"key", "fault"}; members of one name stand side by side."""
     held: dict | None = None
     try:
-        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:", tarinfo=_Member) as tar:
+        with path.open("rb") as raw, _Tar.open(fileobj=raw, mode="r:") as tar:
             size = path.stat().st_size
             for member in _members(tar):
                 if member.isdir():
@@ -168,9 +168,8 @@ def _samples(path: Path, name: str) -> Iterator[dict]:
 class _Member(tarfile.TarInfo):
     """A header that is refused before `tarfile` reads what it claims."""
 
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        chained = getattr(tar, "chained", 0) + 1 if self.type in EXTENDED else 0
-        tar.chained = chained
+    def _proc_member(self, tar: "_Tar") -> tarfile.TarInfo:
+        tar.chained = chained = tar.chained + 1 if self.type in EXTENDED else 0
         if self.size < 0 or chained > MOST_CHAINED or (chained and self.size > LARGEST_HEADER):
             raise tarfile.ReadError("header out of bounds")
         if chained:
@@ -178,10 +177,18 @@ class _Member(tarfile.TarInfo):
             if DIGITS.search(tar.fileobj.read(self.size)):
                 raise tarfile.ReadError("number out of bounds")
             tar.fileobj.seek(start)
-        return super()._proc_member(tar)
+        return super()._proc_member(tar)  # type: ignore[misc]  # tarfile's own hook, but without a type
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+class _Tar(tarfile.TarFile):
+    """`chained` headers came before this one; `members` are those that tarfile keeps."""
+
+    tarinfo = _Member
+    chained: int = 0
+    members: list[tarfile.TarInfo]
+
+
+def _members(tar: _Tar) -> Iterator[tarfile.TarInfo]:
     """The members, each behind the one before, and none kept."""
     end = 0
     while member := tar.next():
