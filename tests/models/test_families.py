@@ -1,6 +1,7 @@
 import pytest
 from known import SD15, SD21, SDXL
 
+from prunella.errors import UserError
 from prunella.models.families import FAMILIES, architecture, family, predict
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
@@ -36,6 +37,8 @@ def test_a_student_is_called_as_its_teacher():
     for student in ("ssd-1b", "koala-700m"):
         assert architecture(student_config(STUDENTS[student], SDXL)) is FAMILIES["sdxl"]
     assert architecture(student_config(STUDENTS["sd-tiny"], SD15)) is FAMILIES["sd"]
+    with pytest.raises(UserError, match=r"addition_embed_type is 'image'"):
+        architecture(SDXL | {"addition_embed_type": "image"})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunella.evaluation.drawing import Size, draw_batch, load_to_draw
 from prunella.evaluation.memory import MemoryMeter
+from prunella.models.families import architecture, predict
 from prunella.params import Benchmark
 
+TOKENS = 77  # of a caption, in CLIP's and OpenCLIP's text encoders
 CONV_LINEAR = ("convolution", "mm", "addmm")
 PROMPT = "a picture"  # its length does not matter: captions are padded to the text encoder's
 ENOUGH = 20  # rounds, below which the 95th percentile is the largest of them
@@ -48,25 +50,13 @@ def macs(config: dict, latent: Size | None = None) -> dict[str, int]:
         unet = UNet2DConditionModel.from_config(config)
         unet.set_attn_processor(AttnProcessor())  # plain products, which the counter sees
         across, down = latent or (unet.config.sample_size, unet.config.sample_size)
-        text = torch.empty(1, 77, unet.config.cross_attention_dim)
-        inputs = torch.empty(1, unet.config.in_channels, down, across), torch.empty(1), text
+        shapes = architecture(config).example(unet.config, (down, across), TOKENS)
+        inputs = {name: torch.empty(1, *shape) for name, shape in shapes.items()}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            unet(*inputs, added_cond_kwargs=_added(unet.config))
+            predict(unet, inputs["latents"], torch.empty(1), inputs)
     flops = {str(op).split(".")[1]: count for op, count in counter.get_flop_counts()["Global"].items()}
     linear = sum(flops.get(name, 0) for name in CONV_LINEAR)
     return {"macs": sum(flops.values()) // 2, "macs_conv_linear": linear // 2}
-
-
-def _added(config) -> dict[str, torch.Tensor] | None:
-    """SDXL's size conditioning and pooled text embedding, empty, for one example; None for a UNet without."""
-    if config.addition_embed_type != "text_time":
-        return None
-    return {"text_embeds": torch.empty(1, pooled_width(config)), "time_ids": torch.empty(1, 6)}
-
-
-def pooled_width(config: Mapping[str, Any]) -> int:
-    """Of SDXL's pooled text embedding: what its UNet's added embedding takes beside six embedded sizes."""
-    return config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
 
 
 def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, device: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def check_loads(folder: Path, library: str, name: str) -> None:
 
 @contextmanager
 def _default_dtype() -> Iterator[None]:
-    """Put torch's default dtype back: diffusers changes while it builds a model and not back where that fails."""
+    """Put torch's default dtype back: diffusers leaves it changed where building a model fails."""
     dtype = torch.get_default_dtype()
     try:
         yield

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prunella.errors import UserError
 from prunella.models.families.base import CROSS, Family
 from prunella.models.families.sd import SD
 from prunella.models.families.sdxl import SDXL
@@ -20,9 +21,15 @@ def family(config: Mapping[str, Any]) -> str | None:
 
 
 def architecture(config: Mapping[str, Any]) -> Family:
-    """The family that a UNet of this config, teacher or student, is called as: by what is added to its embeddings."""
+    """The family that a UNet of this config, teacher or student, is called as: by what is added to its embeddings.
+
+    Raises UserError for another kind of addition.
+    """
     embeds = config.get("addition_embed_type")
-    return next(known for known in FAMILIES.values() if known.embeds == embeds)
+    for known in FAMILIES.values():
+        if known.embeds == embeds:
+            return known
+    raise UserError(f"addition_embed_type is {embeds!r}; known: {', '.join(repr(k.embeds) for k in FAMILIES.values())}")
 
 
 def predict(model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
