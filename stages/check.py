@@ -2,9 +2,13 @@
 
 from prunella.context import stage_context
 
-with stage_context("check", __doc__, None, "out", logged=False) as it:
-    it.paths.out.parent.mkdir(parents=True, exist_ok=True)
-    it.paths.out.write_text(
-        "{}\n", encoding="utf-8"
-    )  # the same for all students: another one re-runs nothing of theirs
-    it.done(f"students {', '.join(it.params.students)}")
+
+def main(argv: list[str] | None = None) -> None:
+    with stage_context("check", __doc__, argv, "out", logged=False) as ctx:
+        ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
+        ctx.paths.out.write_text("{}\n", encoding="utf-8")  # for all students: another one re-runs nothing of theirs
+        ctx.done(f"students {', '.join(ctx.params.students)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -53,7 +53,7 @@ def test_a_stage_says_so_in_one_line_and_leaves_no_half_of_its_outs(tmp_path, mo
     monkeypatch.setitem(sys.modules, "mlflow", None)
     monkeypatch.setattr(sys, "argv", ["x", "--out", "models/a.b", "--report", "r.json"])
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    with pytest.raises(SystemExit) as ended, stage_context("toy", "A stage.", "out", "report"):
+    with pytest.raises(SystemExit) as ended, stage_context("toy", "A stage.", None, "out", "report"):
         Path("models/a.b.half").mkdir(parents=True)
         for half in ("models/a.b.half/unet", "r.half"):
             Path(half).write_text("half")
