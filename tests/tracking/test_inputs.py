@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import toygraph
 import yaml
 from conftest import ROOT
 
@@ -179,3 +180,33 @@ def test_every_stage_of_the_graph_is_understood(name):
     assert all((ROOT / path).exists() for path in entry.deps if path.startswith(("src/", "stages/")))
     if name != "plan":
         assert entry.keys
+
+
+STAGE = """
+from pathlib import Path
+from prunella.context import stage_context
+with stage_context("toy", "A stage.", None, "out", logged=False) as it:
+    it.paths.out.write_text(f"made with {it.params.distill.steps} steps")
+    params = Path("params.yaml")
+    if Path("edit").exists():
+        params.write_text(params.read_text().replace("steps: 100", "steps: 7"))
+"""
+
+
+@pytest.mark.slow
+def test_dvc_itself_records_nothing_of_a_stage_whose_parameters_were_edited(tmp_path):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "stage.py").write_text(STAGE)
+    graph = {"toy": {"cmd": f"{sys.executable} stage.py --out o", "params": ["distill"], "outs": ["o"]}}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
+    toygraph.run(tmp_path, toygraph.DVC, "init", "--no-scm", "--quiet")
+    (tmp_path / "edit").touch()
+    environment = {"PYTHONPATH": str(ROOT / "src")}
+    with pytest.raises(AssertionError, match=r"distill.steps changed 100 → 7"):
+        toygraph.run(tmp_path, toygraph.DVC, "repro", **environment)
+    assert not (tmp_path / "dvc.lock").exists() and not (tmp_path / "o").exists()
+    (tmp_path / "edit").unlink()
+    toygraph.run(tmp_path, toygraph.DVC, "repro", **environment)
+    (recorded,) = yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"].values()
+    assert recorded["params"]["params.yaml"]["distill"]["steps"] == 7
+    assert (tmp_path / "o").read_text() == "made with 7 steps"
