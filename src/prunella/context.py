@@ -17,7 +17,7 @@ from prunella.params import Params, read_params
 from prunella.pruning.plan import check_students
 from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, root, stage_run
-from prunella.tracking.process import end_with_parent
+from prunella.tracking.process import end_with_starter
 from prunella.tracking.room import no_room, remove_halves
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
@@ -76,7 +76,7 @@ def stage_context(
         parser.add_argument(f"--{name}", type=Path, required=True)
     paths = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    end_with_parent()
+    end_with_starter()
     quiet(offline=stage not in ASKING)
     try:
         inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them

@@ -1,28 +1,58 @@
 """A stage's process: ended with the one that started it, and known later by what it made."""
 
-import ctypes
 import os
 import signal
 import socket
-import sys
+import threading
+import time
 from pathlib import Path
 
 import psutil
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
+SECONDS = 1.0  # between two looks at whether those that started this process are there
 
 
-def end_with_parent() -> None:
-    """Get SIGTERM when `dvc` or torch's launcher, which started this process, ends, even by kill -9 (Linux only).
+def end_with_starter() -> None:
+    """Get SIGTERM when `dvc` or torch's launcher, which started this stage, has ended, even by kill -9.
 
-    A stage started by hand may outlive its shell.
+    A thread looks, since between them and the stage there may be shells that live on, to which the kernel's own signal
+    (prctl, PR_SET_PDEATHSIG) would be tied. A stage started by hand may outlive its shell.
     """
-    if sys.platform != "linux" or not ({"DVC_STAGE", "LOCAL_RANK"} & os.environ.keys()):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        signal.raise_signal(signal.SIGTERM)
+    if watched := _starters():
+        threading.Thread(target=_watch, args=(watched,), daemon=True).start()
+
+
+def _starters() -> list[psutil.Process]:
+    """The processes above this one up to `dvc`, and in one of several processes through the launcher to it."""
+    missing = len({"DVC_STAGE", "LOCAL_RANK"} & os.environ.keys())
+    found = []
+    for process in psutil.Process().parents() if missing else ():
+        found.append(process)
+        missing -= _runs_python(process)
+        if not missing:
+            break
+    return found
+
+
+def _runs_python(process: psutil.Process) -> bool:
+    try:
+        command = process.cmdline() or [""]
+    except psutil.Error:
+        return False
+    return Path(command[0]).name.lower().startswith(("python", "dvc"))
+
+
+def _watch(processes: list[psutil.Process]) -> None:
+    while all(_is_there(process) for process in processes):
+        time.sleep(SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def process_tags() -> dict[str, str]:
