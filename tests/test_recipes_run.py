@@ -22,6 +22,7 @@ def check(folder: Path, students: set[str], stages: set[str]) -> None:
         assert models[name]["output_error"] > 0
 
 
+@pytest.mark.slow
 def test_ssd_1b(xl_teacher, pictures, tmp_path, monkeypatch):
     check(tmp_path, {"ssd-1b"}, set(inprocess.reproduced(tmp_path, xl_teacher, pictures, "ssd-1b", monkeypatch)))
 

@@ -47,6 +47,7 @@ def curve(folder: Path, split: str) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(teacher, pictures, latents, pruned_tiny, tmp_path):
     inputs = teacher, pictures, latents, pruned_tiny
     one, two = (distilled(tmp_path / str(count), *inputs, count) for count in (1, 2))

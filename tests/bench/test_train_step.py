@@ -15,7 +15,7 @@ from prunella.pruning.plan import STUDENTS
 PARTS = ["data", "teacher", "student", "backward", "optimizer"]
 
 
-@pytest.fixture(params=["sd-tiny", "koala-700m"])
+@pytest.fixture(params=["sd-tiny", pytest.param("koala-700m", marks=pytest.mark.slow)])
 def case(request, teacher, xl_teacher) -> Workload:
     plan = STUDENTS[request.param]
     folder = teacher if plan.family == "sd" else xl_teacher
