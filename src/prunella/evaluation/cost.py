@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunella.evaluation.drawing import Size, draw_batch, load_to_draw
@@ -27,7 +28,7 @@ ENOUGH = 20  # rounds, below which the 95th percentile is the largest of them
 def parameters(unet: UNet2DConditionModel) -> dict[str, int]:
     """Parameters of the UNet: all, and of its down, mid and up blocks."""
 
-    def count(module) -> int:
+    def count(module: nn.Module | None) -> int:
         return sum(weight.numel() for weight in module.parameters()) if module is not None else 0
 
     return {
@@ -67,9 +68,12 @@ def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, dev
     """
     pipelines, figures = {}, {}
     for name, folder in models.items():
-        meter, loaded = MemoryMeter(), {}
-        loading = meter.peak_mb(lambda f=folder, into=loaded: into.update(it=load_to_draw(f, device, params.precision)))
-        pipelines[name] = loaded["it"]
+        meter = MemoryMeter()
+
+        def load(name: str = name, folder: Path = folder) -> None:
+            pipelines[name] = load_to_draw(folder, device, params.precision)
+
+        loading = meter.peak_mb(load)
         drawing = meter.peak_mb(_drawer(pipelines[name], size, params))
         config = json.loads((folder / "unet" / "config.json").read_text())
         scale = pipelines[name].vae_scale_factor
@@ -87,7 +91,7 @@ def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, dev
     return {"hardware": hardware(device), "settings": _settings(params, size), "models": figures}
 
 
-def _drawer(pipeline, size: Size, params: Benchmark) -> Callable[[], object]:
+def _drawer(pipeline: DiffusionPipeline, size: Size, params: Benchmark) -> Callable[[], object]:
     return lambda: draw_batch(pipeline, [PROMPT], [0], size, precision=params.precision, **params.drawing)
 
 

@@ -15,7 +15,7 @@ class MemoryMeter:
     On a GPU these are the allocator's peaks; on Linux those of resident memory, which the kernel is asked to forget.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         gc.collect()
         self.gpu = torch.cuda.is_available()
         if self.gpu:
@@ -28,10 +28,11 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats()
             call()
             torch.cuda.synchronize()
-            return round((torch.cuda.max_memory_allocated() - self.before) / 1e6, 1)
-        measured = self.before is not None and _forget_peak()
+            return round((torch.cuda.max_memory_allocated() - (self.before or 0)) / 1e6, 1)
+        measured = _forget_peak()
         call()
-        return round((_status("VmHWM") - self.before) / 1e3, 1) if measured else None
+        peak = _status("VmHWM") if measured else None
+        return None if peak is None or self.before is None else round((peak - self.before) / 1e3, 1)
 
     def reserved_mb(self) -> float | None:
         """What the GPU's allocator has taken from the device at most since the last peak; None on a CPU."""

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -183,7 +183,8 @@ def _encode(
     pictures = ahead(made, asked, workers, AHEAD * params.batch_size, named=lambda it: it[1].key)
     with tqdm(total=sum(len(task.pairs) for task in waiting), desc="encode", unit="pair", mininterval=1.0) as bar:
         for task in waiting:
-            parts, notes = [], Counter()
+            parts: list[Part] = []
+            notes: Counter[str] = Counter()
             for batch in chunks(task.pairs, params.batch_size):
                 with clock("waiting for pictures"):
                     found = [next(pictures) for _ in batch]
@@ -219,7 +220,15 @@ class Part(NamedTuple):
     tensors: dict[str, Tensor]
 
 
-def _tensors(batch, found, task, encoders, params, notes, clock) -> Iterator[Part]:
+def _tensors(
+    batch: Sequence[Sample],
+    found: Sequence[np.ndarray | RejectedImage],
+    task: Task,
+    encoders: Encoders,
+    params: Encode,
+    notes: Counter[str],
+    clock: Timings,
+) -> Iterator[Part]:
     """What is stored of a batch; pictures that can no longer be read are counted in `notes` and left out."""
     notes.update(unfit.cause for unfit in found if isinstance(unfit, RejectedImage))
     both = [
@@ -271,10 +280,13 @@ def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:
 
 def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int) -> dict:
     """Move the shards from `work` to `out`, the manifest last; return the counts."""
-    shards = [noted_shard(work, task.name) for task in tasks]  # each summed when it was made or taken up again
-    if None in shards:
-        raise UserError(f"encode: {tasks[shards.index(None)].name} in {work} is damaged; run the stage again")
-    notes = sum((Counter(shard.notes) for shard in shards), Counter())
+    shards: list[Shard] = []
+    for task in tasks:
+        shard = noted_shard(work, task.name)  # summed when it was made or taken up again
+        if shard is None:
+            raise UserError(f"encode: {task.name} in {work} is damaged; run the stage again")
+        shards.append(shard)
+    notes: Counter[str] = sum((Counter(shard.notes) for shard in shards), Counter())
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)  # with others' shards beside it, it would not be true
     for shard in shards:
@@ -298,7 +310,7 @@ def _linked(file: Path, to: Path) -> None:
 
 def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
     cut = notes.pop("captions_cut", 0)
-    by_size = Counter()
+    by_size: Counter[str] = Counter()
     for shard in shards:
         by_size["{} x {}".format(*shard.size)] += shard.pairs
     total = sum(path.stat().st_size for path in out.iterdir())

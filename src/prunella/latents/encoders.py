@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from torch import Tensor
 
 from prunella.compute.precision import autocast, rounding
@@ -21,7 +21,7 @@ from prunella.params import Precision
 
 @torch.no_grad()
 def raw_latents(
-    vae, pictures: np.ndarray, precision: Precision = "fp32", batch_size: int = 64
+    vae: AutoencoderKL, pictures: np.ndarray, precision: Precision = "fp32", batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Mean and std (NCHW fp32, on the CPU) that `vae` gives of pictures (NHWC uint8), `batch_size` at a time."""
     parts = []

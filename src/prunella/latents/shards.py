@@ -10,9 +10,10 @@ shards of the splits "train" and "heldout" and is written last: a folder without
 """
 
 import json
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def write_shard(
     half.replace(file)
     atomic_write_text(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
     sums = sha256(file), sha256(lines)
-    shard = Shard(name, split, len(captions), tuple(size), file.stat().st_size, *sums, dict(notes or {}))
+    shard = Shard(name, split, len(captions), (size[0], size[1]), file.stat().st_size, *sums, dict(notes or {}))
     atomic_write_text(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
     return shard
 
@@ -80,7 +81,7 @@ def whole_shard(folder: Path, name: str) -> Shard | None:
     return shard if sound else None
 
 
-def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], **notes) -> dict:
+def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], **notes: Any) -> dict:
     """Write what no caption is encoded to, and the manifest; `notes` (scaling_factor, …) go there."""
     save_file({name: value.contiguous() for name, value in empty.items()}, folder / "empty.safetensors")
     splits: dict[str, list] = {}
@@ -98,7 +99,7 @@ class Latents:
     `texts` makes "text" (and "pooled") of "tokens" where those are stored: see `prunella.latents.encoders.opened`.
     """
 
-    def __init__(self, folder: Path, split: str, texts=None):
+    def __init__(self, folder: Path, split: str, texts: Callable[[dict], dict] | None = None):
         self.manifest = read_manifest(folder)
         self.folder, self.split, self.texts = folder, split, texts
         self._opened: dict[int, safe_open] = {}
@@ -142,7 +143,7 @@ class Latents:
         """Whether a picture may have several captions."""
         return any("captions" in names for names in self._names)
 
-    def take(self, indices, draws: np.ndarray | None = None) -> dict[str, Tensor]:
+    def take(self, indices: Iterable[int], draws: np.ndarray | None = None) -> dict[str, Tensor]:
         """Every tensor of the pairs at `indices`, fp32, by name, in that order.
 
         Of several captions that at `draws` (0 ≤ each < 1) is taken, else the first.
@@ -162,9 +163,11 @@ class Latents:
                     rows.setdefault(name, []).append(file.get_slice(name)[row : row + 1])
         taken = {name: torch.cat(parts) for name, parts in rows.items()}
         tokens = {name: taken.pop(name) for name in ("tokens", "tokens_2") if name in taken}
-        return {name: value.float() for name, value in taken.items()} | (self.texts(tokens) if tokens else {})
+        return {name: value.float() for name, value in taken.items()} | (
+            self.texts(tokens) if self.texts and tokens else {}
+        )
 
-    def _file(self, number: int):
+    def _file(self, number: int) -> Any:
         """The shard of that number, mapped; its sum is checked when it is first opened (docs/reliability.md: cost)."""
         if number not in self._opened:
             shard = self.shards[number]

@@ -33,7 +33,8 @@ def read_prompts(latents: Path, count: int, seed: int) -> list[Prompt]:
         seen[caption] = seen.get(caption, 0) + 1
         keys.append(hashlib.sha256(f"{seed} {seen[caption]} {caption}".encode()).digest())
     chosen = sorted(range(len(keys)), key=keys.__getitem__)[:count]
-    return [Prompt(number, heldout.captions[pair], *map(int, sizes[pair]), pair) for number, pair in enumerate(chosen)]
+    wide, high = sizes[:, 0].tolist(), sizes[:, 1].tolist()
+    return [Prompt(i, heldout.captions[pair], wide[pair], high[pair], pair) for i, pair in enumerate(chosen)]
 
 
 def _unread(tokens: dict) -> dict:

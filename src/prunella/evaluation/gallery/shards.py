@@ -72,8 +72,8 @@ def _draw_shard(work: Path, number: int, task: list[list[Prompt]], draw: Draw, b
         if not _whole(part):
             began = time.perf_counter()
             pictures = draw(batch)
-            seconds = time.perf_counter() - began
-            _write(part, _encoded(batch, pictures), [seconds])
+            took = time.perf_counter() - began
+            _write(part, _encoded(batch, pictures), [took])
         bar.update(len(batch))
     seconds = [taken for part in parts for taken in _note(part).seconds]
     _write(work / f"{number:05d}.tar", (member for part in parts for member in _members(part)), seconds)
@@ -185,7 +185,9 @@ def _write(file: Path, members: Iterator[tuple[str, bytes]], seconds: list[float
 def _members(file: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(file) as tar:
         for entry in tar:
-            yield entry.name, tar.extractfile(entry).read()
+            member = tar.extractfile(entry)
+            assert member is not None  # files alone are written
+            yield entry.name, member.read()
 
 
 def _note_path(file: Path) -> Path:

@@ -21,7 +21,8 @@ class LatentFrechet:
     """Distance of the drawn pictures from the held-out ones whose captions are not drawn."""
 
     def __init__(self, features: LatentFeatures):
-        self.features, self.rows = features, []
+        self.features = features
+        self.rows: list[np.ndarray] = []
 
     def update(self, images: Images, prompts: Sequence[str]) -> None:
         self.rows.append(self.features(images))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
+from diffusers import DDPMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from prunella.training.losses import Task, squares
 Batch = dict[str, Tensor]
 
 
-def predict(teacher: nn.Module, scheduler, batches: Iterable[Batch], out: Path) -> int:
+def predict(teacher: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path) -> int:
     """Write the teacher's predictions (NCHW fp32) of each batch to `out`; the number of pairs."""
     out.mkdir(parents=True, exist_ok=True)
     count = 0
@@ -26,7 +27,9 @@ def predict(teacher: nn.Module, scheduler, batches: Iterable[Batch], out: Path) 
     return count
 
 
-def output_errors(unet: nn.Module, scheduler, batches: Iterable[Batch], predictions: Path) -> list[float]:
+def output_errors(
+    unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], predictions: Path
+) -> list[float]:
     """Mean squared difference from the teacher's prediction, pair by pair, in the order of the batches.
 
     Raises UserError where the predictions are of other batches.
@@ -38,7 +41,7 @@ def output_errors(unet: nn.Module, scheduler, batches: Iterable[Batch], predicti
 
 
 @torch.no_grad()
-def _predicted(unet: nn.Module, scheduler, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+def _predicted(unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with its prediction, fp32, on the CPU."""
     task, device = Task(scheduler), next(unet.parameters()).device
     for batch in batches:
