@@ -2,20 +2,32 @@
 
 from prunella.context import stage_context
 
-with stage_context(
-    "distill", __doc__, None, "teacher", "latents", "student", "out", "curves", "report", section="distill", team=True
-) as it:
-    from prunella.compute.device import place
-    from prunella.models.pipeline import teacher_folder
-    from prunella.training.job import distill
 
-    at, where = it.paths, place(it.params.runtime, it.device)
-    report = distill(
-        it.params.distill, teacher_folder(at.teacher), at.latents, at.student, at.out, at.curves, where, it.run
-    )
-    if it.first:
-        output = report["heldout"].get("output", float("nan"))
-        it.done(
-            f"{at.out.name}: {report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output:.4f}",
-            report,
+def main(argv: list[str] | None = None) -> None:
+    names = ("teacher", "latents", "student", "out", "curves", "report")
+    with stage_context("distill", __doc__, argv, *names, section="distill", team=True) as ctx:
+        from prunella.compute.device import place
+        from prunella.models.pipeline import teacher_folder
+        from prunella.tracking.watch import TrainingWatch
+        from prunella.training.distill import distill
+
+        params, paths = ctx.params, ctx.paths
+        report = distill(
+            params.distill,
+            teacher=teacher_folder(paths.teacher),
+            latents=paths.latents,
+            student=paths.student,
+            out=paths.out,
+            curves=paths.curves,
+            placement=place(params.runtime, ctx.device),
+            checkpoint_every=params.watch.checkpoint_every,
+            observer=TrainingWatch(params.watch, ctx.run),
         )
+        if ctx.first:
+            output = report["heldout"].get("output", float("nan"))
+            done = f"{report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output:.4f}"
+            ctx.done(f"{paths.out.name}: {done}", report)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,12 +2,20 @@
 
 from prunella.context import stage_context
 
-with stage_context("encode", __doc__, None, "teacher", "pairs", "out", "report", section="encode", team=True) as it:
-    from prunella.latents.encode import encoded
-    from prunella.models.pipeline import teacher_folder
 
-    at, teacher, workers = it.paths, teacher_folder(it.paths.teacher), it.params.runtime.workers
-    report = encoded(it.params.encode, it.params.seed, teacher, at.pairs, at.out, it.device, workers)
-    if it.first:
-        said = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
-        it.done(f"{said}, captions cut: {report['captions_cut']}", report)
+def main(argv: list[str] | None = None) -> None:
+    with stage_context(
+        "encode", __doc__, argv, "teacher", "pairs", "out", "report", section="encode", team=True
+    ) as ctx:
+        from prunella.latents.encode import encoded
+        from prunella.models.pipeline import teacher_folder
+
+        paths, teacher, workers = ctx.paths, teacher_folder(ctx.paths.teacher), ctx.params.runtime.workers
+        report = encoded(ctx.params.encode, ctx.params.seed, teacher, paths.pairs, paths.out, ctx.device, workers)
+        if ctx.first:
+            counts = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
+            ctx.done(f"{counts}, captions cut: {report['captions_cut']}", report)
+
+
+if __name__ == "__main__":
+    main()

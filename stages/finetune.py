@@ -2,16 +2,30 @@
 
 from prunella.context import stage_context
 
-with stage_context(
-    "finetune", __doc__, None, "latents", "student", "out", "curves", "report", section="finetune", team=True
-) as it:
-    from prunella.compute.device import place
-    from prunella.training.job import finetune
 
-    at, where = it.paths, place(it.params.runtime, it.device)
-    report = finetune(it.params.finetune, at.latents, at.student, at.out, at.curves, where, it.run)
-    if it.first:
-        task = report["heldout"].get("task", float("nan"))
-        it.done(
-            f"{at.out.name}: {report['steps']} steps on {report['pairs']} pairs, held-out task error {task:.4f}", report
+def main(argv: list[str] | None = None) -> None:
+    names = ("latents", "student", "out", "curves", "report")
+    with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True) as ctx:
+        from prunella.compute.device import place
+        from prunella.tracking.watch import TrainingWatch
+        from prunella.training.finetune import finetune
+
+        params, paths = ctx.params, ctx.paths
+        report = finetune(
+            params.finetune,
+            latents=paths.latents,
+            student=paths.student,
+            out=paths.out,
+            curves=paths.curves,
+            placement=place(params.runtime, ctx.device),
+            checkpoint_every=params.watch.checkpoint_every,
+            observer=TrainingWatch(params.watch, ctx.run),
         )
+        if ctx.first:
+            task = report["heldout"].get("task", float("nan"))
+            done = f"{report['steps']} steps on {report['pairs']} pairs, held-out task error {task:.4f}"
+            ctx.done(f"{paths.out.name}: {done}", report)
+
+
+if __name__ == "__main__":
+    main()

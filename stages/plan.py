@@ -2,10 +2,16 @@
 
 from prunella.context import stage_context
 
-with stage_context("plan", __doc__, None, "plans", "out") as it:
-    from prunella.pruning.plan import find_plan
 
-    source = find_plan(it.paths.out.stem, it.paths.plans)
-    it.paths.out.parent.mkdir(parents=True, exist_ok=True)
-    it.paths.out.write_bytes(source.read_bytes())
-    it.done(f"{it.paths.out.stem}: {source}")
+def main(argv: list[str] | None = None) -> None:
+    with stage_context("plan", __doc__, argv, "plans", "out") as ctx:
+        from prunella.pruning.plan import find_plan
+
+        source = find_plan(ctx.paths.out.stem, ctx.paths.plans)
+        ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
+        ctx.paths.out.write_bytes(source.read_bytes())
+        ctx.done(f"{ctx.paths.out.stem}: {source}")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,19 +2,25 @@
 
 from prunella.context import stage_context
 
-with stage_context("teacher", __doc__, None, "out", section="teacher") as it:
-    import json
 
-    from prunella.models.teacher import pin
+def main(argv: list[str] | None = None) -> None:
+    with stage_context("teacher", __doc__, argv, "out", section="teacher") as ctx:
+        import json
 
-    earlier = json.loads(it.paths.out.read_text(encoding="utf-8")) if it.paths.out.is_file() else {}
-    pinned = pin(it.params.teacher, earlier)
-    if pinned != earlier:  # reading all weights takes a while; the same ones stay sound
-        from prunella.models.pipeline import check_teacher
+        from prunella.models.teacher import pin
 
-        check_teacher(pinned)
-    it.paths.out.parent.mkdir(parents=True, exist_ok=True)
-    it.paths.out.write_text(json.dumps(pinned, indent=1) + "\n", encoding="utf-8")
-    it.run.artifact(it.paths.out)
-    name = pinned.get("path") or f"{pinned['id']} at {pinned['commit']}"
-    it.done(f"{name}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+        earlier = json.loads(ctx.paths.out.read_text(encoding="utf-8")) if ctx.paths.out.is_file() else {}
+        pinned = pin(ctx.params.teacher, earlier)
+        if pinned != earlier:  # reading all weights takes a while; the same ones stay sound
+            from prunella.models.pipeline import check_teacher
+
+            check_teacher(pinned)
+        ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
+        ctx.paths.out.write_text(json.dumps(pinned, indent=1) + "\n", encoding="utf-8")
+        ctx.run.artifact(ctx.paths.out)
+        name = pinned.get("path") or f"{pinned['id']} at {pinned['commit']}"
+        ctx.done(f"{name}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+
+
+if __name__ == "__main__":
+    main()

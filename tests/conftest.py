@@ -22,6 +22,8 @@ torch.set_num_threads(1)  # two workers, a core each
 SIDE, LATENT, TOKENS, WIDTH = 32, 8, 19, 24
 
 TRAINING = {
+    "accumulation": 1,
+    "optimizer": "adamw",
     "steps": 2,
     "batch_size": 3,
     "learning_rate": 1e-3,
@@ -31,7 +33,6 @@ TRAINING = {
     "clip_norm": 1.0,
     "ema_decay": 0.9,
     "precision": "fp32",
-    "checkpoint_every": 1,
     "seed": 0,
 }
 LEARNING = TRAINING | {
@@ -40,7 +41,6 @@ LEARNING = TRAINING | {
     "caption_dropout": 0.1,
     "gradient_checkpointing": False,
     "evaluate_every": 1,
-    "picture_every": 2,
     "storage": "fp16",
 }
 DISTILLING = LEARNING | {
@@ -66,6 +66,7 @@ def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict
         content[section]["accumulation"] = 1
         content[section]["precision"] = "fp32"
     content["encode"]["precision"] = "fp32"
+    content["watch"] |= {"checkpoint_every": 1, "picture_every": 2, "prompts": 3, "steps": 2}
     content["benchmark"] |= {
         "prompts": 3,
         "inference_steps": 2,
@@ -98,7 +99,8 @@ def recipe():
     content = read_recipe().model_dump()
     content["pictures"] = 11
     content["autoencoder"]["config"] |= {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": SIDE}
-    content["autoencoder"] |= {"crop": 16, "training": TRAINING, "polish": TRAINING}
+    part = TRAINING | {"checkpoint_every": 1}
+    content["autoencoder"] |= {"crop": 16, "training": part, "polish": part}
     content["denoiser"]["unet"] |= {"sample_size": LATENT, "cross_attention_dim": WIDTH}
     content["denoiser"]["text"] |= {
         "hidden_size": WIDTH,
@@ -107,7 +109,7 @@ def recipe():
         "max_position_embeddings": TOKENS,
         "projection_dim": WIDTH,
     }
-    content["denoiser"] |= {"naming": TRAINING, "training": TRAINING}
+    content["denoiser"] |= {"naming": part, "training": part}
     return check(Recipe, content, "toy recipe")
 
 

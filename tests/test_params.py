@@ -1,6 +1,7 @@
 import pytest
 import yaml
 from conftest import ROOT
+from pydantic import BaseModel
 
 from prunella.errors import UserError
 from prunella.params import Params, check, read_params
@@ -103,3 +104,34 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "params.yaml").write_text("- 1")
     with pytest.raises(UserError, match="valid dictionary"):
         read_params(tmp_path / "params.yaml")
+
+
+def test_a_key_that_the_file_lacks_takes_the_shipped_default_and_says_so(content, tmp_path, capsys):
+    del content["distill"]["noise_offset"], content["watch"], content["filter"]["aesthetic"]["clip"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    assert read_params(tmp_path / "params.yaml") == read_params(ROOT / "params.yaml")
+    said = capsys.readouterr().err
+    assert "distill.noise_offset: 0.0" in said and "filter.aesthetic.clip: None" in said and "watch: {" in said
+    assert said.count("\n") == 1
+
+
+def test_the_package_ships_the_committed_parameters():
+    shipped = ROOT / "src" / "prunella" / "defaults.yaml"
+    assert shipped.read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_no_key_has_a_default_in_code():
+    found, sections = [], [Params]
+    while sections:
+        section = sections.pop()
+        found += [
+            f"{section.__name__}.{name}" for name, field in section.model_fields.items() if not field.is_required()
+        ]
+        kinds = [field.annotation for field in section.model_fields.values()]
+        sections += [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    assert found == []
+
+
+def test_a_key_that_moved_is_found(content):
+    content["distill"]["picture_every"] = 7
+    assert "distill.picture_every: is watch.picture_every now" in refused(content)

@@ -15,9 +15,9 @@ from prunella.params import Distill, Finetune, check
 from prunella.pruning.plan import CATALOGUE
 from prunella.pruning.prune import pruned
 from prunella.training.batch import heldout_batches
-from prunella.training.job import distill, finetune
+from prunella.training.distill import distill
+from prunella.training.finetune import finetune
 from prunella.training.losses import Task
-from prunella.training.metrics_log import NullTracker
 from prunella.training.validate import evaluate_loss
 
 STUDENTS = ("ssd-1b", "segmind-vega", "koala-1b", "koala-700m")
@@ -39,8 +39,17 @@ def test_pairs_carry_size_conditioning(xl_latents):
 def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp_path):
     small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
     pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)
-    learning = check(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12, "picture_every": 12}, "distill")
-    report = distill(learning, xl_teacher, xl_latents, small, out, curves, Placement(), NullTracker())
+    learning = check(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12}, "distill")
+    report = distill(
+        learning,
+        teacher=xl_teacher,
+        latents=xl_latents,
+        student=small,
+        out=out,
+        curves=curves,
+        placement=Placement(),
+        checkpoint_every=5,
+    )
     before = evaluate_loss(
         load_unet(small),
         Task(load_scheduler(small)),
@@ -57,7 +66,15 @@ def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_pa
     small = tmp_path / "pruned"
     pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
     tuning = check(Finetune, LEARNING | {"words": []}, "finetune")
-    report = finetune(tuning, xl_latents, small, tmp_path / "out", tmp_path / "curves", Placement(), NullTracker())
+    report = finetune(
+        tuning,
+        latents=xl_latents,
+        student=small,
+        out=tmp_path / "out",
+        curves=tmp_path / "curves",
+        placement=Placement(),
+        checkpoint_every=5,
+    )
     assert report["pairs"] == 22
 
 

@@ -16,8 +16,7 @@ TINY = "models/{}/sd-tiny"
 
 def stage(name: str, *arguments: str) -> None:
     """Run stages/NAME.py here, in this process, as its command line would."""
-    with pytest.MonkeyPatch.context() as patch:
-        inprocess.run([f"stages/{name}.py", *arguments], patch)
+    inprocess.run([f"stages/{name}.py", *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ def atomic_write_text(path: Path, text: str) -> None:
     half = path.with_suffix(".half")
     half.write_text(text, encoding="utf-8")
     half.replace(path)
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """The file at another place, without a second copy where the file system can."""
+    to.unlink(missing_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copy2(file, to)
 
 
 def json_digest(known: Any) -> str:

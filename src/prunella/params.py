@@ -4,6 +4,8 @@ Every stage reads the whole file first, so that a mistake in `benchmark` is foun
 """
 
 import difflib
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -38,6 +40,12 @@ Weight = Annotated[
     Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
 ]
 Model = TypeVar("Model", bound=BaseModel)
+# Keys of earlier versions, and where they went.
+MOVED = {
+    f"{section}.{key}": f"watch.{key}"
+    for section in ("distill", "finetune")
+    for key in ("checkpoint_every", "picture_every")
+}
 
 
 class Section(BaseModel):
@@ -64,9 +72,9 @@ class Teacher(Section):
 class Aesthetic(Section):
     """The LAION aesthetic score, from the data's column or from a model."""
 
-    min: float | None = None  # 1 to 10
-    model: str | None = None  # file of the head on CLIP, where the data have no such column
-    clip: str | None = None  # folder of the CLIP that the head is for
+    min: float | None  # 1 to 10
+    model: str | None  # file of the head on CLIP, where the data have no such column
+    clip: str | None  # folder of the CLIP that the head is for
 
     @model_validator(mode="after")
     def _whole(self):
@@ -83,25 +91,25 @@ class Filter(Section):
 
     source: Literal["scenes", "folder", "parquet", "webdataset", "hub"]
     path: Annotated[str, Field(min_length=1)]
-    id: str | None = None  # hub: owner/dataset
-    revision: Annotated[str, Field(min_length=1)] = "main"  # hub: branch, tag or commit
-    split: Annotated[str, Field(min_length=1)] = "train"  # hub
-    columns: dict[Column, str] = {}  # {ours: the data's}, where the field's usual spellings do not do
+    id: str | None  # hub: owner/dataset
+    revision: Annotated[str, Field(min_length=1)]  # hub: branch, tag or commit
+    split: Annotated[str, Field(min_length=1)]  # hub
+    columns: dict[Column, str]  # {ours: the data's}, where the field's usual spellings do not do
     samples: Count  # at most this many pairs, drawn by seed
     min_side: Count  # pixels
-    min_megapixels: Amount | None = None
-    max_megapixels: Amount | None = None
+    min_megapixels: Amount | None
+    max_megapixels: Amount | None
     max_aspect: Annotated[float, Field(ge=1)]  # longer side over shorter
     min_caption: Annotated[int, Field(ge=0)]  # characters
     max_caption: Count
-    languages: list[str] = []  # codes as in the column `language`; none: all
-    blocked_words: list[str] = []  # whole words, upper and lower case alike
-    aesthetic: Aesthetic = Aesthetic()
-    max_punsafe: Share | None = None
-    max_pwatermark: Share | None = None
-    min_similarity: float | None = None  # CLIP's, of picture and caption
-    min_contrast: Amount = 0.0  # standard deviation of the liveliest colour channel, of 255
-    near_duplicates: Annotated[int, Field(ge=0, le=8)] | None = None  # bits of 128 in which perceptual hashes differ
+    languages: list[str]  # codes as in the column `language`; none: all
+    blocked_words: list[str]  # whole words, upper and lower case alike
+    aesthetic: Aesthetic
+    max_punsafe: Share | None
+    max_pwatermark: Share | None
+    min_similarity: float | None  # CLIP's, of picture and caption
+    min_contrast: Amount  # standard deviation of the liveliest colour channel, of 255
+    near_duplicates: Annotated[int, Field(ge=0, le=8)] | None  # bits of 128 in which perceptual hashes differ
     max_broken: Share  # a larger share of unusable pictures stops the stage
 
     @model_validator(mode="after")
@@ -113,14 +121,14 @@ class Filter(Section):
 
 class Encode(Section):
     resolution: Annotated[int, Field(ge=8)]  # pixels, both sides of a square; of other sizes the area is as large
-    buckets: Literal["square", "computed", "ssd-1b"] = "square"
-    max_upscale: Annotated[float, Field(ge=1)] = 2.0  # smaller pictures than this can help are left out
-    text: Literal["embeddings", "tokens"] = "embeddings"
+    buckets: Literal["square", "computed", "ssd-1b"]
+    max_upscale: Annotated[float, Field(ge=1)]  # smaller pictures than this can help are left out
+    text: Literal["embeddings", "tokens"]
     batch_size: Count
     heldout: Count  # pairs kept out of training
     shard_size: Count  # pairs in a shard
     precision: Precision
-    storage: Storage = "fp32"  # of latents and embeddings on disk
+    storage: Storage  # of latents and embeddings on disk
 
 
 class Prune(Section):
@@ -132,8 +140,8 @@ class Training(Section):
 
     steps: Count
     batch_size: Count  # examples at once, over all processes
-    accumulation: Count = 1  # batches a step
-    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+    accumulation: Count  # batches a step
+    optimizer: Literal["adamw", "adamw-8bit"]
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     warmup_steps: Annotated[int, Field(ge=0)]
     schedule: Literal["constant", "cosine", "linear"]
@@ -141,7 +149,6 @@ class Training(Section):
     clip_norm: Annotated[float, Field(gt=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]  # 0: no EMA
     precision: Precision
-    checkpoint_every: Count
     seed: Seed
 
 
@@ -153,7 +160,6 @@ class Learning(Training):
     caption_dropout: Share
     gradient_checkpointing: bool
     evaluate_every: Count
-    picture_every: Count
     storage: Storage
 
 
@@ -191,6 +197,18 @@ def used(weight: Weight) -> bool:
     return any(value for _, value in weight) if isinstance(weight, list) else weight > 0
 
 
+class Watch(Section):
+    """What is looked at while a training runs; nothing here changes what is learned."""
+
+    checkpoint_every: Count  # steps
+    picture_every: Count  # steps
+    prompts: Count | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # of held-out captions
+    negative_prompt: str
+    steps: Count  # of the sampler
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    size: Annotated[int, Field(ge=8)] | None  # pixels; None: the model's own
+
+
 class Benchmark(Section):
     prompts: Count
     inference_steps: Count
@@ -209,7 +227,7 @@ class Benchmark(Section):
 
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
-    workers: Annotated[int, Field(ge=0)] = 0  # threads that read and decode pictures; 0: one a core
+    workers: Annotated[int, Field(ge=0)]  # threads that read and decode pictures; 0: one a core
     processes: Count  # of encode, distill and finetune; each has its share of the batch, on a GPU of its own
     threads: Annotated[int, Field(ge=0)]  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
@@ -226,6 +244,7 @@ class Params(Section):
     distill: Distill
     finetune: Finetune
     benchmark: Benchmark
+    watch: Watch
     runtime: Runtime
 
     @field_validator("students")
@@ -237,15 +256,42 @@ class Params(Section):
 
 
 def read_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check a parameter file. Raises UserError that lists every mistake, one a line."""
+    """Read and check a parameter file; a key that it lacks takes the shipped default, which is printed to stderr.
+
+    So a file written for an older version still works. Raises UserError that lists every mistake, one a line.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such parameter file; start from the one in the repository")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
-    return check(Params, content, str(path))
+    filled: dict[str, Any] = {}
+    if isinstance(content, dict):
+        content = with_defaults(content, shipped_defaults(), filled)
+    params = check(Params, content, str(path))
+    if filled:
+        taken = ", ".join(f"{name}: {value}" for name, value in filled.items())
+        print(f"{path}: lacks keys of this version; taken from the shipped defaults: {taken}", file=sys.stderr)
+    return params
+
+
+@cache
+def shipped_defaults() -> dict[str, Any]:
+    """The parameters as committed, from the copy that the package ships."""
+    return yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text(encoding="utf-8"))
+
+
+def with_defaults(content: dict, defaults: dict, filled: dict[str, Any], prefix: str = "") -> dict:
+    """`content` with the keys that it lacks from `defaults`, section by section; they are noted in `filled`."""
+    whole = dict(content)
+    for name, value in defaults.items():
+        if name not in content:
+            whole[name] = filled[f"{prefix}{name}"] = value
+        elif isinstance(value, dict) and isinstance(content[name], dict):
+            whole[name] = with_defaults(content[name], value, filled, f"{prefix}{name}.")
+    return whole
 
 
 def check(model: type[Model], content: Any, where: str) -> Model:
@@ -284,6 +330,8 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 def _said(model: type[BaseModel], fault: dict) -> str:
     *path, last = fault["loc"] or ("(top level)",)
     name = ".".join(str(part) for part in fault["loc"] if part not in ("number", "points")) or "(top level)"
+    if name in MOVED:
+        return f"{name}: is {MOVED[name]} now"
     if fault["type"] == "extra_forbidden":
         known = sorted(_keys(model, path))
         section = f"section {'.'.join(map(str, path))!r}" if path else "the file"

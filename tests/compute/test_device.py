@@ -11,7 +11,7 @@ from prunella.params import Runtime
     [("auto", "cpu", False), ("auto", "cuda:1", True), (True, "cpu", True), (False, "cuda", False)],
 )
 def test_auto_is_for_a_gpu(asked, device, expected):
-    runtime = Runtime(device="auto", processes=1, threads=0, compile=asked, channels_last=asked)
+    runtime = Runtime(device="auto", processes=1, workers=0, threads=0, compile=asked, channels_last=asked)
     assert place(runtime, device) == Placement(device, expected, expected)
 
 

@@ -1,13 +1,13 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from conftest import ROOT
 
 from prunella.compute import workdir
-from prunella.compute.workdir import DONE
+from prunella.compute.workdir import DONE, IDENTITY, Identity, code_digest, identity
 from prunella.errors import UserError
 
 
@@ -16,19 +16,23 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
 
 
-def resume_dir(stage: str, params: dict, inputs: list[Path]) -> Path:
+def of(code: str = "c", **params) -> Identity:
+    return Identity(params, [], code)
+
+
+def resume_dir(stage: str, ours: Identity) -> Path:
     """The folder that was ours for a moment."""
-    with workdir.resume_dir(stage, params, inputs) as folder:
+    with workdir.resume_dir(stage, ours) as folder:
         return folder
 
 
-def test_what_changes_a_fingerprint(tmp_path):
+def test_parameters_and_the_content_of_inputs_decide_the_folder(tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "a").write_text("1")
 
     def folder(**params):
-        return resume_dir("distill", {"steps": 1} | params, [data])
+        return resume_dir("distill", identity({"steps": 1} | params, [data], ("errors.py",)))
 
     first = folder()
     assert first == folder() and first.parent == tmp_path / "work" / "distill"
@@ -40,65 +44,77 @@ def test_what_changes_a_fingerprint(tmp_path):
     assert folder() != changed
 
 
-def code(folder: Path, text: str, monkeypatch) -> None:
-    """A module of Prunella's is loaded whose file holds `text`."""
-    (folder / "new.py").write_text(text)
-    module = ModuleType("prunella.new")
-    module.__file__ = str(folder / "new.py")
-    monkeypatch.setitem(sys.modules, "prunella.new", module)
+def test_a_key_that_a_newer_version_added_counts_as_its_default(monkeypatch):
+    old = resume_dir("distill", of(steps=1))
+    monkeypatch.setattr(workdir, "shipped_defaults", lambda: {"distill": {"steps": 7, "added": 0.5, "storage": "fp16"}})
+    assert resume_dir("distill", of(steps=1, added=0.5)) == old
+    assert json.loads((old / IDENTITY).read_text())["params"] == {"steps": 1, "added": 0.5}
+    assert resume_dir("distill", of(steps=1, added=0.4)) != old
+    assert resume_dir("distill", of(steps=1)) != old  # a key that went is no key at its default
 
 
-def test_other_code_goes_on_with_what_was_begun_only_when_told_to(tmp_path, monkeypatch):
-    code(tmp_path, "1", monkeypatch)
-    first = resume_dir("x", {}, [])
-    code(tmp_path, "2", monkeypatch)
-    assert resume_dir("x", {}, []) == first  # nothing is lost where nothing was kept
+def test_the_code_of_a_room_is_its_python_and_yaml_files(tmp_path):
+    room = tmp_path / "room"
+    (room / "__pycache__").mkdir(parents=True)
+    (room / "a.py").write_text("1")
+    first = code_digest(("room",), tmp_path)
+    (room / "__pycache__" / "a.pyc").write_text("2")
+    assert code_digest(("room",), tmp_path) == code_digest(("room/a.py",), tmp_path) == first
+    (room / "plan.yaml").write_text("3")
+    second = code_digest(("room",), tmp_path)
+    (room / "a.py").rename(room / "b.py")
+    assert len({first, second, code_digest(("room",), tmp_path)}) == 3
+
+
+def test_other_code_does_not_go_on_with_what_was_begun(tmp_path):
+    first = resume_dir("x", of("1"))
+    assert resume_dir("x", of("2")) == first  # nothing is lost where nothing was kept
     (first / "step-000100.pt").touch()
-    code(tmp_path, "3", monkeypatch)
-    with pytest.raises(
-        UserError, match=r"begun by other code: prunella\.new changed since\. PRUNELLA_ACCEPT_CODE=1 goes"
-    ):
-        resume_dir("x", {}, [])
-    monkeypatch.setenv("PRUNELLA_ACCEPT_CODE", "1")
-    assert resume_dir("x", {}, []) == first
-    monkeypatch.delenv("PRUNELLA_ACCEPT_CODE")
-    assert resume_dir("x", {}, []) == first  # it is theirs now
-    assert (first / "step-000100.pt").exists()
+    with pytest.raises(UserError, match=r"begun by other code; `prunella accept x`"):
+        resume_dir("x", of("3"))
+    assert resume_dir("x", of("2")) == first and (first / "step-000100.pt").exists()
 
 
-def test_other_code_does_not_take_what_a_finished_run_gave(tmp_path, monkeypatch):
-    code(tmp_path, "1", monkeypatch)
-    folder = resume_dir("x", {}, [])
+def test_other_code_does_not_take_what_a_finished_run_gave():
+    folder = resume_dir("x", of("1"))
     (folder / "step-000100.pt").touch()
     (folder / DONE).write_text("{}")
-    assert resume_dir("x", {}, []) == folder and (folder / DONE).exists()
-    code(tmp_path, "2", monkeypatch)
-    assert resume_dir("x", {}, []) == folder
-    assert [path.name for path in folder.iterdir()] == ["code.json"]
+    assert resume_dir("x", of("1")) == folder and (folder / DONE).exists()
+    assert resume_dir("x", of("2")) == folder
+    assert [path.name for path in folder.iterdir()] == [IDENTITY]
 
 
-def test_a_finished_runs_folder_goes_when_the_next_begins(tmp_path):
-    one, two = (resume_dir("x", {"steps": steps}, []) for steps in (1, 2))
-    (one / DONE).write_text("{}")
-    resume_dir("y", {}, [])
-    assert resume_dir("x", {"steps": 1}, []) == one and one.exists()
-    resume_dir("x", {"steps": 3}, [])
-    assert not one.exists() and two.exists()
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}'])
+def test_a_damaged_note_makes_a_new_run(content):
+    folder = resume_dir("x", of("1"))
+    (folder / "step-000100.pt").touch()
+    (folder / IDENTITY).write_text(content)
+    with pytest.warns(UserWarning, match=f"{IDENTITY}: damaged"):
+        assert resume_dir("x", of("1")) == folder
+    assert not (folder / "step-000100.pt").exists()
+
+
+def test_finished_runs_are_swept_when_asked(tmp_path):
+    one, two, three = (resume_dir("x", of(steps=steps)) for steps in (1, 2, 3))
+    for folder in (one, two):
+        (folder / DONE).write_text("{}")
+    with workdir.locked(two, wait=False):
+        workdir.sweep("x", keep=three)
+    assert not one.exists() and two.exists() and three.exists()
+    workdir.sweep("x", keep=two)
+    assert two.exists()
 
 
 WAITING = """
-from prunella.compute.workdir import resume_dir
-with resume_dir("x", {"steps": 1}, []) as folder:
+from prunella.compute.workdir import Identity, resume_dir
+with resume_dir("x", Identity({"steps": 1}, [], "c")) as folder:
     print("mine", (folder / "theirs").exists(), flush=True)
 """
 
 
-def test_one_run_at_a_time_has_a_folder(tmp_path):
-    with workdir.resume_dir("x", {"steps": 1}, []) as folder:
+def test_one_run_at_a_time_has_a_folder():
+    with workdir.resume_dir("x", of(steps=1)) as folder:
         other = subprocess.Popen([sys.executable, "-c", WAITING], cwd=ROOT / "src", stdout=subprocess.PIPE, text=True)
         assert "another run of the same training has" in other.stdout.readline()
-        (folder / DONE).write_text("{}")
-        resume_dir("x", {"steps": 2}, [])
-        assert folder.exists()  # finished, but still in somebody's hands
         (folder / "theirs").touch()
     assert other.communicate()[0] == "mine True\n" and other.returncode == 0

@@ -1,8 +1,7 @@
 """The graph's commands, as dvc.yaml has them, run one after another in this process: no DVC, no start-up per stage."""
 
-import runpy
+import importlib.util
 import shlex
-import sys
 from pathlib import Path
 
 import yaml
@@ -34,11 +33,13 @@ def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeyp
     stages = commands(content["students"])
     for words in stages.values():
         assert words[:2] == ["sh", "stages/python"]
-        run(words[2:], monkeypatch)
+        run(words[2:])
     return list(stages)
 
 
-def run(words: list[str], monkeypatch) -> None:
-    """Run a stage's script, the first of `words`, as its command line would."""
-    monkeypatch.setattr(sys, "argv", words)
-    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+def run(words: list[str]) -> None:
+    """Call the `main` of a stage's script, the first of `words`, with the others."""
+    spec = importlib.util.spec_from_file_location(f"stage_{Path(words[0]).stem}", ROOT / words[0])
+    stage = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stage)
+    stage.main(words[1:])

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from prunella.params import shipped_defaults
+
 Row = tuple[str, bytes, str | list[str]]  # file name, content, caption
 
 
@@ -107,7 +109,7 @@ def settings(layout: str, path: Path) -> dict:
 
 
 # Limits of the filter that the toys' pictures pass.
-LIMITS = {
+LIMITS = shipped_defaults()["filter"] | {
     "samples": 100,
     "min_side": 16,
     "max_aspect": 2.0,

@@ -16,11 +16,20 @@ from prunella.compute.workdir import DONE
 from prunella.errors import UserError
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, Finetune, check
+from prunella.params import Distill, Finetune, Watch, check
 from prunella.pruning.plan import read_plan
+from prunella.tracking import watch
+from prunella.tracking.watch import NullTracker, TrainingWatch
 from prunella.training import checkpoint, job, validation
-from prunella.training.job import about, distill, finetune
-from prunella.training.metrics_log import MetricsLog, NullTracker
+from prunella.training.distill import distill
+from prunella.training.finetune import caption_contains, finetune
+from prunella.training.metrics_log import MetricsLog
+
+WATCH = {"checkpoint_every": 1, "picture_every": 2, "prompts": 8, "negative_prompt": "", "steps": 2, "guidance": 3.0}
+
+
+def watched(**changes) -> TrainingWatch:
+    return TrainingWatch(check(Watch, WATCH | {"size": None} | changes, "watch"), NullTracker())
 
 
 def distilling(**changes) -> Distill:
@@ -34,9 +43,16 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def learn(teacher, latents, pruned_tiny, tmp_path):
-    def run(params: Distill, name: str = "out") -> dict:
-        out, curves = tmp_path / name / "sd-tiny", tmp_path / name / "curves"
-        return distill(params, teacher, latents, pruned_tiny, out, curves, Placement(), NullTracker())
+    def run(params: Distill, name: str = "out", **changes) -> dict:
+        return distill(
+            params,
+            teacher=teacher,
+            latents=latents,
+            student=pruned_tiny,
+            out=tmp_path / name / "sd-tiny",
+            curves=tmp_path / name / "curves",
+            **{"placement": Placement(), "checkpoint_every": 1, "observer": watched()} | changes,
+        )
 
     return run
 
@@ -82,18 +98,27 @@ def whole(teacher, latents, pruned_tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        out, curves = folder / "sd-tiny", folder / "curves"
-        distill(distilling(**THREE), teacher, latents, pruned_tiny, out, curves, Placement(), NullTracker())
+        distill(
+            distilling(**THREE),
+            teacher=teacher,
+            latents=latents,
+            student=pruned_tiny,
+            out=folder / "sd-tiny",
+            curves=folder / "curves",
+            placement=Placement(),
+            checkpoint_every=1,
+            observer=watched(),
+        )
     return folder
 
 
 POINTS = {
-    "before a checkpoint": (checkpoint, "save", 2),
-    "after a checkpoint": (checkpoint, "_found", 4),
-    "half a checkpoint": (checkpoint, "sha256", 2),
+    "before a checkpoint": (checkpoint, "save", 4),
+    "after a checkpoint": (checkpoint, "_found", 9),
+    "half a checkpoint": (checkpoint, "sha256", 6),
     "measuring": (validation, "evaluate_loss", 3),
-    "keeping the best": (validation, "save_file", 2),
-    "drawing": (validation, "draw", 3),
+    "keeping the best": (checkpoint, "save", 3),
+    "drawing": (watch, "draw", 3),
     "writing the result": (job, "save_pipeline", 1),
     "writing the curves": (MetricsLog, "tables", 1),
 }
@@ -133,7 +158,7 @@ def test_a_checkpoint_holds_the_student_and_not_its_teacher(learn, pruned_tiny, 
 
 
 def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monkeypatch):
-    def kill(folder, step, state):
+    def kill(folder, step, state, keep=2):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -155,7 +180,7 @@ def test_a_run_killed_after_its_end_is_not_run_again(learn, tmp_path, capsys):
 
 def test_the_best_weights_are_kept_beside_the_last(learn, tmp_path, monkeypatch):
     plain = {"schedule": "constant", "ema_decay": 0, "storage": "fp32"}
-    errors = iter([5.0, 4.0, 1.0, *(5.0, 4.0, 1.0, 3.0, 2.0)])  # as if measured from step 0 on, of two runs
+    errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])  # as if measured from step 0 on; the second run goes on from the first
     monkeypatch.setattr(validation, "evaluate_loss", lambda *given: {"output": next(errors)})
     learn(distilling(steps=2, **plain), "two")
     report = learn(distilling(steps=4, **plain))
@@ -180,9 +205,10 @@ def test_in_sixteen_bits_the_teacher_is_too_and_pictures_are_drawn(learn, tmp_pa
 def test_a_word_of_no_held_out_caption_is_learned_unwatched(latents, pruned_tiny, tmp_path):
     train, held = (Latents(latents, split).captions for split in ("train", "heldout"))
     words = {word.strip(".,").lower() for caption in train for word in caption.split()}
-    word = sorted(word for word in words if not about(held, [word]).size and about(train, [word]).size)[0]
-    out, curves = tmp_path / "out", tmp_path / "curves"
-    report = finetune(finetuning(words=[word]), latents, pruned_tiny, out, curves, Placement(), NullTracker())
+    word = sorted(
+        word for word in words if not caption_contains(held, [word]).size and caption_contains(train, [word]).size
+    )[0]
+    report = tune(finetuning(words=[word]), latents, pruned_tiny, tmp_path)
     assert report["heldout"] == report["best"] == {}
 
 
@@ -204,9 +230,22 @@ def test_batches_that_processes_cannot_share_are_refused(learn, monkeypatch):
 
 def test_words_choose_pairs_as_whole_words():
     captions = ["A red Heart.", "hearts of red", "a heartless ring", "a blue ring, heart"]
-    assert about(captions, ["heart"]).tolist() == [0, 3]
-    assert about(captions, ["heart", "hearts"]).tolist() == [0, 1, 3]
-    assert about(captions, []).tolist() == [0, 1, 2, 3]
+    assert caption_contains(captions, ["heart"]).tolist() == [0, 3]
+    assert caption_contains(captions, ["heart", "hearts"]).tolist() == [0, 1, 3]
+    assert caption_contains(captions, []).tolist() == [0, 1, 2, 3]
+
+
+def tune(params: Finetune, latents: Path, student: Path, folder: Path) -> dict:
+    return finetune(
+        params,
+        latents=latents,
+        student=student,
+        out=folder / "out",
+        curves=folder / "curves",
+        placement=Placement(),
+        checkpoint_every=1,
+        observer=watched(),
+    )
 
 
 def finetuning(**changes) -> Finetune:
@@ -215,10 +254,10 @@ def finetuning(**changes) -> Finetune:
 
 def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
     captions = Latents(latents, "train").captions
-    word = next(w for w in ("heart", "ring", "disc", "square") if about(captions, [w]).size)
+    word = next(w for w in ("heart", "ring", "disc", "square") if caption_contains(captions, [w]).size)
     params = finetuning(words=[word])
-    report = finetune(params, latents, pruned_tiny, tmp_path / "out", tmp_path / "curves", Placement(), NullTracker())
-    assert report["pairs"] == len(about(captions, [word]))
+    report = tune(params, latents, pruned_tiny, tmp_path)
+    assert report["pairs"] == len(caption_contains(captions, [word]))
     assert set(report["heldout"]) == {"loss", "task"}
     assert np.isfinite(report["heldout"]["task"])
 
@@ -227,12 +266,105 @@ def test_words_of_no_caption_are_said(latents, pruned_tiny, tmp_path):
     with pytest.raises(
         UserError, match=r"finetune.words: none of 22 captions holds any of \['unicorn'\]; \[\] takes all"
     ):
-        finetune(
-            finetuning(words=["unicorn"]),
-            latents,
-            pruned_tiny,
-            tmp_path / "out",
-            tmp_path / "curves",
-            Placement(),
-            NullTracker(),
-        )
+        tune(finetuning(words=["unicorn"]), latents, pruned_tiny, tmp_path)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "sd-tiny" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def curve(folder: Path, split: str) -> list[dict]:
+    """The rows of a table without their times."""
+    with (folder / "curves" / f"{split}.csv").open() as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+CONSTANT = {"schedule": "constant", "learning_rate": 3e-3, "evaluate_every": 2}
+
+
+def test_more_steps_at_a_constant_rate_go_on_from_the_end_of_fewer(learn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "at once"))
+    learn(distilling(steps=5, **CONSTANT), "whole")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "in parts"))
+    learn(distilling(steps=3, **CONSTANT), "part")
+    assert "going on" not in capsys.readouterr().out
+    seen = []
+    real = job.train
+    monkeypatch.setattr(
+        job, "train", lambda *given, **named: (seen.append(row[0]) or row for row in real(*given, **named))
+    )
+    learn(distilling(steps=5, **CONSTANT), "part")
+    assert seen == [4, 5] and "distill: going on from step 3 of a shorter training" in capsys.readouterr().out
+    assert weights(tmp_path / "whole") == weights(tmp_path / "part")
+    for split in ("train", "heldout"):  # step 3 was measured as the end of the shorter one, off the cadence
+        assert curve(tmp_path / "whole", split) == curve(tmp_path / "part", split)
+
+
+def test_the_best_of_a_shorter_end_off_the_cadence_does_not_count(learn, tmp_path, monkeypatch):
+    errors = iter([9.0, 5.0, 1.0, 4.0, 6.0])  # steps 0, 2, 3 (the end); then 4, 5
+    monkeypatch.setattr(validation, "evaluate_loss", lambda *given: {"output": next(errors)})
+    assert learn(distilling(steps=3, **CONSTANT))["best"] == {"step": 3, "output": 1.0}
+    assert learn(distilling(steps=5, **CONSTANT))["best"] == {"step": 4, "output": 4.0}
+
+
+def test_fewer_steps_never_take_a_later_state(learn, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "at once"))
+    learn(distilling(steps=2, **CONSTANT), "whole")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "in parts"))
+    learn(distilling(steps=3, **CONSTANT), "part")
+    learn(distilling(steps=2, **CONSTANT), "part")
+    assert weights(tmp_path / "whole") == weights(tmp_path / "part")
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"feature_weight": [[0.0, 1.0], [1.0, 0.5]]}])
+def test_what_depends_on_the_number_of_steps_starts_anew(learn, monkeypatch, changes, capsys):
+    learn(distilling(steps=2, **CONSTANT | changes))
+    learn(distilling(steps=3, **CONSTANT | changes))
+    assert "going on" not in capsys.readouterr().out
+
+
+def test_an_observer_changes_no_bit(learn, tmp_path, monkeypatch):
+    learn(distilling(**THREE), "watched")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
+    learn(distilling(**THREE), "unwatched", observer=None, checkpoint_every=2)
+    assert weights(tmp_path / "watched") == weights(tmp_path / "unwatched")
+    for split in ("train", "heldout"):
+        assert curve(tmp_path / "watched", split) == curve(tmp_path / "unwatched", split)
+    assert not (tmp_path / "unwatched" / "curves" / "samples").exists()
+
+
+def test_what_is_watched_decides_no_folder(learn, tmp_path):
+    learn(distilling(**THREE), observer=watched(picture_every=1, prompts=["a red ring"], size=40))
+    learn(distilling(**THREE), observer=watched(steps=1))
+    (folder,) = (path for path in (tmp_path / "work" / "distill").iterdir() if path.is_dir())
+    assert sorted(path.name for path in folder.iterdir())[:2] == ["best", "done.json"]
+
+
+def test_another_storage_saves_the_finished_training_again(learn, tmp_path):
+    learn(distilling(**THREE), "half")
+    learn(distilling(**THREE, storage="fp32"), "whole")
+    assert len(list((tmp_path / "work" / "distill").glob("*/identity.json"))) == 1
+    half, whole = (load_unet(tmp_path / name / "sd-tiny").state_dict() for name in ("half", "whole"))
+    assert all(torch.equal(part.half().float(), half[name]) for name, part in whole.items())
+    assert not torch.equal(whole["conv_in.weight"], half["conv_in.weight"])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no checkpoint", None])
+def test_damaged_best_weights_are_passed_over(learn, tmp_path, content):
+    errors = {"evaluate_every": 1, "schedule": "constant"}
+    learn(distilling(steps=2, **errors))
+    (best,) = (tmp_path / "work" / "distill").glob("*/best/step-*.pt")
+    data = bytearray(best.read_bytes())
+    data[len(data) // 2] ^= 1
+    best.write_bytes(content if content is not None else bytes(data))
+    with pytest.warns(UserWarning, match="broken checkpoint"):
+        assert learn(distilling(steps=3, **errors), observer=None)["best"]["step"] == 3
+
+
+@pytest.mark.parametrize("line", ["5", '{"a": 1}', "null", '{"step": "x", "split": 3}', "\udcff{"])
+def test_damaged_lines_of_the_log_are_passed_over(learn, tmp_path, line):
+    learn(distilling(steps=2))
+    (path,) = (tmp_path / "work" / "distill").glob("*/metrics.jsonl")
+    path.write_text(path.read_text() + line + "\n", errors="surrogateescape")
+    learn(distilling(steps=2))
+    assert [row["step"] for row in curve(tmp_path / "out", "train")] == ["1", "2"]

@@ -59,7 +59,9 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
     expected = run(whole, ema=ema)
 
     broken = line()
-    part = train(broken, loss, batches, settings(), folder=tmp_path, ema=averaged(broken, settings()))
+    part = train(
+        broken, loss, batches, settings(), folder=tmp_path, checkpoint_every=1, ema=averaged(broken, settings())
+    )
     seen = [next(part) for _ in range(4)]
     part.close()
     fresh = line(seed=9)
@@ -183,16 +185,16 @@ def test_the_gradients_norm_is_told():
 
 
 def test_sigterm_ends_the_run_after_its_step_and_keeps_it(tmp_path, capsys):
-    expected = run(line(), settings=settings(checkpoint_every=100))
+    expected = run(line(), settings=settings())
     seen = []
     with pytest.raises(SystemExit, match="143"):
-        for row in train(line(), loss, batches, settings(checkpoint_every=100), folder=tmp_path):
+        for row in train(line(), loss, batches, settings(), folder=tmp_path):
             seen.append(row)
             if row[0] == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
     assert "stopped by SIGTERM after step 4; its state is kept in" in capsys.readouterr().err
     fresh = line(seed=9)
-    assert seen + run(fresh, folder=tmp_path, settings=settings(checkpoint_every=100)) == expected
+    assert seen + run(fresh, folder=tmp_path, settings=settings()) == expected
 
 
 def test_chance_in_the_model_is_the_same_after_resuming(tmp_path):
@@ -201,7 +203,7 @@ def test_chance_in_the_model_is_the_same_after_resuming(tmp_path):
         return nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 1))
 
     expected = run(noisy())
-    part = train(noisy(), loss, batches, settings(), folder=tmp_path)
+    part = train(noisy(), loss, batches, settings(), folder=tmp_path, checkpoint_every=1)
     [next(part) for _ in range(4)]
     part.close()
     assert run(noisy(5), folder=tmp_path) == expected[3:]

@@ -1,7 +1,7 @@
 """What `prunella bench train` times: a student of a teacher, both of a config alone, and random pairs to learn from."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -14,7 +14,7 @@ from prunella.errors import UserError
 from prunella.evaluation.cost import macs
 from prunella.latents.shards import write_manifest, write_shard
 from prunella.models.families import architecture, family, plain
-from prunella.params import Distill, check
+from prunella.params import Distill, check, shipped_defaults
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
 from prunella.tracking.memory import Example, Subject
@@ -90,14 +90,10 @@ class Workload(NamedTuple):
         return 2.0 * (teacher + 3 * student)
 
 
-def settings(**changes: Any) -> Distill:
-    """Those of SD-Small and SD-Tiny as far as speed is concerned, in small batches of fp32, with `changes`."""
-    learning = {"steps": 1, "learning_rate": 1e-5, "warmup_steps": 0, "schedule": "constant", "weight_decay": 0.01}
-    learning |= {"clip_norm": 1.0, "ema_decay": 0.0, "checkpoint_every": 1, "evaluate_every": 1, "picture_every": 1}
-    learning |= {"snr_gamma": None, "noise_offset": 0.0, "caption_dropout": 0.1, "storage": "fp16", "seed": 0}
-    terms: dict[str, Any] = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "features": None}
-    terms |= {"feature_normalisation": "none", "batch_size": 4, "precision": "fp32", "gradient_checkpointing": False}
-    return check(Distill, learning | terms | changes, "bench")
+def settings(**changes: object) -> Distill:
+    """The committed parameters of `distill` at a constant rate and with raw features, as published, with `changes`."""
+    published = {"steps": 1, "warmup_steps": 0, "schedule": "constant", "feature_normalisation": "none"}
+    return check(Distill, shipped_defaults()["distill"] | published | changes, "bench")
 
 
 def encoder_flops(case: Workload) -> float:

@@ -6,7 +6,6 @@ parameters alone; so a shard is the same whoever encodes it, and after an interr
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from prunella.compute.distributed import team
 from prunella.compute.launch import rank, size
 from prunella.compute.timing import Timings
-from prunella.compute.workdir import DONE, resume_dir
+from prunella.compute.workdir import DONE, identity, resume_dir, sweep
 from prunella.data.buckets import NONE, assigned, sizes
 from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning, unpacked
 from prunella.data.manifest import Sample, chunks, read_manifest
@@ -32,12 +31,13 @@ from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
-from prunella.files import atomic_write_text, sha256
+from prunella.files import atomic_write_text, link_or_copy, sha256
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import MANIFEST, Shard, noted_shard, whole_shard, write_manifest, write_shard
 from prunella.params import Encode
 
 SWAPPED = "another picture than when it was filtered"
+ROOMS = ("compute", "data", "latents", "models", "scenes")  # decide the result
 AHEAD = 3  # batches of pictures that wait decoded
 STORED = {"fp32": torch.float32, "fp16": torch.float16}
 PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
@@ -78,10 +78,12 @@ def encoded(
     tasks, small = planned(pairs, params, seed, among)
     inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
     everyone = team(device)
-    with resume_dir("encode", params.model_dump() | {"seed": seed}, inputs, rank() == 0, "*.safetensors") as work:
+    ours = identity(params.model_dump() | {"seed": seed}, inputs, ROOMS)
+    with resume_dir("encode", ours, first=rank() == 0, begun="*.safetensors") as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
         work.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
+            sweep("encode", keep=work)  # nothing goes on from finished shards, and they may be large
             _room(tasks, encoders, params, work, out)
         missing = [noted_shard(work, task.name) is None for task in tasks]
         everyone.wait_for_everyone()  # so that all see the same ones missing
@@ -291,21 +293,12 @@ def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path
     (out / MANIFEST).unlink(missing_ok=True)  # with others' shards beside it, it would not be true
     for shard in shards:
         for kind in (".safetensors", ".jsonl", ".json"):
-            _linked(work / f"{shard.name}{kind}", out / f"{shard.name}{kind}")
+            link_or_copy(work / f"{shard.name}{kind}", out / f"{shard.name}{kind}")
     empty = {name: value.to(STORED[params.storage]) for name, value in encoders.empty().items()}
     settings = {"scaling_factor": encoders.scaling_factor, "resolution": params.resolution, "text": params.text}
     write_manifest(out, shards, empty, **settings)
     atomic_write_text(work / DONE, "{}")
     return _counts(shards, notes, small, out)
-
-
-def _linked(file: Path, to: Path) -> None:
-    """The file at another place without a second copy, where the file system can."""
-    to.unlink(missing_ok=True)
-    try:
-        os.link(file, to)
-    except OSError:
-        shutil.copy2(file, to)
 
 
 def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:

@@ -19,13 +19,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming, tokenizer
-from prunella.miniature.recipe import Recipe
+from prunella.miniature.recipe import Part, Recipe
 from prunella.models.pipeline import stored
-from prunella.params import Training
 from prunella.scenes.generator import Vocabulary, captioned
 from prunella.training import checkpoint
 from prunella.training.loop import averaged, ema_weights, train
-from prunella.training.metrics_log import MetricsLog, NullTracker
+from prunella.training.metrics_log import MetricsLog
 
 PREVIEW_EVERY = 250  # steps
 
@@ -123,23 +122,25 @@ def _trained(
     model: nn.Module,
     loss: Callable[..., dict[str, Tensor]],
     batches: Callable[[int], dict[str, Tensor]],
-    settings: Training,
+    settings: Part,
     folder: Path,
     preview: Callable[[], None] | None = None,
 ) -> dict:
     """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
-    ema, journal = averaged(model, settings), MetricsLog(folder / "metrics.jsonl", NullTracker())
-    journal.resume(checkpoint.newest(folder))
+    ema, log = averaged(model, settings), MetricsLog(folder / "metrics.jsonl")
+    log.resume(checkpoint.newest(folder))
     began = time.perf_counter()
-    for done, terms in train(model, loss, batches, settings, folder=folder, ema=ema, title=folder.name):
-        journal.metrics(done, "train", {**terms, "seconds": time.perf_counter() - began})
+    cadence = settings.checkpoint_every
+    steps = train(model, loss, batches, settings, folder=folder, checkpoint_every=cadence, ema=ema, title=folder.name)
+    for done, terms in steps:
+        log.metrics(done, "train", {**terms, "seconds": time.perf_counter() - began})
         began = time.perf_counter()
         if preview and done % PREVIEW_EVERY == 0:
             with ema_weights(model, ema):
                 preview()
     if ema:
         ema.copy_to(model.parameters())
-    rows = journal.rows()
+    rows = log.rows()
     seconds = round(sum(row["seconds"] for row in rows), 1)
     names = [name for name in rows[0] if name not in ("step", "split", "seconds")]
     chunks = [rows[i : i + 50] for i in range(0, len(rows), 50)]

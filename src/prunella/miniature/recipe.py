@@ -1,7 +1,7 @@
 """The miniature's recipe, `recipe.yaml`, checked like `params.yaml`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -10,24 +10,32 @@ from prunella.params import Amount, Count, Section, Seed, Share, Training, check
 RECIPE = Path(__file__).with_name("recipe.yaml")
 
 
+class Part(Training):
+    """A training of a part, with its cadence of checkpoints; a batch a step and plain AdamW unless stated."""
+
+    checkpoint_every: Count
+    accumulation: Count = 1
+    optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
+
+
 class Autoencoder(Section):
     config: dict[str, Any]
     kl_weight: Amount
     decorrelation: Amount
     noise: Amount
     crop: Count
-    training: Training
-    polish: Training
+    training: Part
+    polish: Part
 
 
 class Denoiser(Section):
     unet: dict[str, Any]
     text: dict[str, Any]
-    naming: Training
+    naming: Part
     scheduler: dict[str, Any]
     caption_dropout: Share
     noisier: Share
-    training: Training
+    training: Part
 
 
 class Recipe(Section):

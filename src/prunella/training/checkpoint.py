@@ -6,18 +6,19 @@ A folder holds `step-000100.pt` with `step-000100.sha256`, the newest two. A che
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from prunella.files import sha256
+from prunella.files import link_or_copy, sha256
 
 KEPT = 2
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write `state` as the checkpoint of `step`; older ones but one are removed afterwards."""
+def save(folder: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> None:
+    """Write `state` as the checkpoint of `step`; but the newest `keep` are removed afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}.pt"
     half = path.with_suffix(".tmp")
@@ -27,9 +28,22 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     path.with_suffix(".sha256").write_text(sha256(half))
     half.replace(path)
-    for old in _found(folder)[:-KEPT]:
-        old.unlink()
-        old.with_suffix(".sha256").unlink(missing_ok=True)
+    for old in _found(folder)[:-keep]:
+        _remove(old)
+
+
+def drop(folder: Path, unwanted: Callable[[int], bool]) -> None:
+    """Remove the checkpoints whose step is `unwanted`."""
+    for path in _found(folder):
+        if unwanted(_step(path)):
+            _remove(path)
+
+
+def adopt(origin: Path, folder: Path, step: int) -> None:
+    """The checkpoint of `step` in another folder too, without a second copy where the file system can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in (".sha256", ".pt"):
+        link_or_copy(origin / f"step-{step:06d}{suffix}", folder / f"step-{step:06d}{suffix}")
 
 
 def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, Any] | None:
@@ -41,7 +55,7 @@ def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, A
 def newest(folder: Path) -> int:
     """The step of the newest sound checkpoint, or 0."""
     path = _newest(folder)
-    return int(path.stem.removeprefix("step-")) if path else 0
+    return _step(path) if path else 0
 
 
 def _newest(folder: Path | None) -> Path | None:
@@ -55,4 +69,13 @@ def _newest(folder: Path | None) -> Path | None:
 
 def _found(folder: Path) -> list[Path]:
     """The oldest first."""
-    return sorted(folder.glob("step-*.pt"), key=lambda path: int(path.stem.removeprefix("step-")))
+    return sorted(folder.glob("step-*.pt"), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+    path.with_suffix(".sha256").unlink(missing_ok=True)

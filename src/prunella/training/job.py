@@ -1,98 +1,41 @@
-"""Distil and fine-tune: the two trainings of a student, which differ in their loss and in their data only."""
+"""A training of a student, from its data to the saved pipeline folder: what distillation and fine-tuning share."""
 
 import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunella.compute import distributed
-from prunella.compute.device import Placement, placed
-from prunella.compute.launch import rank, size
+from prunella.compute.device import Placement
+from prunella.compute.launch import size
 from prunella.compute.precision import BITS
-from prunella.compute.workdir import DONE, resume_dir
+from prunella.compute.workdir import DONE, Identity, code_digest, locked, noted_runs, same_params
 from prunella.errors import UserError
-from prunella.files import atomic_write_text
-from prunella.latents.encoders import open_latents
-from prunella.models.families import plain
-from prunella.models.pipeline import load_pipeline, load_scheduler, load_unet, save_pipeline, save_unet
-from prunella.params import Distill, Finetune, Learning
-from prunella.pruning.mapping import FeaturePair, feature_pairs
-from prunella.pruning.plan import BESIDE, read_plan
-from prunella.tracking.memory import Example, Subject
-from prunella.tracking.preflight import FIRST, TrainingEstimate
+from prunella.files import atomic_write_text, link_or_copy
+from prunella.models.pipeline import load_scheduler, save_pipeline, save_unet
+from prunella.params import Learning
+from prunella.pruning.mapping import FeaturePair
+from prunella.pruning.plan import BESIDE
 from prunella.training import checkpoint
 from prunella.training.batch import training_batches
 from prunella.training.loop import averaged, train
-from prunella.training.losses import OUTPUT, TASK, Distillation, Task
-from prunella.training.metrics_log import MetricsLog, Tracker
-from prunella.training.validation import Data, Watch
+from prunella.training.metrics_log import MetricsLog
+from prunella.training.observer import Observer
+from prunella.training.validation import BEST, HELDOUT, Data, Validation
 
+ROOMS = ("compute", "latents/encoders.py", "latents/shards.py", "models", "pruning", "training")  # decide the result
+METRICS = "metrics.jsonl"
 SECONDS = "seconds"  # of a step, batch and checkpoint included
 
 
-def distill(
-    params: Distill,
-    teacher: Path,
-    latents: Path,
-    student: Path,
-    out: Path,
-    curves: Path,
-    place: Placement,
-    mirror: Tracker,
-) -> dict:
-    """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
-    pairs = tuple(feature_pairs(read_plan(student / "unet" / BESIDE), params.features))
-    data = Data(*open_latents(latents, teacher, place.device))
-    inputs = [student, latents / "manifest.json", teacher / "unet"]
-    with resume_dir("distill", params.model_dump(), inputs, first=rank() == 0) as work:
-        unet, taught_by = load_unet(student, place.device), load_unet(teacher, place.device)
-        loss = Distillation(taught_by, list(pairs), load_scheduler(teacher), params)
-        with (
-            placed(taught_by, [pair.teacher for pair in pairs], place),
-            placed(unet, [pair.student for pair in pairs], place),
-        ):
-            lesson = TrainingJob("distill", unet, loss, params, data, student, place, OUTPUT, taught_by, pairs)
-            return _learn(lesson, out, curves, work, mirror)
-
-
-def finetune(
-    params: Finetune, latents: Path, student: Path, out: Path, curves: Path, place: Placement, mirror: Tracker
-) -> dict:
-    """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    train_pairs, heldout = open_latents(latents, student, place.device)
-    data = Data(train_pairs, heldout, about(train_pairs.captions, params.words), about(heldout.captions, params.words))
-    if not len(data.among):
-        raise UserError(
-            f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
-        )
-    inputs = [student, latents / "manifest.json"]
-    with resume_dir("finetune", params.model_dump(), inputs, first=rank() == 0) as work:
-        unet, loss = load_unet(student, place.device), Task(load_scheduler(student), params.snr_gamma)
-        with placed(unet, [], place):
-            lesson = TrainingJob("finetune", unet, loss, params, data, student, place, TASK)
-            report = _learn(lesson, out, curves, work, mirror)
-    return {**report, "pairs": len(data.among)}
-
-
-def about(captions: list[str], words: list[str]) -> np.ndarray:
-    """Indices of the captions that hold one of `words` as a whole word; of all without words."""
-    wanted = {word.lower() for word in words}
-    if not wanted:
-        return np.arange(len(captions))
-    found = [
-        i for i, text in enumerate(captions) if {part.strip(".,;:!?()\"'") for part in text.lower().split()} & wanted
-    ]
-    return np.array(found, dtype=int)
-
-
-class TrainingJob(NamedTuple):
-    """A training of a student: what learns, from what, and how."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What learns, from what, and how."""
 
     title: str
     unet: nn.Module
@@ -100,78 +43,119 @@ class TrainingJob(NamedTuple):
     params: Learning
     data: Data
     student: Path  # the pipeline folder that the UNet is from
-    place: Placement
+    placement: Placement
     decided_by: str  # the held-out term that says which weights are best
+    checkpoint_every: int  # steps
     teacher: nn.Module | None = None
     pairs: tuple[FeaturePair, ...] = ()
 
 
-def _learn(lesson: TrainingJob, out: Path, curves: Path, work: Path, mirror: Tracker) -> dict:
-    title, unet, loss, params, data = lesson[:5]
+def deciding(params: Learning) -> dict:
+    """The parameters that decide what is learned: all but how it is stored."""
+    return params.model_dump(exclude={"storage"})
+
+
+def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: Observer) -> dict:
+    """Train, write the pipeline folder `out` and tables for plots into `curves`; return the report ({} but on rank 0).
+
+    The state is kept in the folder `work` and gone on with; it stays there after the end.
+    """
+    unet, params, data = job.unet, job.params, job.data
     team = distributed.team(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
-    last = load_scheduler(lesson.student).config.num_train_timesteps
-    batches = training_batches(data.train, _share(params, team.num_processes), params, last, data.among)
+    num_train_timesteps = load_scheduler(job.student).config.num_train_timesteps
+    batches = training_batches(data.train, _share(params, team.num_processes), params, num_train_timesteps, data.among)
     ema = averaged(unet, params)
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    if lesson.teacher is not None and params.precision in BITS:
-        lesson.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
+    if job.teacher is not None and params.precision in BITS:
+        job.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoint.newest(work)
-    pipeline = load_pipeline(lesson.student, lesson.place.device, unet=unet) if team.is_main_process else None
-    outlook = _outlook(lesson, pipeline, team.num_processes)
-    if team.is_main_process:  # which alone writes and draws
-        journal = MetricsLog(work / "metrics.jsonl", mirror)
-        journal.resume(resumed or -1)
-        watch = Watch(pipeline, loss, data, params, journal, work, decided_by=lesson.decided_by, teacher=lesson.teacher)
-        mirror.metrics(0, {f"outlook/{name}": value for name, value in outlook.say().items()})
+    log = MetricsLog(work / METRICS, observer.metrics)
+    validation = Validation(
+        unet, job.loss, data, params, log, work, num_train_timesteps=num_train_timesteps, decided_by=job.decided_by
+    )
+    if team.is_main_process:
+        log.resume(resumed or -1)
+        validation.resume(resumed)
         if (work / DONE).is_file():
-            print(f"{title}: this very run has ended before; what it gave is taken from {work}", flush=True)
-    with outlook.memory_said():
+            print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
+    with observer.watching(job, work, resumed, team.num_processes) as look:
         if team.is_main_process and not resumed:
-            watch(0, ema)
+            validation(0, ema)
+            look(0, ema)
         began = time.perf_counter()
-        for done, values in train(unet, loss, batches, params, folder=work, ema=ema, title=title):
+        steps = train(
+            unet,
+            job.loss,
+            batches,
+            params,
+            folder=work,
+            checkpoint_every=job.checkpoint_every,
+            ema=ema,
+            title=job.title,
+        )
+        for done, values in steps:
             if team.is_main_process:
-                journal.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
-                watch(done, ema)
-                if done == resumed + FIRST < params.steps:
-                    outlook.say_time_left([row[SECONDS] for row in journal.rows("train")[-FIRST:]], done)
+                log.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
+                validation(done, ema)
+                look(done, ema)
             began = time.perf_counter()
     team.wait_for_everyone()
     if not team.is_main_process:
         return {}
     if ema:
         ema.copy_to(unet.parameters())
-    report = _report(params, lesson.place, journal, watch)
-    _save(unet, lesson.student, out, params, watch)
-    journal.tables(curves)
+    report = _report(job, log, validation)
+    _save(job, out, validation)
+    log.tables(curves)
+    checkpoint.drop(work, lambda step: step < params.steps)  # a longer training goes on from the last state alone
     atomic_write_text(work / DONE, json.dumps(report))
     return report
 
 
-def _outlook(lesson: TrainingJob, pipeline, team: int) -> TrainingEstimate:
-    parts = pipeline.components if pipeline else {}
-    others = [part for name, part in parts.items() if name != "unet" and isinstance(part, nn.Module)]
-    weights = [weight for part in others for weight in part.parameters()]
-    subject = Subject(
-        plain(lesson.unet.config),
-        plain(lesson.teacher.config) if lesson.teacher is not None else None,
-        _example(lesson.data),
-        team,
-        lesson.unet.device.type == "cuda",
-        tuple(pair.student for pair in lesson.pairs),
-        sum(weight.numel() * weight.element_size() for weight in weights),
-    )
-    pairs = len(lesson.data.train) if lesson.data.among is None else len(lesson.data.among)
-    return TrainingEstimate(lesson.title, subject, lesson.params, pairs, lesson.unet.device)
+def adopt_shorter(stage: str, work: Path, ours: Identity, rooms: tuple[str, ...] = ROOMS) -> None:
+    """Let a training go on from the state of one that differs in having fewer steps, where `work` has none of its own.
+
+    Only a training whose steps do not depend on how many there are may call this. Rows and best weights that the
+    shorter one measured at its end are left out by `Validation.resume` where they are off the cadence.
+    """
+    if checkpoint.newest(work):
+        return
+    for origin, steps in sorted(_shorter(stage, work, ours), key=lambda each: -each[1]):
+        with locked(origin, wait=False) as free:
+            if not free:
+                continue
+            if dict(noted_runs(stage))[origin].code != code_digest(rooms):
+                print(
+                    f"{stage}: {origin} holds the first {steps} steps, but by other code; `prunella accept {stage}` "
+                    "lets them count where the code gives the same results. Starting anew",
+                    flush=True,
+                )
+                return
+            print(f"{stage}: going on from step {steps} of a shorter training, {origin}", flush=True)
+            checkpoint.adopt(origin, work, steps)
+            if best := checkpoint.newest(origin / BEST):
+                checkpoint.adopt(origin / BEST, work / BEST, best)
+            for path in [origin / METRICS, *origin.glob("*/*.png")]:
+                if path.is_file():
+                    (work / path.relative_to(origin)).parent.mkdir(parents=True, exist_ok=True)
+                    link_or_copy(path, work / path.relative_to(origin))
+            return
+    print(f"{stage}: no state of a shorter training is there; starting at step 0", flush=True)
 
 
-def _example(data: Data) -> Example:
-    """Shapes of one pair, as the UNet gets it."""
-    row = data.train.take([0])
-    names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
-    return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
+def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int]]:
+    """Folders of trainings with fewer steps but otherwise ours, and the step of their last state."""
+    found = []
+    for folder, noted in noted_runs(stage):
+        steps = noted.params.get("steps", 0)
+        same = noted.inputs == ours.inputs and same_params(
+            stage, noted.params | {"steps": ours.params["steps"]}, ours.params
+        )
+        if folder != work and same and steps < ours.params["steps"] and (step := checkpoint.newest(folder)):
+            found.append((folder, step))
+    return found
 
 
 def _share(params: Learning, processes: int) -> int:
@@ -184,29 +168,29 @@ def _share(params: Learning, processes: int) -> int:
     return params.batch_size // processes
 
 
-def _save(unet: nn.Module, student: Path, out: Path, params: Learning, watch: Watch) -> None:
+def _save(job: TrainingJob, out: Path, validation: Validation) -> None:
     """The pipeline as it is at the end, the plan, and in `best/` the UNet that measured best where that is another."""
-    save_pipeline(student, unet, out, params.storage)
-    if (plan := student / "unet" / BESIDE).is_file():
+    save_pipeline(job.student, job.unet, out, job.params.storage)
+    if (plan := job.student / "unet" / BESIDE).is_file():
         shutil.copy2(plan, out / "unet" / BESIDE)
-    best = watch.best_of_all()
-    if best and best[0] != params.steps:
-        unet.load_state_dict(watch.best_weights())
-        save_unet(unet, out / "best", params.storage)
+    best = validation.best()
+    if best and best[0] != job.params.steps:
+        job.unet.load_state_dict(validation.best_weights())
+        save_unet(job.unet, out / "best", job.params.storage)
 
 
-def _report(params: Learning, place: Placement, journal: MetricsLog, watch: Watch) -> dict:
-    best, rows = watch.best_of_all(), journal.rows("train")
+def _report(job: TrainingJob, log: MetricsLog, validation: Validation) -> dict:
+    params, best, rows = job.params, validation.best(), log.rows("train")
     seconds = sum(row[SECONDS] for row in rows)  # over all the lives of the run, without watching
     return {
         "steps": params.steps,
         "images_per_second": round(params.steps * params.batch_size * params.accumulation / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
-        "runtime": {**place._asdict(), "processes": size(), "threads": torch.get_num_threads()},
+        "runtime": {**job.placement._asdict(), "processes": size(), "threads": torch.get_num_threads()},
         "train": _values(rows),
-        "heldout": _values(journal.rows("heldout")),
-        "best": {"step": best[0], watch.decided_by: best[1]} if best else {},
+        "heldout": _values(log.rows(HELDOUT)),
+        "best": {"step": best[0], job.decided_by: best[1]} if best else {},
     }
 
 

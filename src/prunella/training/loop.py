@@ -41,6 +41,7 @@ def train(
     settings: Training,
     *,
     folder: Path | None = None,
+    checkpoint_every: int | None = None,
     ema: EMAModel | None = None,
     groups: list[dict] | None = None,
     title: str = "train",
@@ -48,7 +49,8 @@ def train(
     """Train `model` in place, yielding (steps done, means of the step's terms and gradient norm) after each step.
 
     Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
-    examples. `folder` keeps checkpoints and is resumed from; None keeps none. `groups` are AdamW's parameter groups
+    examples. `folder` keeps a checkpoint every `checkpoint_every` steps (None: at the end) and is resumed from; None
+    keeps none. `groups` are AdamW's parameter groups
     where not all parameters learn alike. After SIGTERM the step is finished and kept, then SystemExit(143) is raised.
     Raises UserError, naming step, term and pairs, when a term is not finite; the weights are then those before the
     step.
@@ -106,7 +108,8 @@ def train(
             model.train()
 
             # Keep, after the caller has written down what this step gave
-            due = done % settings.checkpoint_every == 0 or done == settings.steps or stopping
+            on_cadence = checkpoint_every is not None and done % checkpoint_every == 0
+            due = on_cadence or done == settings.steps or stopping
             if folder and due and team.is_main_process:
                 checkpoint.save(
                     folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done}

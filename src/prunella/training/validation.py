@@ -1,4 +1,4 @@
-"""What is watched while a student learns: held-out values, pictures beside the teacher's, its best weights."""
+"""Held-out values while a student learns, and the weights that measured best."""
 
 import math
 from collections.abc import Callable
@@ -6,24 +6,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunella.compute.compile import eager
-from prunella.compute.precision import computing
-from prunella.evaluation.drawing import draw, grid
 from prunella.latents.shards import Latents
 from prunella.params import Learning
+from prunella.training import checkpoint
 from prunella.training.batch import heldout_batches
 from prunella.training.loop import ema_weights
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.validate import evaluate_loss
 
-PICTURES = 8
-BEST = "best.safetensors"
+HELDOUT = "heldout"
+BEST, BEST_AT_END = "best", "best-at-end"
 
 
 class Data(NamedTuple):
@@ -34,96 +30,64 @@ class Data(NamedTuple):
     among: np.ndarray | None = None
     heldout_among: np.ndarray | None = None
 
-    @property
-    def prompts(self) -> list[str]:
-        """A few held-out captions to draw."""
-        captions = self.heldout.captions
-        chosen = range(len(captions)) if self.heldout_among is None else self.heldout_among
-        return [captions[i] for i in chosen][:PICTURES]
 
+class Validation:
+    """Measures a model when it is due, into the metrics log; at step 0 and at the last step it always is.
 
-class Watch:
-    """Measures and draws a model when it is due, into a journal; at step 0 and at the last it always is.
-
-    `decided_by` names the held-out term that says which weights are best; those are kept in the folder `work`.
-    `teacher` draws beside the student where there is one.
+    `decided_by` names the held-out term that says which weights are best; those are kept in folders of `work`, as
+    checkpoints are. What measures best at a last step off the cadence is kept apart: a longer training would not have
+    measured there.
     """
 
     def __init__(
         self,
-        pipeline,
+        unet: nn.Module,
         loss: Callable[[nn.Module, dict], dict[str, Tensor]],
         data: Data,
         params: Learning,
-        journal: MetricsLog,
+        log: MetricsLog,
         work: Path,
         *,
+        num_train_timesteps: int,
         decided_by: str,
-        teacher: nn.Module | None = None,
     ):
-        self.pipeline, self.loss, self.data, self.params, self.journal = pipeline, loss, data, params, journal
-        self.last = pipeline.scheduler.config.num_train_timesteps
-        self.decided_by, self.best = decided_by, work / BEST
-        self.teacher, self.taught = teacher, None
+        self.unet, self.loss, self.data, self.params, self.log = unet, loss, data, params, log
+        self.num_train_timesteps, self.decided_by, self.work = num_train_timesteps, decided_by, work
+
+    def resume(self, step: int) -> None:
+        """Forget what was measured after `step`, or at the end of a shorter training off the cadence."""
+        self.log.keep(lambda row: row["split"] != HELDOUT or self._on_cadence(row["step"]))
+        checkpoint.drop(self.work / BEST, lambda best: best > step or not self._on_cadence(best))
+        checkpoint.drop(self.work / BEST_AT_END, lambda best: best != self.params.steps or best > step)
+
+    def _on_cadence(self, step: int) -> bool:
+        return step in (0, self.params.steps) or step % self.params.evaluate_every == 0
 
     def __call__(self, done: int, ema: EMAModel | None) -> None:
-        unet, ends = self.pipeline.unet, done in (0, self.params.steps)
-        measured = ends or done % self.params.evaluate_every == 0
-        drawn = (ends or done % self.params.picture_every == 0) and self.data.prompts
-        if not (measured or drawn):
+        if not self._on_cadence(done):
             return
-        with ema_weights(unet, ema), eager():
-            if measured:
-                self._measure(done, unet)
-            if drawn:
-                self._draw(done)
+        data, params = self.data, self.params
+        batches = heldout_batches(data.heldout, params.batch_size, self.num_train_timesteps, data.heldout_among)
+        with ema_weights(self.unet, ema), eager():
+            values = evaluate_loss(self.unet, self.loss, batches, params.precision)
+            if not values:
+                return
+            best, value = self.best(), values[self.decided_by]
+            self.log.metrics(done, HELDOUT, values)
+            if done and math.isfinite(value) and (best is None or value < best[1]):
+                folder = BEST if done % params.evaluate_every == 0 else BEST_AT_END
+                weights = {name: part.detach().to("cpu").contiguous() for name, part in self.unet.state_dict().items()}
+                checkpoint.save(self.work / folder, done, weights, keep=1)
 
-    def _measure(self, done: int, unet: nn.Module) -> None:
-        batches = heldout_batches(self.data.heldout, self.params.batch_size, self.last, self.data.heldout_among)
-        values = evaluate_loss(unet, self.loss, batches, self.params.precision)
-        if not values:
-            return
-        best, value = self.best_of_all(), values[self.decided_by]
-        self.journal.metrics(done, "heldout", values)
-        # After a resumption the best may be one that is still to come, again: then it is written again.
-        if done and math.isfinite(value) and (best is None or done <= best[0] or value < best[1]):
-            half = self.best.with_suffix(".half")
-            weights = {name: part.detach().to("cpu").contiguous() for name, part in unet.state_dict().items()}
-            save_file(weights, half, {"step": str(done), self.decided_by: repr(value)})
-            half.replace(self.best)
-
-    def _draw(self, done: int) -> None:
-        rows = {f"step {done}": self._pictures()}
-        if self.teacher is not None:
-            self.taught = self.taught or self._pictures(self.teacher)
-            rows = {"teacher": self.taught, **rows}
-        self.journal.picture(done, "samples", grid(rows))
-
-    def _pictures(self, unet: nn.Module | None = None) -> list[np.ndarray]:
-        own = self.pipeline.unet
-        try:
-            self.pipeline.unet = unet or own
-            with computing(self.pipeline.unet, self.params.precision):
-                drawn = draw(
-                    self.pipeline,
-                    self.data.prompts,
-                    steps=10,
-                    guidance=3.0,
-                    seed=0,
-                    batch_size=PICTURES,
-                    dtype=torch.float32,
-                )
-                return list(drawn)
-        finally:
-            self.pipeline.unet = own
-
-    def best_of_all(self) -> tuple[int, float] | None:
+    def best(self) -> tuple[int, float] | None:
         """The step whose weights measured best, and its value; None where nothing was measured."""
-        if not self.best.is_file():
-            return None
-        with safe_open(self.best, "pt") as file:
-            noted = file.metadata()
-        return int(noted["step"]), float(noted[self.decided_by])
+        values = {row["step"]: row.get(self.decided_by) for row in self.log.rows(HELDOUT)}
+        steps = [checkpoint.newest(self.work / name) for name in (BEST, BEST_AT_END)]
+        found = [(step, values[step]) for step in steps if step and values.get(step) is not None]
+        return min(found, key=lambda each: each[1]) if found else None
 
     def best_weights(self) -> dict[str, Tensor]:
-        return load_file(self.best)
+        """Those of `best()`, on the CPU."""
+        step, _ = self.best() or (0, 0.0)
+        name = BEST if checkpoint.newest(self.work / BEST) == step else BEST_AT_END
+        return checkpoint.load(self.work / name) or {}

@@ -1,0 +1,144 @@
+"""An observer of trainings: says what is coming, mirrors the numbers, draws pictures beside the teacher's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from PIL import Image
+from torch import nn
+
+from prunella.compute.compile import eager
+from prunella.compute.launch import rank
+from prunella.compute.precision import computing
+from prunella.evaluation.drawing import draw
+from prunella.evaluation.grid import grid
+from prunella.models.families import plain
+from prunella.models.pipeline import load_pipeline
+from prunella.params import Watch
+from prunella.tracking.memory import Example, Subject
+from prunella.tracking.preflight import FIRST, TrainingEstimate
+from prunella.training.job import METRICS, SECONDS, TrainingJob
+from prunella.training.loop import ema_weights
+from prunella.training.metrics_log import MetricsLog
+from prunella.training.validation import Data
+
+SAMPLES = "samples"
+BATCH = 8  # pictures drawn at once
+
+
+class Tracker(Protocol):
+    """Where numbers and pictures are shown, such as MLflow's run of the stage."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None: ...
+    def picture(self, step: int, name: str, image: Image.Image) -> None: ...
+
+
+class NullTracker:
+    """Shows nothing."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        """Nothing."""
+
+
+class TrainingWatch:
+    """A `prunella.training.observer.Observer`, as section `watch` of the parameters asks for."""
+
+    def __init__(self, settings: Watch, tracker: Tracker):
+        self.settings, self.tracker = settings, tracker
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.tracker.metrics(step, values)
+
+    @contextmanager
+    def watching(
+        self, job: TrainingJob, work: Path, resumed: int, processes: int
+    ) -> Iterator[Callable[[int, EMAModel | None], None]]:
+        estimate = _estimate(job, processes)
+        if rank() == 0:
+            self.metrics(0, {f"outlook/{name}": value for name, value in estimate.say().items()})
+        pictures = Pictures(job, self.settings, work, self.tracker)
+
+        def look(done: int, ema: EMAModel | None) -> None:
+            if done in (0, job.params.steps) or done % self.settings.picture_every == 0:
+                pictures(done, ema)
+            if done == resumed + FIRST < job.params.steps:
+                rows = MetricsLog(work / METRICS).rows("train")[-FIRST:]
+                estimate.say_time_left([row[SECONDS] for row in rows], done)
+
+        with estimate.memory_said():
+            yield look
+
+
+class Pictures:
+    """Draws the student, and the teacher where there is one, into `work`/samples/STEP.png."""
+
+    def __init__(self, job: TrainingJob, settings: Watch, work: Path, tracker: Tracker):
+        self.job, self.settings, self.work, self.tracker = job, settings, work, tracker
+        self.prompts = settings.prompts if isinstance(settings.prompts, list) else captions(job.data, settings.prompts)
+        self.teachers: list[np.ndarray] | None = None
+
+    def __call__(self, done: int, ema: EMAModel | None) -> None:
+        if not self.prompts:
+            return
+        # VAE and text encoders are there while drawing alone, so that they take no memory from the training.
+        pipeline = load_pipeline(self.job.student, self.job.placement.device, unet=None)
+        with ema_weights(self.job.unet, ema), eager():
+            rows = {f"step {done}": self._drawn(pipeline, self.job.unet)}
+            if self.job.teacher is not None:
+                self.teachers = self.teachers or self._drawn(pipeline, self.job.teacher)
+                rows = {"teacher": self.teachers, **rows}
+        sheet, path = grid(rows), self.work / SAMPLES / f"{done}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+        self.tracker.picture(done, SAMPLES, sheet)
+
+    def _drawn(self, pipeline, unet: nn.Module) -> list[np.ndarray]:
+        pipeline.unet = unet
+        settings = self.settings
+        with computing(unet, self.job.params.precision):
+            drawn = draw(
+                pipeline,
+                self.prompts,
+                steps=settings.steps,
+                guidance=settings.guidance,
+                seed=0,
+                batch_size=BATCH,
+                dtype=torch.float32,
+                negative_prompt=settings.negative_prompt,
+                size=settings.size,
+            )
+            return list(drawn)
+
+
+def captions(data: Data, count: int) -> list[str]:
+    """The first `count` held-out captions that are trained for."""
+    every = data.heldout.captions
+    chosen = range(len(every)) if data.heldout_among is None else data.heldout_among
+    return [every[i] for i in chosen][:count]
+
+
+def _estimate(job: TrainingJob, processes: int) -> TrainingEstimate:
+    subject = Subject(
+        plain(job.unet.config),
+        plain(job.teacher.config) if job.teacher is not None else None,
+        example_of(job.data),
+        processes,
+        job.unet.device.type == "cuda",
+        tuple(pair.student for pair in job.pairs),
+    )
+    pairs = len(job.data.train) if job.data.among is None else len(job.data.among)
+    return TrainingEstimate(job.title, subject, job.params, pairs, job.unet.device)
+
+
+def example_of(data: Data) -> Example:
+    """Shapes of one pair, as the UNet gets it."""
+    row = data.train.take([0])
+    names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
+    return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}

@@ -1,0 +1,67 @@
+"""Fine-tuning: a student trains on a narrow domain."""
+
+from pathlib import Path
+
+import numpy as np
+
+from prunella.compute.device import Placement, placed
+from prunella.compute.launch import rank
+from prunella.compute.workdir import identity, resume_dir
+from prunella.errors import UserError
+from prunella.latents.encoders import open_latents
+from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.params import Finetune
+from prunella.training.job import ROOMS, TrainingJob, adopt_shorter, deciding, run_job
+from prunella.training.losses import TASK, Task
+from prunella.training.observer import NoObserver, Observer
+from prunella.training.validation import Data
+
+
+def finetune(
+    params: Finetune,
+    *,
+    latents: Path,
+    student: Path,
+    out: Path,
+    curves: Path,
+    placement: Placement,
+    checkpoint_every: int,
+    observer: Observer | None = None,
+) -> dict:
+    """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
+    train_pairs, heldout = open_latents(latents, student, placement.device)
+    among = tuple(caption_contains(pairs.captions, params.words) for pairs in (train_pairs, heldout))
+    if not len(among[0]):
+        raise UserError(
+            f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
+        )
+    ours = identity(deciding(params), [student, latents / "manifest.json"], ROOMS)
+    with resume_dir("finetune", ours, first=rank() == 0) as work:
+        if rank() == 0 and params.schedule == "constant":
+            adopt_shorter("finetune", work, ours)
+        unet = load_unet(student, placement.device)
+        job = TrainingJob(
+            title="finetune",
+            unet=unet,
+            loss=Task(load_scheduler(student), params.snr_gamma),
+            params=params,
+            data=Data(train_pairs, heldout, *among),
+            student=student,
+            placement=placement,
+            decided_by=TASK,
+            checkpoint_every=checkpoint_every,
+        )
+        with placed(unet, [], placement):
+            report = run_job(job, out=out, curves=curves, work=work, observer=observer or NoObserver())
+    return {**report, "pairs": len(among[0])}
+
+
+def caption_contains(captions: list[str], words: list[str]) -> np.ndarray:
+    """Indices of the captions that hold one of `words` as a whole word; of all without words."""
+    wanted = {word.lower() for word in words}
+    if not wanted:
+        return np.arange(len(captions))
+    found = [
+        i for i, text in enumerate(captions) if {part.strip(".,;:!?()\"'") for part in text.lower().split()} & wanted
+    ]
+    return np.array(found, dtype=int)
