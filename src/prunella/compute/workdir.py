@@ -37,8 +37,8 @@ class Identity(NamedTuple):
 
 def identity(params: dict[str, Any], inputs: list[Path], rooms: tuple[str, ...]) -> Identity:
     """`inputs` are files or folders whose content matters; `rooms` are files or folders of the package."""
-    known = json.loads(json.dumps([params, [_content(path) for path in inputs]]))  # as it is read back
-    return Identity(*known, code_digest(rooms))
+    noted, files = json.loads(json.dumps([params, [_content(path) for path in inputs]]))  # as they are read back
+    return Identity(noted, files, code_digest(rooms))
 
 
 def code_digest(rooms: tuple[str, ...], package: Path = PACKAGE) -> str:

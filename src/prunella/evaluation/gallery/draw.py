@@ -7,12 +7,14 @@ import numpy as np
 
 from prunella.compute.distributed import team
 from prunella.compute.launch import rank, size
-from prunella.compute.workdir import DONE, resume_dir
+from prunella.compute.workdir import DONE, identity, resume_dir, sweep
 from prunella.evaluation.drawing import draw_batch, load_to_draw
 from prunella.evaluation.gallery.prompts import Prompt, read_prompts
 from prunella.evaluation.gallery.shards import collect, draw_shards, shards
 from prunella.files import atomic_write_text
 from prunella.params import Benchmark
+
+ROOMS = ("compute", "evaluation/drawing.py", "evaluation/gallery", "models")  # decide the result
 
 
 def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, out: Path, device: str) -> dict[str, Any]:
@@ -26,8 +28,11 @@ def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, ou
     settings = {**params.drawing, "batch_size": params.batch_size, "precision": params.precision}
     known = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
     everyone = team(device)
-    with resume_dir(f"draw-{name.replace('/', '-')}", known, [model], rank() == 0, begun="[0-9]*") as work:
+    stage = f"draw-{name.replace('/', '-')}"
+    with resume_dir(stage, identity(known, [model], ROOMS), first=rank() == 0, begun="[0-9]*") as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
+        if rank() == 0:
+            sweep(stage, keep=work)  # nothing goes on from finished pictures
         draw_shards(tasks, _Drawer(params, model, device), work, f"draw {name}", rank(), size())
         everyone.wait_for_everyone()
         if rank():
