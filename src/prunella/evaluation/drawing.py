@@ -10,11 +10,8 @@ from diffusers import DiffusionPipeline
 
 from prunella.compute.precision import BITS, rounding
 from prunella.compute.seeds import DRAWING, generator
-from prunella.evaluation.grid import grid
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Precision
-
-__all__ = ["Size", "draw", "draw_batch", "grid", "load_to_draw"]
 
 Size = tuple[int, int]  # width and height in pixels
 

@@ -10,7 +10,8 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.evaluation.drawing import draw, grid
+from prunella.evaluation.drawing import draw
+from prunella.evaluation.grid import grid
 from prunella.evaluation.metrics.composition import composition
 from prunella.evaluation.metrics.latent_frechet import frechet
 from prunella.evaluation.scores.features import features
