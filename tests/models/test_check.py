@@ -223,6 +223,13 @@ CRAFTED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "a UNet of another library": (config(INDEX, unet=["this", "UNet2DConditionModel"]), (INDEX, "unet", "'this'")),
     "a UNet that is none": (config(INDEX, unet=["diffusers", "DDPMScheduler"]), ("unet", "DDPMScheduler")),
     "a text encoder that is none": (config(INDEX, text_encoder=["transformers", "no_such"]), ("no_such",)),
+    "a part that is a number": (config(INDEX, safety_checker=0.5), (INDEX, "safety_checker", "0.5")),
+    "a token that is a number": (
+        config("tokenizer/tokenizer_config.json", unk_token=5),
+        ("cannot be loaded", "unk_token"),
+    ),
+    "a solver of no known kind": (config(SCHEDULER, solver_type="x"), ("cannot be loaded", "x is not implemented")),
+    "a version that is none": (config(UNET, _diffusers_version="x"), (UNET, "_diffusers_version", "'x'")),
     # Not supported yet
     "EDM": (config(SCHEDULER, **EDM), (SCHEDULER, "EDMEulerScheduler")),
     "EDM by its solver": (

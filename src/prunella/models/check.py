@@ -33,7 +33,11 @@ def check_folder(folder: Path, family: str) -> None:
 
     Raises UserError that names part or file, and tensor, where one is missing, of another shape, or not finite.
     """
-    for part, (library, kind) in models(folder, family).items():
+    parts = models(folder, family)
+    with named(folder):  # what has no weights: schedulers and tokenizers
+        diffusers.DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
+        diffusers.DiffusionPipeline.from_pretrained(folder, **dict.fromkeys(parts))
+    for part, (library, kind) in parts.items():
         files = check_part(folder / part, True, stem(library))  # pinning has refused pickles that are not allowed
         check_loads(folder / part, library, kind)
         for path in files:

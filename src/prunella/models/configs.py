@@ -61,6 +61,7 @@ UNSUPPORTED = {
 # The same of every part: other files than those that were looked at would be loaded.
 ELSEWHERE = {"transformers_weights": "weights in another file", "quantization_config": "quantised weights"}
 MODELS = ("unet", "vae", "text_encoder", "text_encoder_2", "safety_checker", "image_encoder")  # parts with weights
+OTHERS = ("scheduler", "tokenizer", "tokenizer_2", "feature_extractor")  # parts without
 LIBRARIES = {"unet": "diffusers", "vae": "diffusers", "safety_checker": "stable_diffusion"}  # the others: transformers
 
 
@@ -69,6 +70,7 @@ class UNet(TypedDict):
     """What is read of a UNet's config, by us or while it is built."""
 
     _class_name: NotRequired[str]
+    _diffusers_version: NotRequired[Annotated[str, Field(pattern=r"^\d+\.\d+")]]
     down_block_types: NotRequired[Types]
     up_block_types: NotRequired[Types]
     mid_block_type: NotRequired[str | None]
@@ -170,7 +172,7 @@ def components(folder: Path, kind: Family) -> dict[str, tuple[str, str]]:
     index = _read(folder, path, dict[str, Any])
     if index.get("_class_name") != kind.pipeline:
         raise UserError(f"{path}: _class_name is {index.get('_class_name')!r}; {kind.pipeline} is expected")
-    listed = {name: value for name, value in index.items() if isinstance(value, list)}
+    listed = {name: value for name, value in index.items() if isinstance(value, list) or name in (*MODELS, *OTHERS)}
     found = typed(TypeAdapter(dict[str, Component], config={"strict": True}), listed, str(path))
     there = {name: (library, named) for name, (library, named) in found.items() if library and named}
     for name in ("unet", "vae", "scheduler", "tokenizer", *kind.encoders):
