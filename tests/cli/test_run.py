@@ -18,7 +18,10 @@ def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
     assert said(capsys, "check").startswith("params.yaml: ")
-    path.write_text(path.read_text() + "\ndistil: {}\n")
+    sound = path.read_text()
+    path.write_text(sound.replace("latent_kid]", "latent_kit]"))
+    assert "'latent_kid'" in refused("check")
+    path.write_text(sound + "\ndistil: {}\n")
     message = refused("check")
     assert message.startswith("prunella: params.yaml: distil: ") and "'distill'" in message
     assert refused("check", "none.yaml").startswith("prunella: none.yaml: ")

@@ -20,6 +20,7 @@ def register(commands: Commands) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
+    from prunella.evaluation.metrics import check_metrics
     from prunella.models.teacher import describe_folder
     from prunella.params import read_params
     from prunella.pruning.mapping import check_fit
@@ -27,6 +28,7 @@ def _check(given: argparse.Namespace) -> None:
 
     params = read_params(given.params)
     check_students(params.students)
+    check_metrics(params.benchmark.metrics)
     if params.teacher.source in ("bundled", "folder"):  # the teacher stage resolves the others
         for name in params.students:
             check_fit(STUDENTS[name], describe_folder(Path(params.teacher.path))["unet"])
