@@ -135,3 +135,46 @@ def test_no_key_has_a_default_in_code():
 def test_a_key_that_moved_is_found(content):
     content["distill"]["picture_every"] = 7
     assert "distill.picture_every: is watch.picture_every now" in refused(content)
+
+
+def leaves(content: dict, *before: str):
+    """Every number of the file, by its path."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from leaves(value, *before, key)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield (*before, key)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 10**30, -(10**30)])
+def test_numbers_out_of_reason_are_refused_by_name(content, value):
+    """Every number of the file, and those that are null in it."""
+    content["filter"] |= {"min_megapixels": 0.1, "max_megapixels": 1.0, "max_punsafe": 0.5, "max_pwatermark": 0.5}
+    content["filter"] |= {"min_similarity": 0.1, "near_duplicates": 3}
+    content["filter"]["aesthetic"]["min"] = 5.0
+    content["distill"]["snr_gamma"] = content["finetune"]["snr_gamma"] = 5.0
+    check(Params, content, "params.yaml")
+    for *path, last in leaves(content):
+        section = content
+        for key in path:
+            section = section[key]
+        sound, section[last] = section[last], value
+        name = ".".join([*path, last])
+        # What is measured may be any finite number; what is counted may not.
+        if isinstance(sound, int) or abs(value) != 10**30:
+            assert any(line.startswith(f"params.yaml: {name}") for line in said(content)), name
+        section[last] = sound
+
+
+def said(content: dict) -> list[str]:
+    try:
+        check(Params, content, "params.yaml")
+    except UserError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_points_of_a_weight_are_numbers(content):
+    for value in (float("nan"), float("inf")):
+        content["distill"]["output_weight"] = [[0.0, 1.0], [1.0, value]]
+        assert "distill.output_weight.1.1" in refused(content)

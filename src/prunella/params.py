@@ -24,8 +24,11 @@ from pydantic import (
 
 from prunella.errors import UserError
 
-Count = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 2**40  # of anything counted: beyond it lies a slip of the keyboard, and work without end
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Whole = Annotated[int, Field(ge=0, le=MOST)]
+Pixels = Annotated[int, Field(ge=8, le=2**16)]
+Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]  # tf32: as fp32, but for a GPU's matrix products
@@ -49,7 +52,7 @@ MOVED = {
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 
 class Teacher(Section):
@@ -100,7 +103,7 @@ class Filter(Section):
     min_megapixels: Amount | None
     max_megapixels: Amount | None
     max_aspect: Annotated[float, Field(ge=1)]  # longer side over shorter
-    min_caption: Annotated[int, Field(ge=0)]  # characters
+    min_caption: Whole  # characters
     max_caption: Count
     languages: list[str]  # codes as in the column `language`; none: all
     blocked_words: list[str]  # whole words, upper and lower case alike
@@ -120,7 +123,7 @@ class Filter(Section):
 
 
 class Encode(Section):
-    resolution: Annotated[int, Field(ge=8)]  # pixels, both sides of a square; of other sizes the area is as large
+    resolution: Pixels  # both sides of a square; of other sizes the area is as large
     buckets: Literal["square", "computed", "ssd-1b"]
     max_upscale: Annotated[float, Field(ge=1)]  # smaller pictures than this can help are left out
     text: Literal["embeddings", "tokens"]
@@ -142,8 +145,8 @@ class Training(Section):
     batch_size: Count  # examples at once, over all processes
     accumulation: Count  # batches a step
     optimizer: Literal["adamw", "adamw-8bit"]
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    warmup_steps: Whole
     schedule: Literal["constant", "cosine", "linear"]
     weight_decay: Amount
     clip_norm: Annotated[float, Field(gt=0)]
@@ -205,8 +208,8 @@ class Watch(Section):
     prompts: Count | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # of held-out captions
     negative_prompt: str
     steps: Count  # of the sampler
-    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    size: Annotated[int, Field(ge=8)] | None  # pixels; None: the model's own
+    guidance: Annotated[float, Field(ge=1)]
+    size: Pixels | None  # None: the model's own
 
 
 class Benchmark(Section):
@@ -227,9 +230,9 @@ class Benchmark(Section):
 
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
-    workers: Annotated[int, Field(ge=0)]  # threads that read and decode pictures; 0: one a core
+    workers: Whole  # threads that read and decode pictures; 0: one a core
     processes: Count  # of encode, distill and finetune; each has its share of the batch, on a GPU of its own
-    threads: Annotated[int, Field(ge=0)]  # 0: as torch decides
+    threads: Whole  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
     channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU
 
