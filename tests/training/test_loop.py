@@ -184,15 +184,16 @@ def test_the_gradients_norm_is_told():
     assert values["gradient_norm"] == pytest.approx(norm)
 
 
-def test_sigterm_ends_the_run_after_its_step_and_keeps_it(tmp_path, capsys):
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_ends_the_run_after_its_step_and_keeps_it(number, name, tmp_path, capsys):
     expected = run(line(), settings=settings())
     seen = []
     with pytest.raises(SystemExit, match="143"):
         for row in train(line(), loss, batches, settings(), folder=tmp_path):
             seen.append(row)
             if row[0] == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-    assert "stopped by SIGTERM after step 4; its state is kept in" in capsys.readouterr().err
+                os.kill(os.getpid(), number)
+    assert f"stopped by {name} after step 4; its state is kept in" in capsys.readouterr().err
     fresh = line(seed=9)
     assert seen + run(fresh, folder=tmp_path, settings=settings()) == expected
 

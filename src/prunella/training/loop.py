@@ -50,10 +50,9 @@ def train(
 
     Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
     examples. `folder` keeps a checkpoint every `checkpoint_every` steps (None: at the end) and is resumed from; None
-    keeps none. `groups` are AdamW's parameter groups
-    where not all parameters learn alike. After SIGTERM the step is finished and kept, then SystemExit(143) is raised.
-    Raises UserError, naming step, term and pairs, when a term is not finite; the weights are then those before the
-    step.
+    keeps none. `groups` are AdamW's parameter groups where not all parameters learn alike. After SIGTERM or Ctrl-C the
+    step is finished and kept, then SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a
+    term is not finite; the weights are then those before the step.
     """
     device = next(model.parameters()).device
     team = distributed.team(device)
@@ -116,7 +115,7 @@ def train(
                 )
             if stopping and done < settings.steps:
                 kept = f"its state is kept in {folder}" if folder else "nothing is kept"
-                print(f"{title}: stopped by SIGTERM after step {done}; {kept}", file=sys.stderr)
+                print(f"{title}: stopped by {stop.by} after step {done}; {kept}", file=sys.stderr)
                 sys.exit(143)
 
 

@@ -13,9 +13,10 @@ AGAIN = 1.0  # seconds; a launcher passes Ctrl-C on to processes that the termin
 
 
 class Stop:
-    """Whether SIGTERM or Ctrl-C has come, and when it first came."""
+    """Whether SIGTERM or Ctrl-C has come, which of them first, and when."""
 
     asked = False
+    by = "another process"  # of those that train together, which alone was told
     since = 0.0
 
 
@@ -35,7 +36,7 @@ def graceful_shutdown() -> Iterator[Stop]:
         if interrupted and not stop.asked and rank() == 0:
             os.write(2, b"\nCtrl-C: this step is finished and its state kept; Ctrl-C once more ends at once\n")
         if not stop.asked:
-            stop.asked, stop.since = True, time.monotonic()
+            stop.asked, stop.since, stop.by = True, time.monotonic(), "Ctrl-C" if interrupted else "SIGTERM"
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
