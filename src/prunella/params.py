@@ -5,9 +5,10 @@ Every stage reads the whole file first, so that a mistake in `benchmark` is foun
 
 import difflib
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -66,7 +67,7 @@ class Teacher(Section):
     allow_pickle: bool
 
     @model_validator(mode="after")
-    def _named(self):
+    def _named(self) -> Self:
         if self.source == "hub" and not self.id:
             raise ValueError("source hub needs an id such as stable-diffusion-v1-5/stable-diffusion-v1-5")
         return self
@@ -80,7 +81,7 @@ class Aesthetic(Section):
     clip: str | None  # folder of the CLIP that the head is for
 
     @model_validator(mode="after")
-    def _whole(self):
+    def _whole(self) -> Self:
         if (self.model is None) != (self.clip is None):
             raise ValueError("model and clip go together: the head, and the folder of the CLIP that it is for")
         return self
@@ -116,7 +117,7 @@ class Filter(Section):
     max_broken: Share  # a larger share of unusable pictures stops the stage
 
     @model_validator(mode="after")
-    def _named(self):
+    def _named(self) -> Self:
         if self.source == "hub" and not self.id:
             raise ValueError("source hub needs an id such as owner/dataset")
         return self
@@ -185,7 +186,7 @@ class Distill(Learning):
         return weight
 
     @model_validator(mode="after")
-    def _something_to_learn(self):
+    def _something_to_learn(self) -> Self:
         if not (used(self.task_weight) or used(self.output_weight) or used(self.feature_weight)):
             raise ValueError("task_weight, output_weight and feature_weight are all 0: there is nothing to learn")
         return self
@@ -330,7 +331,7 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     )
 
 
-def _said(model: type[BaseModel], fault: dict) -> str:
+def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     *path, last = fault["loc"] or ("(top level)",)
     name = ".".join(str(part) for part in fault["loc"] if part not in ("number", "points")) or "(top level)"
     if name in MOVED:

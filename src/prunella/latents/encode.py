@@ -78,8 +78,8 @@ def encoded(
     tasks, small = planned(pairs, params, seed, among)
     inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
     everyone = team(device)
-    ours = identity(params.model_dump() | {"seed": seed}, inputs, ROOMS)
-    with resume_dir("encode", ours, first=rank() == 0, begun="*.safetensors") as work:
+    known = identity(params.model_dump() | {"seed": seed}, inputs, ROOMS)
+    with resume_dir("encode", known, first=rank() == 0, begun="*.safetensors") as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
         work.mkdir(parents=True, exist_ok=True)
         if rank() == 0:

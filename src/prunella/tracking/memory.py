@@ -5,11 +5,11 @@ for one and for two examples on tensors without content, and adding up what auto
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -77,7 +77,7 @@ def needed(subject: Subject, settings: Learning) -> Need:
 def knobs(subject: Subject, settings: Learning) -> dict[str, int]:
     """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
     now = needed(subject, settings).total
-    changes = {}
+    changes: dict[str, dict[str, Any]] = {}
     if not settings.gradient_checkpointing:
         changes["gradient_checkpointing: true"] = {"gradient_checkpointing": True}
     if settings.batch_size % (2 * subject.processes) == 0:
@@ -151,7 +151,7 @@ def _run(
     kept: dict[int, torch.UntypedStorage] = {}
     parts = [0]
 
-    def again(part, *inputs):
+    def again(part: Callable[..., Any], *inputs: Any) -> Any:
         """In place of torch's checkpoint: its inputs are kept, what is inside is not."""
         inside: dict[int, torch.UntypedStorage] = {}
         _note(kept, inputs)
@@ -180,7 +180,7 @@ def _noting(kept: dict[int, torch.UntypedStorage]) -> Iterator[None]:
         yield
 
 
-def _note(kept: dict[int, torch.UntypedStorage], tensors) -> None:
+def _note(kept: dict[int, torch.UntypedStorage], tensors: Iterable[object]) -> None:
     for tensor in tensors:
         if isinstance(tensor, Tensor):
             kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()

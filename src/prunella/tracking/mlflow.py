@@ -50,9 +50,10 @@ def store() -> str:
 class Run:
     """An MLflow run that a stage tells things; without a client it is silent. Also a `journal.Mirror`."""
 
-    def __init__(self, client=None, run_id: str | None = None, parent: str | None = None):
+    def __init__(self, client: Any = None, run_id: str | None = None, parent: str | None = None):
         self.client, self.id, self.parent = client, run_id, parent
-        self.waiting, self.told = [], 0.0  # metrics not yet told, and when some last were
+        self.waiting: list[Any] = []  # metrics not yet told
+        self.told = 0.0  # when some last were
 
     def _try(self, what: Callable[[], Any]) -> None:
         if self.client is None:
@@ -81,7 +82,10 @@ class Run:
         """Tell what has not been told yet."""
         entries, self.waiting, self.told = self.waiting, [], time.monotonic()
         for start in range(0, len(entries), MOST):
-            self._try(lambda some=entries[start : start + MOST]: self.client.log_batch(self.id, metrics=some))
+            self._log_batch(entries[start : start + MOST])
+
+    def _log_batch(self, entries: list[Any]) -> None:
+        self._try(lambda: self.client.log_batch(self.id, metrics=entries))
 
     def headline(self, values: dict[str, Any]) -> None:
         """The few figures to compare executions by, told to the parent run."""
@@ -116,7 +120,7 @@ class Run:
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}; only names that MLflow allows are kept as they are."""
-    rows = {}
+    rows: dict[str, Any] = {}
     for name, value in values.items():
         whole = f"{prefix}{name}".replace("@", ".")
         rows |= flat(value, f"{whole}.") if isinstance(value, dict) else {whole: value}
@@ -193,7 +197,7 @@ def _known_dead() -> bool:
         return False
 
 
-def _close_dead(client, experiment: str) -> None:
+def _close_dead(client: Any, experiment: str) -> None:
     """End the RUNNING runs of this machine whose process is gone."""
     asked = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
     gone = [run for run in client.search_runs([experiment], asked) if is_gone(run.data.tags)]
@@ -203,7 +207,7 @@ def _close_dead(client, experiment: str) -> None:
         _parent_status(client, parent)
 
 
-def _parent_status(client, parent: str) -> None:
+def _parent_status(client: Any, parent: str | None) -> None:
     """Give the parent the worst status of its stages, each by its newest run; its end moves with theirs."""
     experiment = client.get_run(parent).info.experiment_id
     newest = {}
@@ -228,14 +232,14 @@ def _lock() -> Iterator[None]:
         yield
 
 
-def _experiment(client) -> str:
+def _experiment(client: Any) -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found:
         return found.experiment_id
     return client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if _local() else None)
 
 
-def _parent(client, experiment: str, all_params: dict[str, Any]) -> str:
+def _parent(client: Any, experiment: str, all_params: dict[str, Any]) -> str:
     tags = _tags()
     digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
     key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import nn
@@ -99,7 +100,7 @@ class Pictures:
         sheet.save(path)
         self.tracker.picture(done, SAMPLES, sheet)
 
-    def _drawn(self, pipeline, unet: nn.Module) -> list[np.ndarray]:
+    def _drawn(self, pipeline: DiffusionPipeline, unet: nn.Module) -> list[np.ndarray]:
         pipeline.unet = unet
         settings = self.settings
         with computing(unet, self.job.params.precision):

@@ -4,8 +4,9 @@ A hook only notes a tensor and computes nothing, so that gradient checkpointing 
 the time of the backward pass, where checkpointing does so.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ def capture_outputs(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str
     """
     seen: dict[str, Tensor] = {}
 
-    def listen(name):
-        def hook(module, inputs, output):
+    def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             seen[name] = output[0] if isinstance(output, tuple) else output
 
         return hook

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from prunella.compute import distributed
@@ -38,7 +39,7 @@ class TrainingJob:
     """What learns, from what, and how."""
 
     title: str
-    unet: nn.Module
+    unet: UNet2DConditionModel
     loss: Callable[[nn.Module, dict], dict[str, Tensor]]
     params: Learning
     data: Data
@@ -46,7 +47,7 @@ class TrainingJob:
     placement: Placement
     decided_by: str  # the held-out term that says which weights are best
     checkpoint_every: int  # steps
-    teacher: nn.Module | None = None
+    teacher: UNet2DConditionModel | None = None
     pairs: tuple[FeaturePair, ...] = ()
 
 

@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -59,7 +61,9 @@ def train(
     optimizer = adamw(groups or model.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    parts = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler} | ({"ema": ema} if ema else {})
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler} | (
+        {"ema": ema} if ema else {}
+    )
 
     # Resume
     start = 0
@@ -120,15 +124,22 @@ def train(
 
 
 def passes(
-    forward: nn.Module, feed: Iterator[Batch], settings: Training, step: int, scaler, team
+    forward: nn.Module,
+    feed: Iterator[Batch],
+    settings: Training,
+    step: int,
+    scaler: torch.amp.GradScaler,
+    team: Accelerator,
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Forward and backward over the batches of a step: the mean of each term, and the pairs that were seen.
 
     Gradients are exchanged between processes in the last backward pass only.
     """
-    seen, pairs, device = [], [], next(forward.parameters()).device
+    seen: list[Tensor] = []
+    pairs: list[int] = []
+    device = next(forward.parameters()).device
     for left in reversed(range(settings.accumulation)):
-        batch = {**next(feed), "share": step / settings.steps}
+        batch: dict[str, Any] = {**next(feed), "share": step / settings.steps}
         with team.no_sync(forward) if left else nullcontext():
             with autocast(device, settings.precision):
                 terms = forward(batch)

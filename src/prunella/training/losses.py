@@ -8,6 +8,7 @@ overflows when squared), and a mean over examples, so that a batch may be cut in
 
 import numpy as np
 import torch
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from prunella.models.families import predict
@@ -42,7 +43,7 @@ class Task:
     they compare between runs.
     """
 
-    def __init__(self, scheduler, snr_gamma: float | None = None):
+    def __init__(self, scheduler: DDPMScheduler, snr_gamma: float | None = None):
         self.scheduler, self.snr_gamma = scheduler, snr_gamma
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
@@ -73,16 +74,17 @@ class Distillation:
     either the teacher does not run. In evaluation mode every term is measured, whatever its weight.
     """
 
-    def __init__(self, teacher: nn.Module, pairs: list[FeaturePair], scheduler, weights: Distill):
+    def __init__(self, teacher: nn.Module, pairs: list[FeaturePair], scheduler: DDPMScheduler, weights: Distill):
         self.teacher = teacher.requires_grad_(False).eval()
         self.pairs = pairs
         self.task = Task(scheduler, weights.snr_gamma)
         self.weights = weights
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        measured, weights, share = not student.training, self.weights, batch.get("share", 1.0)
+        measured, weights = not student.training, self.weights
+        share = float(batch.get("share", 1.0))
         pairs = self.pairs if measured or used(weights.feature_weight) else []
-        taught = theirs = None
+        taught, theirs = None, {}
         if pairs or measured or used(weights.output_weight):
             with torch.no_grad(), capture_outputs(self.teacher, {pair.teacher for pair in pairs}) as theirs:
                 taught = self.task.predict(self.teacher, batch)
@@ -99,7 +101,7 @@ class Distillation:
             total = total + at(weights.feature_weight, share) * sum(features.values())
         return {"loss": total, **terms, **features}
 
-    def _features(self, pairs: list[FeaturePair], ours: dict, theirs: dict | None) -> dict[str, Tensor]:
+    def _features(self, pairs: list[FeaturePair], ours: dict, theirs: dict) -> dict[str, Tensor]:
         """Each pair's error; its tensors are let go of as soon as it is known."""
         how = self.weights.feature_normalisation
         return {
@@ -110,4 +112,7 @@ class Distillation:
 
 def at(weight: Weight, share: float) -> float:
     """A weight when `share` of the training is done: straight between its points, constant before and after them."""
-    return float(np.interp(share, *zip(*weight, strict=True))) if isinstance(weight, list) else weight
+    if not isinstance(weight, list):
+        return weight
+    shares, values = zip(*weight, strict=True)
+    return float(np.interp(share, shares, values))

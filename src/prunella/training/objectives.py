@@ -3,6 +3,8 @@
 Letters: N examples, C latent channels, H × W latent pixels.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,7 @@ def sampled(mean: Tensor, std: Tensor, source: torch.Generator, scaling_factor: 
     return (mean + std * torch.randn(mean.shape, generator=source)) * scaling_factor
 
 
-def target(latents: Tensor, noise: Tensor, timesteps: Tensor, scheduler) -> Tensor:
+def target(latents: Tensor, noise: Tensor, timesteps: Tensor, scheduler: Any) -> Tensor:
     """What a student is to predict (NCHW): the noise, or v = sqrt(a)·noise - sqrt(1-a)·latents.
 
     v-prediction: Salimans & Ho 2022, https://arxiv.org/abs/2202.00512, appendix D.
@@ -25,7 +27,7 @@ def target(latents: Tensor, noise: Tensor, timesteps: Tensor, scheduler) -> Tens
     raise ValueError(f"prediction_type {kind!r}: expected epsilon or v_prediction")
 
 
-def min_snr(timesteps: Tensor, scheduler, gamma: float) -> Tensor:
+def min_snr(timesteps: Tensor, scheduler: Any, gamma: float) -> Tensor:
     """Weights (N) of squared errors by timestep: min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v.
 
     Min-SNR (Hang et al. 2023, https://arxiv.org/abs/2303.09556): an error of the latents weighs min(SNR, gamma); the

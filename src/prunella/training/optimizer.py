@@ -1,6 +1,7 @@
 """AdamW as the settings ask for it: torch's fused one, or with its two moments in 8 bits (bitsandbytes)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ def adamw(parameters: Iterable, settings: Training) -> torch.optim.Optimizer:
     "adamw-8bit" keeps 2 bytes of state a parameter in place of 8 (Dettmers et al. 2022, arXiv 2110.02861). Raises
     UserError where bitsandbytes is not installed.
     """
-    options = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **options)
     try:

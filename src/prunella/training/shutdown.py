@@ -29,7 +29,7 @@ def graceful_shutdown() -> Iterator[Stop]:
     """
     stop = Stop()
 
-    def note(number, frame):
+    def note(number: int, frame: object) -> None:
         interrupted = number == signal.SIGINT
         if interrupted and stop.asked and time.monotonic() - stop.since > AGAIN:
             raise KeyboardInterrupt

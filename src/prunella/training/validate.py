@@ -17,7 +17,8 @@ def evaluate_loss(
     precision: Precision = "fp32",
 ) -> dict[str, float]:
     """Mean of each term over all pairs of `batches`, by name; {} without pairs."""
-    device, sums, pairs = next(model.parameters()).device, {}, 0
+    device, pairs = next(model.parameters()).device, 0
+    sums: dict[str, float] = {}
     for batch in batches:
         n = len(batch["latents"])
         with rounding(precision), autocast(device, precision):

@@ -81,9 +81,10 @@ class Validation:
 
     def best(self) -> tuple[int, float] | None:
         """The step whose weights measured best, and its value; None where nothing was measured."""
-        values = {row["step"]: row.get(self.decided_by) for row in self.log.rows(HELDOUT)}
+        rows = [row for row in self.log.rows(HELDOUT) if row.get(self.decided_by) is not None]
+        values: dict[int, float] = {row["step"]: row[self.decided_by] for row in rows}
         steps = [checkpoint.newest(self.work / name) for name in (BEST, BEST_AT_END)]
-        found = [(step, values[step]) for step in steps if step and values.get(step) is not None]
+        found = [(step, values[step]) for step in steps if step and step in values]
         return min(found, key=lambda each: each[1]) if found else None
 
     def best_weights(self) -> dict[str, Tensor]:
