@@ -9,7 +9,8 @@ import yaml
 from conftest import ROOT
 from toygraph import DVC, ENVIRONMENT, IDENTITY, run, stages_run
 
-pytestmark = pytest.mark.slow
+from prunella.tracking.inputs import declared
+
 SHELL = "$(touch PWNED)/../sd-tiny"
 OUTSIDE = "../../docs/../precious"
 
@@ -44,6 +45,7 @@ def named(folder: Path, *students: str) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content | {"students": list(students)}))
 
 
+@pytest.mark.slow
 def test_a_second_repro_runs_nothing_and_a_further_student_only_its_own(ran_once, tmp_path):
     folder = Path(shutil.copytree(ran_once, tmp_path / "graph", symlinks=True))
     assert stages_run(run(folder, DVC, "repro")) == set()
@@ -51,6 +53,7 @@ def test_a_second_repro_runs_nothing_and_a_further_student_only_its_own(ran_once
     assert stages_run(run(folder, DVC, "repro")) == {"check", "plan@sd-small", "prune@sd-small"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["never", "once"])
 @pytest.mark.parametrize("name", [SHELL, OUTSIDE])
 def test_a_hostile_name_is_refused_before_a_command_holds_it(ran_once, tmp_path, name, before):
@@ -64,3 +67,22 @@ def test_a_hostile_name_is_refused_before_a_command_holds_it(ran_once, tmp_path,
     assert not list(folder.rglob("PWNED"))
     assert (folder / "precious" / "kept.txt").is_file() and (folder / "docs" / "kept.txt").is_file()
     assert "students.0" in done.stderr
+
+
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name, stage in GRAPH.items() if "${students}" in str(stage)))
+def test_every_stage_that_holds_a_name_comes_after_the_check(name):
+    known = {"students": ["x"], "teacher": {"path": "t"}, "filter": {"path": "f"}}
+    made = {
+        each: declared(f"{each}@x" if "do" in stage else each, known, ROOT / "dvc.yaml")
+        for each, stage in GRAPH.items()
+    }
+    waiting, before = [name], set()
+    while waiting:
+        deps = made[waiting.pop()].deps
+        found = {each for each, entry in made.items() if set(entry.outs) & set(deps)} - before
+        before |= found
+        waiting += found
+    assert "check" in before
