@@ -4,10 +4,11 @@ import argparse
 import sys
 
 from prunella import __version__
-from prunella.cli import bench, data, recipe, run, students
+from prunella.cli import accept, bench, data, recipe, run, students, sweep
 from prunella.errors import UserError
 
-GROUPS = (run, recipe, students, bench, data)  # in the order of `prunella --help`; each registers its own commands
+# In the order of `prunella --help`; each registers its own commands.
+GROUPS = (run, accept, sweep, recipe, students, bench, data)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,6 +23,7 @@ from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.params import shipped_defaults
 
 PACKAGE = Path(__file__).parents[1]
+CODE_FILES = (".py", ".yaml")
 IDENTITY = "identity.json"
 DONE = "done.json"  # in the folder of a finished run: its report
 
@@ -43,13 +44,18 @@ def identity(params: dict[str, Any], inputs: list[Path], rooms: tuple[str, ...])
 
 def code_digest(rooms: tuple[str, ...], package: Path = PACKAGE) -> str:
     """A digest of the Python and YAML files of `rooms`, by their names inside the package."""
-    files = sorted(file for room in rooms for file in _code_files(package / room))
-    lines = [f"{file.relative_to(package).as_posix()} {sha256(file)}\n" for file in files]
+    files = [file for room in rooms for file in _code_files(package / room)]
+    return sums_digest({file.relative_to(package).as_posix(): sha256(file) for file in files})
+
+
+def sums_digest(sums: dict[str, str]) -> str:
+    """A digest of files, given as name → sha256."""
+    lines = [f"{name} {sum}\n" for name, sum in sorted(sums.items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
 def _code_files(room: Path) -> list[Path]:
-    return [room] if room.is_file() else [path for path in room.rglob("*") if path.suffix in (".py", ".yaml")]
+    return [room] if room.is_file() else [path for path in room.rglob("*") if path.name.endswith(CODE_FILES)]
 
 
 def work_root() -> Path:

@@ -1,0 +1,28 @@
+"""`prunella accept`: let results stand after a change of code."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+
+ABOUT = "keep the results of stages after a change of code that changes none of them, as toys show"
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    accept = add_command(commands, "accept", ABOUT, _accept)
+    accept.add_argument("stage", nargs="+", help="in dvc.yaml: distill is all students, distill@sd-tiny one")
+
+
+def _accept(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+    from prunella.errors import UserError
+
+    quiet()
+    if not Path("dvc.yaml").is_file():
+        raise UserError("no dvc.yaml here; run `prunella accept` in the repository's root")
+    from prunella.acceptance.accept import accept
+
+    if not accept(given.stage, Path.cwd()):
+        sys.exit(1)

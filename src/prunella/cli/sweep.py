@@ -1,0 +1,47 @@
+"""`prunella sweep`: the states of finished trainings and encodings in work/, and their removal."""
+
+import argparse
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    sweep = add_command(commands, "sweep", "say what work/ holds, and remove the states of finished runs", _sweep)
+    sweep.add_argument("--all", action="store_true", help="remove those of unfinished runs too")
+    sweep.add_argument("--dry-run", action="store_true", help="remove nothing, say only what would be removed")
+
+
+def _sweep(given: argparse.Namespace) -> None:
+    from prunella.compute.workdir import work_root
+
+    root = work_root()
+    folders = [folder for stage in sorted(root.glob("*")) for folder in _runs(stage)]
+    freed = sum(_swept(folder, given) for folder in folders)
+    print(f"{_gigabytes(freed)} {'would be freed' if given.dry_run else 'freed'} in {root}")
+
+
+def _runs(stage: Path) -> list[Path]:
+    """The folders of a stage's runs, each of which has its identity noted."""
+    from prunella.compute.workdir import IDENTITY
+
+    return [path.parent for path in sorted(stage.glob(f"*/{IDENTITY}"))]
+
+
+def _swept(folder: Path, given: argparse.Namespace) -> int:
+    """Remove a run's folder where that is asked for and nobody has it; the bytes freed."""
+    from prunella.compute.workdir import DONE, locked, remove, size
+
+    done, held = (folder / DONE).is_file(), size(folder)
+    with locked(folder, wait=False) as free:
+        pass
+    wanted = free and (done or given.all) and (given.dry_run or remove(folder))
+    state = "finished" if done else "unfinished"
+    fate = "in use" if not free else "kept" if not wanted else "would be removed" if given.dry_run else "removed"
+    print(f"{folder.parent.name:10} {folder.name}  {_gigabytes(held):>9}  {state:10}  {fate}")
+    return held if wanted else 0
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
