@@ -20,7 +20,7 @@ from prunella.training.finetune import finetune
 from prunella.training.losses import Task
 from prunella.training.validate import evaluate_loss
 
-STUDENTS = ("ssd-1b", "segmind-vega", "koala-1b", "koala-700m")
+ALIKE = [pytest.param(name, marks=pytest.mark.slow) for name in ("ssd-1b", "koala-1b", "koala-700m")]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def test_pairs_carry_size_conditioning(xl_latents):
     assert rows["sizes"][:, 1].min() >= 40 and rows["sizes"][:, 1].max() <= 68
 
 
-@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("student", ["segmind-vega", *ALIKE])
 def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp_path):
     small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
     pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)

@@ -124,7 +124,12 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
+QUICK = ("half a checkpoint", "writing the result")  # one within the training, one after it
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
+)
 def test_killed_anywhere_it_ends_at_the_same_bits(learn, whole, tmp_path, monkeypatch, point):
     params = distilling(**THREE)
     place, name, call = POINTS[point]
