@@ -3,7 +3,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from prunella.compute.seeds import generator
-from prunella.training.objectives import min_snr, sampled, target
+from prunella.training.objectives import objective, sampled
 
 
 def test_generators_differ_in_every_number():
@@ -23,27 +23,29 @@ def test_targets_by_hand():
     latents, noise, when = torch.tensor([[[[2.0]]]]), torch.tensor([[[[3.0]]]]), torch.tensor([1])
     betas = {"trained_betas": [0.0, 0.36]}  # the share of signal left after step 1 is 0.64
     epsilon = DDPMScheduler(num_train_timesteps=2, prediction_type="epsilon", **betas)
-    assert target(latents, noise, when, epsilon).item() == 3.0
+    assert objective(epsilon).target(latents, noise, when).item() == 3.0
     v = DDPMScheduler(num_train_timesteps=2, prediction_type="v_prediction", **betas)
-    assert target(latents, noise, when, v).item() == pytest.approx(0.8 * 3 - 0.6 * 2)
+    assert objective(v).target(latents, noise, when).item() == pytest.approx(0.8 * 3 - 0.6 * 2)
 
 
 def test_other_predictions_are_refused():
     sample = DDPMScheduler(prediction_type="sample")
     with pytest.raises(ValueError, match="sample"):
-        target(torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.long), sample)
+        objective(sample).target(torch.zeros(1), torch.zeros(1), torch.zeros(1, dtype=torch.long))
 
 
 def test_min_snr_by_hand():
     # Signal left after steps 0 and 1: 0.8 and 0.2, so SNR 4 and 0.25.
     when, betas = torch.tensor([0, 1]), {"num_train_timesteps": 2, "trained_betas": [0.2, 0.75]}
     epsilon = DDPMScheduler(prediction_type="epsilon", **betas)
-    assert min_snr(when, epsilon, 1.0).tolist() == pytest.approx([1 / 4, 1])
+    assert objective(epsilon).weight(when, 1.0).tolist() == pytest.approx([1 / 4, 1])
     v = DDPMScheduler(prediction_type="v_prediction", **betas)
-    assert min_snr(when, v, 1.0).tolist() == pytest.approx([1 / 5, 0.25 / 1.25])
+    assert objective(v).weight(when, 1.0).tolist() == pytest.approx([1 / 5, 0.25 / 1.25])
 
 
 def test_min_snr_where_nothing_is_left_of_the_signal():
     bare = {"num_train_timesteps": 1, "trained_betas": [1.0]}
-    assert min_snr(torch.tensor([0]), DDPMScheduler(prediction_type="epsilon", **bare), 5.0).tolist() == [1.0]
-    assert min_snr(torch.tensor([0]), DDPMScheduler(prediction_type="v_prediction", **bare), 5.0).tolist() == [0.0]
+    assert objective(DDPMScheduler(prediction_type="epsilon", **bare)).weight(torch.tensor([0]), 5.0).tolist() == [1.0]
+    assert objective(DDPMScheduler(prediction_type="v_prediction", **bare)).weight(torch.tensor([0]), 5.0).tolist() == [
+        0.0
+    ]

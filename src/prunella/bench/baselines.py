@@ -20,7 +20,7 @@ from prunella.compute.precision import BITS, autocast, rounding
 from prunella.latents.shards import Latents
 from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
-from prunella.training.batch import training_batches
+from prunella.training.batch import Batch, training_batches
 from prunella.training.loader import loaded_batches
 from prunella.training.losses import Distillation
 from prunella.training.optimizer import adamw
@@ -55,7 +55,7 @@ class Ours:
         batch = next(self.feed)
         mark("data")
         with _marked(self.teacher, mark), autocast(self.device, self.settings.precision):
-            total = self.loss(self.student, batch)["loss"]
+            total = self.loss(self.student, Batch(batch))["loss"]
         mark("student")
         total.backward()
         mark("backward")
@@ -118,7 +118,7 @@ class Published:
             if name in case.example
         }
         with _marked(self.teacher, mark), autocast(self.device, self.precision):
-            total = self.loss(self.student, batch)["loss"]
+            total = self.loss(self.student, Batch(batch))["loss"]
         mark("student")
         self.scaler.scale(total).backward()
         mark("backward")

@@ -6,6 +6,7 @@ environment variables.
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -29,7 +30,7 @@ def team(device: torch.device | str) -> Accelerator:
 class Pass(nn.Module):
     """The model and its loss as one module, whose forward gives the loss's terms: what DDP wraps."""
 
-    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, dict], dict[str, torch.Tensor]]):
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]]):
         super().__init__()
         self.model, self.loss = model, loss
 

@@ -36,7 +36,7 @@ class Denoising:
         noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
         states = pair.text(batch["tokens"]).last_hidden_state
         predicted = pair.unet(noisy, batch["timesteps"], states).sample
-        wanted = objectives.target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler)
+        wanted = objectives.objective(self.scheduler).target(batch["latents"], batch["noise"], batch["timesteps"])
         return {"loss": F.mse_loss(predicted, wanted)}
 
 

@@ -16,7 +16,22 @@ from prunella.params import Learning
 from prunella.training.objectives import sampled
 from prunella.training.sampler import grouped, line
 
-Batch = dict[str, Tensor]
+
+class Batch(dict[str, Tensor]):
+    """Tensors of N examples by name.
+
+    "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings), "pairs" (N, indices in the split);
+    for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). While training "share", a number:
+    how much of the training is done.
+    """
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The same on another device."""
+        return Batch({name: value.to(device, non_blocking=non_blocking) for name, value in self.items()})
+
+    def pin_memory(self) -> "Batch":
+        """The same in page-locked memory."""
+        return Batch({name: value.pin_memory() for name, value in self.items()})
 
 
 def training_batches(
@@ -41,14 +56,16 @@ def training_batches(
         if settings.noise_offset:
             shifts = torch.stack([torch.randn(final.shape[1], generator=source) for source in sources])
             noise = noise + settings.noise_offset * shifts[:, :, None, None]
-        return {
-            "pairs": torch.from_numpy(pairs),
-            "latents": final,
-            "noise": noise,
-            "timesteps": (draws[:, 1] * last).long(),
-            "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
-            **_added(rows, dropped, latents),
-        }
+        return Batch(
+            {
+                "pairs": torch.from_numpy(pairs),
+                "latents": final,
+                "noise": noise,
+                "timesteps": (draws[:, 1] * last).long(),
+                "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
+                **_added(rows, dropped, latents),
+            }
+        )
 
     return batch
 
@@ -61,14 +78,16 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
         final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
         # The golden ratio spreads timesteps evenly over any prefix of the split.
         share = np.modf((places + 0.5) * 0.6180339887)[0]
-        yield {
-            "pairs": torch.from_numpy(pairs),
-            "latents": final,
-            "noise": noise,
-            "timesteps": torch.from_numpy((share * last).astype(np.int64)),
-            "states": rows["text"],
-            **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
-        }
+        yield Batch(
+            {
+                "pairs": torch.from_numpy(pairs),
+                "latents": final,
+                "noise": noise,
+                "timesteps": torch.from_numpy((share * last).astype(np.int64)),
+                "states": rows["text"],
+                **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
+            }
+        )
 
 
 def _lots(seed: int, places: np.ndarray) -> np.ndarray:
@@ -86,14 +105,14 @@ def _cut(latents: Latents, among: np.ndarray, batch_size: int) -> Iterator[tuple
             place += len(pairs)
 
 
-def _noised(rows: Batch, sources: list[torch.Generator], scaling_factor: float) -> tuple[Tensor, Tensor]:
+def _noised(rows: dict[str, Tensor], sources: list[torch.Generator], scaling_factor: float) -> tuple[Tensor, Tensor]:
     """Final latents and noise (NCHW each), example by example from its own source."""
     each = zip(rows["mean"], rows["std"], sources, strict=True)
     final = torch.stack([sampled(mean, std, source, scaling_factor) for mean, std, source in each])
     return final, torch.stack([torch.randn(final.shape[1:], generator=source) for source in sources])
 
 
-def _added(rows: Batch, dropped: Tensor, latents: Latents) -> Batch:
+def _added(rows: dict[str, Tensor], dropped: Tensor, latents: Latents) -> dict[str, Tensor]:
     """SDXL's "pooled" embedding, that of no caption where it is `dropped`, and "sizes"; nothing for SD 1.x and 2.x."""
     if "pooled" not in rows:
         return {}

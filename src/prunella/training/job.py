@@ -23,7 +23,7 @@ from prunella.params import Learning
 from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import BESIDE
 from prunella.training import checkpoint
-from prunella.training.batch import training_batches
+from prunella.training.batch import Batch, training_batches
 from prunella.training.loop import averaged, train
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.observer import Observer
@@ -40,7 +40,7 @@ class TrainingJob:
 
     title: str
     unet: UNet2DConditionModel
-    loss: Callable[[nn.Module, dict], dict[str, Tensor]]
+    loss: Callable[[nn.Module, Batch], dict[str, Tensor]]
     params: Learning
     data: Data
     student: Path  # the pipeline folder that the UNet is from

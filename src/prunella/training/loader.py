@@ -6,26 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-Batch = dict[str, Tensor]
+from prunella.training.batch import Batch
 
 
-def loaded_batches(batches: Callable[[int], Batch], numbers: Iterator[int], device: torch.device) -> Iterator[Batch]:
+def loaded_batches(
+    batches: Callable[[int], dict[str, Tensor]], numbers: Iterator[int], device: torch.device
+) -> Iterator[Batch]:
     """The batches of `numbers` on `device`, one after the other.
 
     Beside a GPU a thread makes the next one in page-locked memory. On a CPU it would only compete with training.
     """
     if device.type == "cpu":
-        yield from map(batches, numbers)
+        yield from (Batch(batches(number)) for number in numbers)
         return
 
     def made(number: int | None) -> Batch | None:
         if number is None:
             return None
-        batch = batches(number)
-        return {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
+        batch = Batch(batches(number))
+        return batch.pin_memory() if device.type == "cuda" else batch
 
     with ThreadPoolExecutor(1, thread_name_prefix="feeding") as thread:
         waiting = thread.submit(made, next(numbers, None))
         while (batch := waiting.result()) is not None:
             waiting = thread.submit(made, next(numbers, None))
-            yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            yield batch.to(device, non_blocking=True)

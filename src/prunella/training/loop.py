@@ -26,11 +26,11 @@ from prunella.compute.seeds import STEP, generator
 from prunella.errors import UserError
 from prunella.params import Training
 from prunella.training import checkpoint
+from prunella.training.batch import Batch
 from prunella.training.loader import loaded_batches
 from prunella.training.optimizer import adamw
 from prunella.training.shutdown import graceful_shutdown
 
-Batch = dict[str, Tensor]
 Terms = dict[str, float]
 NORM = "gradient_norm"  # over all parameters, before clipping
 SKIPS = 20  # steps in a row that fp16 may pass over: from 65,536 its scale has then fallen below 1
@@ -39,7 +39,7 @@ SKIPS = 20  # steps in a row that fp16 may pass over: from 65,536 its scale has 
 def train(
     model: nn.Module,
     loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
-    batches: Callable[[int], Batch],
+    batches: Callable[[int], dict[str, Tensor]],
     settings: Training,
     *,
     folder: Path | None = None,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
+from prunella.training.batch import Batch
 from prunella.training.hooks import capture_outputs
-from prunella.training.objectives import min_snr, target
+from prunella.training.objectives import Objective, objective
 
-Batch = dict[str, Tensor]
 OUTPUT, TASK = "output", "task"
 
 
@@ -39,26 +39,28 @@ def feature_error(ours: Tensor, theirs: Tensor, normalisation: Normalisation) ->
 class Task:
     """The diffusion objective alone: the prediction against noise or v.
 
-    `snr_gamma` weighs examples by min-SNR (see `min_snr`) in the total; the terms by name stay plain means, so that
-    they compare between runs.
+    `snr_gamma` weighs examples by min-SNR (see `Objective.weight`) in the total; the terms by name stay plain means,
+    so that they compare between runs.
     """
 
     def __init__(self, scheduler: DDPMScheduler, snr_gamma: float | None = None):
-        self.scheduler, self.snr_gamma = scheduler, snr_gamma
+        self.objective: Objective = objective(scheduler)
+        self.snr_gamma = snr_gamma
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
-        noisy = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
+        """The UNet's prediction (NCHW) of the batch's corrupted latents."""
+        noisy = self.objective.corrupt(batch["latents"], batch["noise"], batch["timesteps"])
         return predict(unet, noisy, batch["timesteps"], batch)
 
     def errors(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Squared error of each example (N)."""
-        return squares(predicted, target(batch["latents"], batch["noise"], batch["timesteps"], self.scheduler))
+        return squares(predicted, self.objective.target(batch["latents"], batch["noise"], batch["timesteps"]))
 
     def weighted(self, errors: Tensor, batch: Batch) -> Tensor:
         """Their mean, as it counts in the total."""
         if self.snr_gamma is None:
             return errors.mean()
-        return (min_snr(batch["timesteps"], self.scheduler, self.snr_gamma) * errors).mean()
+        return (self.objective.weight(batch["timesteps"], self.snr_gamma) * errors).mean()
 
     def __call__(self, unet: nn.Module, batch: Batch) -> dict[str, Tensor]:
         errors = self.errors(self.predict(unet, batch), batch)

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from prunella.compute.precision import autocast, rounding
 from prunella.params import Precision
+from prunella.training.batch import Batch
 
 
 @torch.no_grad()
 def evaluate_loss(
     model: nn.Module,
-    loss: Callable[[nn.Module, dict], dict[str, Tensor]],
+    loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
     batches: Iterable[dict[str, Tensor]],
     precision: Precision = "fp32",
 ) -> dict[str, float]:
@@ -22,7 +23,7 @@ def evaluate_loss(
     for batch in batches:
         n = len(batch["latents"])
         with rounding(precision), autocast(device, precision):
-            terms = loss(model, {key: part.to(device) for key, part in batch.items()})
+            terms = loss(model, Batch(batch).to(device))
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value) * n
         pairs += n

@@ -13,7 +13,7 @@ from prunella.compute.compile import eager
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training import checkpoint
-from prunella.training.batch import heldout_batches
+from prunella.training.batch import Batch, heldout_batches
 from prunella.training.loop import ema_weights
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.validate import evaluate_loss
@@ -42,7 +42,7 @@ class Validation:
     def __init__(
         self,
         unet: nn.Module,
-        loss: Callable[[nn.Module, dict], dict[str, Tensor]],
+        loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
         data: Data,
         params: Learning,
         log: MetricsLog,

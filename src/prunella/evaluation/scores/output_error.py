@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from prunella.errors import UserError
+from prunella.training.batch import Batch
 from prunella.training.losses import Task, squares
-
-Batch = dict[str, Tensor]
 
 
 def predict(teacher: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path) -> int:
@@ -45,8 +44,7 @@ def _predicted(unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batc
     """Each batch with its prediction, fp32, on the CPU."""
     task, device = Task(scheduler), next(unet.parameters()).device
     for batch in batches:
-        moved = {name: part.to(device) for name, part in batch.items()}
-        yield batch, task.predict(unet, moved).float().cpu()
+        yield batch, task.predict(unet, Batch(batch).to(device)).float().cpu()
 
 
 def _stored(predictions: Path, number: int, batch: Batch) -> Tensor:
