@@ -104,6 +104,36 @@ def test_a_changed_file_of_teacher_or_data_reruns_what_depends_on_it(clone):
         assert to_run(clone, *some) == {"filter", "encode"}
 
 
+@contextmanager
+def commented(path: Path) -> Iterator[None]:
+    """The text file has another line at its end while this lasts."""
+    sound = path.read_text()
+    path.write_text(f"{sound}# a comment\n")
+    try:
+        yield
+    finally:
+        path.write_text(sound)
+
+
+@pytest.mark.graph
+def test_what_observes_reruns_nothing_and_a_loss_what_learns(clone):
+    package = clone / "src" / "prunella"
+    with (
+        commented(package / "params.py"),
+        commented(package / "tracking" / "mlflow.py"),
+        commented(package / "tracking" / "watch.py"),
+        commented(package / "cli" / "main.py"),
+        commented(package / "context.py"),
+    ):
+        assert to_run(clone) == set()
+    with commented(package / "reporting" / "templates" / "index.html.j2"):
+        assert to_run(clone) == {"benchmark"}
+    with commented(package / "training" / "losses.py"):
+        again = ("distill", "finetune", "draw", "score")
+        learning = {f"{stage}@{student}" for stage in again for student in STUDENTS}
+        assert to_run(clone) == learning | {"score_teacher", "benchmark"}
+
+
 def told(clone: Path) -> dict[str, str]:
     """Tags of the newest teacher run in the clone's MLflow store."""
     from mlflow import MlflowClient

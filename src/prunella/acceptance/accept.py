@@ -25,7 +25,7 @@ from prunella.acceptance.lock import (
     statuses,
 )
 from prunella.acceptance.trial import Outcome, tree, try_out
-from prunella.compute.workdir import IDENTITY, code_digest, locked, noted_runs, work_root
+from prunella.compute.workdir import DONE, IDENTITY, code_digest, locked, noted_runs, work_root
 from prunella.errors import UserError
 from prunella.files import atomic_write_text
 from prunella.tracking.inputs import declared
@@ -61,56 +61,79 @@ class Claim:
         return list(dict.fromkeys([*(address.partition("@")[0] for address in self.stages), *self.folders]))
 
 
+class Claims:
+    """What of the stages `wanted` may be accepted, by commit; and what may not, with the reason."""
+
+    def __init__(self, wanted: list[str], root: Path):
+        self.root, self.history = root, History(root)
+        self.by_commit: dict[str, Claim] = {}
+        self.refused: dict[str, str] = {}
+        self.made: dict[str, set[str]] = {}  # stage → commits that made what dvc.lock has of it
+        self._add_stages(wanted)
+        for stage in dict.fromkeys(address.partition("@")[0] for address in wanted):
+            if stage in RESUMABLE:
+                self._add_folders(stage)
+
+    def _add_stages(self, wanted: list[str]) -> None:
+        lock, params = read_lock(self.root / "dvc.lock"), current_params(self.root)
+        for address, status in statuses([address for address in wanted if address in lock], self.root).items():
+            noted = lock[address]
+            commit = _maker(self.history, noted.code)
+            if commit:
+                self.made.setdefault(address.partition("@")[0], set()).add(commit)
+            if others := self._other_changes(address, noted, status, params, commit):
+                self.refused[address] = f"not its code alone has changed: {'; '.join(others)}"
+            elif commit is None:
+                self.refused[address] = f"no commit below HEAD has the code of dvc.lock ({', '.join(noted.code)})"
+            else:
+                self._of(commit).stages.append(address)
+
+    def _other_changes(
+        self, address: str, noted: Locked, status: Status, params: dict[str, Any], commit: str | None
+    ) -> list[str]:
+        """What has changed besides code since dvc.lock."""
+        deps = declared(address, params, self.root / "dvc.yaml").deps
+        gone = [f"{path}: no dependency any more" for path in noted.data if path not in deps]
+        then = flat(_defaults(self.history, commit)) if commit else {}
+        return [*status.others, *gone, *changed_params(noted, stage_keys(address, self.root), params, then)]
+
+    def _add_folders(self, stage: str) -> None:
+        """Claim states that other code has begun: unfinished ones, and finished ones of what dvc.lock has."""
+        now = _digest_now(self.root, stage)
+        runs = [run for place in work_root().glob(RESUMABLE[stage].folders) for run in noted_runs(place.name)]
+        for folder, noted in runs:
+            if noted.code == now:
+                continue
+            among = [each for each in self.made.get(stage, ()) if _digest(self.history, each, stage) == noted.code]
+            commit = among[0] if among else None
+            if commit is None and not (folder / DONE).is_file():
+                commit = _beginner(self.history, stage, noted.code)
+                if commit is None:
+                    self.refused[str(folder)] = "no commit below HEAD has the code that began it"
+            if commit:
+                self._of(commit).folders.setdefault(stage, []).append(folder)
+
+    def _of(self, commit: str) -> Claim:
+        return self.by_commit.setdefault(commit, Claim())
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was refused, but results of other parameters or data where a state goes on instead."""
+        goes_on = {stage for claim in self.by_commit.values() for stage in claim.folders}
+        return all(name.partition("@")[0] in goes_on for name in self.refused)
+
+
 def accept(names: list[str], root: Path, say: Callable[[str], None] = print) -> bool:
     """Accept what can be accepted of the stages `names`, saying what and why not; whether nothing was refused.
 
     Raises UserError for a name that is no stage, and where the toys do not run.
     """
-    wanted = addresses(names, root)
-    history = History(root)
-    claims: dict[str, Claim] = {}
-    refused: dict[str, str] = {}
-    _claim_stages(wanted, root, history, claims, refused)
-    _claim_folders(wanted, root, history, claims, refused)
-    for name, why in refused.items():
+    claims = Claims(addresses(names, root), root)
+    for name, why in claims.refused.items():
         say(f"{name}: {why}")
-    sound = not refused
-    for commit, claim in claims.items():
-        sound &= _tried(commit, claim, root, say)
-    if not claims and sound:
+    if not claims.by_commit and claims.sound:
         say("nothing to accept: the code is as dvc.lock has it")
-    return sound
-
-
-def _claim_stages(
-    wanted: list[str], root: Path, history: History, claims: dict[str, Claim], refused: dict[str, str]
-) -> None:
-    lock, params = read_lock(root / "dvc.lock"), current_params(root)
-    for address, status in statuses([address for address in wanted if address in lock], root).items():
-        commit = _maker(history, lock[address].code)
-        others = _other_changes(address, lock[address], status, params, root, history, commit)
-        if others:
-            refused[address] = f"not its code alone has changed: {'; '.join(others)}"
-        elif commit is None:
-            refused[address] = "no commit below HEAD has the code that dvc.lock names, so there is nothing to compare"
-        else:
-            claims.setdefault(commit, Claim()).stages.append(address)
-
-
-def _other_changes(
-    address: str,
-    noted: Locked,
-    status: Status,
-    params: dict[str, Any],
-    root: Path,
-    history: History,
-    commit: str | None,
-) -> list[str]:
-    """What has changed besides code since dvc.lock."""
-    deps = declared(address, params, root / "dvc.yaml").deps
-    gone = [f"{path}: no dependency any more" for path in noted.data if path not in deps]
-    then = flat(_defaults(history, commit)) if commit else {}
-    return [*status.others, *gone, *changed_params(noted, stage_keys(address, root), params, then)]
+    return all([claims.sound, *(_tried(commit, claim, root, say) for commit, claim in claims.by_commit.items())])
 
 
 def _defaults(history: History, commit: str) -> dict[str, Any]:
@@ -118,25 +141,6 @@ def _defaults(history: History, commit: str) -> dict[str, Any]:
         return yaml.safe_load(history.text(commit, f"{PACKAGE}/defaults.yaml"))
     except UserError:
         return {}
-
-
-def _claim_folders(
-    wanted: list[str], root: Path, history: History, claims: dict[str, Claim], refused: dict[str, str]
-) -> None:
-    """Claim the states in work/ that other code has begun."""
-    for stage in dict.fromkeys(address.partition("@")[0] for address in wanted):
-        if stage not in RESUMABLE:
-            continue
-        now = _digest_now(root, stage)
-        runs = [run for place in work_root().glob(RESUMABLE[stage].folders) for run in noted_runs(place.name)]
-        for folder, noted in runs:
-            if noted.code == now:
-                continue
-            commit = _beginner(history, stage, noted.code)
-            if commit is None:
-                refused[str(folder)] = "no commit below HEAD has the code that began it"
-            else:
-                claims.setdefault(commit, Claim()).folders.setdefault(stage, []).append(folder)
 
 
 def _maker(history: History, code: dict[str, str]) -> str | None:
@@ -178,7 +182,10 @@ def _tried(commit: str, claim: Claim, root: Path, say: Callable[[str], None]) ->
     ):
         say(f"comparing the code of {commit[:8]} with today's on toys: {', '.join(claim.names)}")
         old, new = tree(then), tree(root)
+        before = _everything(root)
         outcomes = try_out(claim.names, old, new, Path(folder))
+        if _everything(root) != before:
+            raise UserError("code changed while the toys ran, so they say nothing of it; run `prunella accept` again")
         unequal: dict[str, list[str]] = {}
         for outcome in outcomes:
             outs = dict.fromkeys([*outcome.outs(old), *outcome.outs(new)])
@@ -190,6 +197,11 @@ def _tried(commit: str, claim: Claim, root: Path, say: Callable[[str], None]) ->
         say(f"{stage}: not accepted, since the code changes what it gives; `dvc repro` runs it again")
     _accept(claim, set(unequal), root, say)
     return not unequal
+
+
+def _everything(root: Path) -> str:
+    """A digest of all code."""
+    return code_digest(("src", "stages", "dvc.yaml"), root)
 
 
 def _said(outcome: Outcome, found: list[str]) -> Iterator[str]:

@@ -75,12 +75,14 @@ def try_out(stages: list[str], old: Tree, new: Tree, folder: Path) -> list[Outco
             for out in outcome.outs(version):
                 _remove(place / out)
             _write_params(place, known(params, version.defaults))
-    running = {
-        "the code of then": _start(old, [_job(each.stage, each.toy, old, each.old) for each in outcomes]),
-        "today's code": _start(new, [_job(each.stage, each.toy, new, each.new) for each in outcomes]),
-    }
-    for whose, process in running.items():
-        _finish(whose, process)
+    then = _start(old, [_job(each.stage, each.toy, old, each.old) for each in outcomes])
+    now = _start(new, [_job(each.stage, each.toy, new, each.new) for each in outcomes])
+    try:
+        _finish("the code of then", then)
+        _finish("today's code", now)
+    finally:
+        now.kill()  # where the other failed
+        now.wait()
     return outcomes
 
 

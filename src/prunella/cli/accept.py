@@ -18,10 +18,12 @@ def register(commands: Commands) -> None:
 def _accept(given: argparse.Namespace) -> None:
     from prunella.context import quiet
     from prunella.errors import UserError
+    from prunella.params import read_params
 
     quiet()
     if not Path("dvc.yaml").is_file():
         raise UserError("no dvc.yaml here; run `prunella accept` in the repository's root")
+    read_params()
     from prunella.acceptance.accept import accept
 
     if not accept(given.stage, Path.cwd()):
