@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from commands import said
+from conftest import ROOT
 from toygraph import DVC, cloned, committed, run, stages_run
+from toygraph import IDENTITY as OURSELVES
 
 from prunella.acceptance import toys
-from prunella.acceptance.accept import accept
+from prunella.acceptance.accept import Claim, Claims, accept
 from prunella.acceptance.trial import known, together, tree, upstream
-from prunella.compute.workdir import IDENTITY
+from prunella.compute.workdir import DONE, IDENTITY, code_digest
 from prunella.errors import UserError
 
 LOSSES = "src/prunella/training/losses.py"
@@ -31,6 +33,52 @@ def test_the_stages_before_are_found_by_what_they_give(request):
     assert upstream(["filter"], graph) == []
     assert upstream(["prune"], graph) == ["check", "teacher", "plan"]
     assert upstream(["distill"], graph) == ["check", "teacher", "filter", "encode", "plan", "prune"]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch) -> Path:
+    """A repository with this graph, a training room of one module, and nothing that has run; its first commit."""
+    root = tmp_path / "repository"
+    (root / "src/prunella/training").mkdir(parents=True)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy2(ROOT / name, root / name)
+    (root / "src/prunella/training/job.py").write_text('ROOMS = ("training",)\n')
+    (root / ".gitignore").write_text("/work/\n")
+    run(root, "git", "init", "--quiet")
+    for key, value in OURSELVES.items():
+        run(root, "git", "config", key, value)
+    committed(root)
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    return root
+
+
+def begun(root: Path, name: str, code: str) -> Path:
+    """A training of that code in work/."""
+    folder = root / "work" / "distill" / name
+    folder.mkdir(parents=True)
+    (folder / IDENTITY).write_text(json.dumps({"params": {}, "inputs": [], "code": code}))
+    return folder
+
+
+def test_an_unfinished_training_belongs_to_the_commit_that_began_it(repository):
+    job = repository / "src/prunella/training/job.py"
+    commit = run(repository, "git", "rev-parse", "HEAD").strip()
+    folder = begun(repository, "aa", code_digest(("training",), repository / "src/prunella"))
+    assert Claims(["distill@sd-tiny"], repository).by_commit == {}  # no other code
+    job.write_text('ROOMS = ("training", "models")\n')
+    committed(repository)
+    job.write_text('ROOMS = ("training", "models")  # not committed\n')
+    claims = Claims(["distill@sd-tiny", "distill@sd-small"], repository)
+    assert claims.by_commit == {commit: Claim([], {"distill": [folder]})} and claims.sound
+    assert Claims(["finetune@sd-tiny"], repository).by_commit == {}
+
+
+def test_an_unfinished_training_by_code_that_was_never_committed_is_refused(repository):
+    folder = begun(repository, "aa", "0123456789abcdef")
+    claims = Claims(["distill@sd-tiny"], repository)
+    assert list(claims.refused) == [str(folder)] and not claims.sound
+    (folder / DONE).write_text("{}")
+    assert Claims(["distill@sd-tiny"], repository).sound
 
 
 @pytest.fixture(scope="module")
