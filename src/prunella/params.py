@@ -287,6 +287,11 @@ def shipped_defaults() -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text(encoding="utf-8"))
 
 
+def completed(section: str, content: dict[str, Any]) -> dict[str, Any]:
+    """A section's content with the shipped defaults of the keys that it lacks."""
+    return with_defaults(content, shipped_defaults()[section], {})
+
+
 def with_defaults(content: dict, defaults: dict, filled: dict[str, Any], prefix: str = "") -> dict:
     """`content` with the keys that it lacks from `defaults`, section by section; they are noted in `filled`."""
     whole = dict(content)

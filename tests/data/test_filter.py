@@ -24,11 +24,11 @@ from prunella.data.images import RejectedImage
 from prunella.data.manifest import read_manifest
 from prunella.data.sources import open_source
 from prunella.errors import UserError
-from prunella.params import Filter, check
+from prunella.params import Filter, check, completed
 
 
 def asked(path, source="folder", **changes) -> Filter:
-    return check(Filter, LIMITS | {"source": source, "path": str(path)} | changes, "filter")
+    return check(Filter, completed("filter", LIMITS | {"source": source, "path": str(path)} | changes), "filter")
 
 
 def fell(report: dict) -> dict:
@@ -205,7 +205,7 @@ def scored(request, tmp_path):
 
 
 def test_scores_are_held_against_their_limits(scored, tmp_path):
-    report, *_ = filtered(check(Filter, LIMITS | scored | LIMITED, "filter"), 0, tmp_path / "out")
+    report, *_ = filtered(check(Filter, completed("filter", LIMITS | scored | LIMITED), "filter"), 0, tmp_path / "out")
     expected = {"language": 1, "aesthetic": 3, "punsafe": 1, "pwatermark": 1, "similarity": 1}
     assert fell(report) == expected and report["looked_at"] == 2
     assert report["causes"] == {"aesthetic: no value": 2}

@@ -27,7 +27,7 @@ from prunella.data.filter import filtered
 from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
 from prunella.data.manifest import read_manifest
 from prunella.errors import UserError
-from prunella.params import Filter, check
+from prunella.params import Filter, check, completed
 
 COUNT = int(os.environ.get("PRUNELLA_FUZZ", "500"))
 MOST_SECONDS = 30  # for one example; all but the largest pictures take milliseconds
@@ -145,11 +145,10 @@ def passed(root: Path, source: str, scored: bool) -> None:
     limits = {"samples": 5, "min_side": 1, "max_aspect": 100, "min_caption": 1, "max_caption": 100, "max_broken": 1.0}
     limits |= {"near_duplicates": 3, "blocked_words": ["bad"]}
     limits |= {"languages": ["en", "de"], "max_punsafe": 0.5} if scored else {}
+    params = check(Filter, completed("filter", limits | {"source": source, "path": str(root)}), "filter")
     with bounded():
         try:
-            report, *_ = filtered(
-                check(Filter, limits | {"source": source, "path": str(root)}, "filter"), 0, root.parent / "out", 1
-            )
+            report, *_ = filtered(params, 0, root.parent / "out", 1)
         except UserError as error:
             assert str(error)
         else:

@@ -19,7 +19,7 @@ from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
-from prunella.params import Filter, Params, check
+from prunella.params import Filter, Params, check, completed
 from prunella.training.batch import training_batches
 from prunella.training.sampler import grouped, line
 
@@ -144,7 +144,7 @@ def table(path: Path, rows: int) -> None:
 
 def judged_rows(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
-    params = check(Filter, LIMITS | {"path": str(path)}, "bench")
+    params = check(Filter, completed("filter", LIMITS | {"path": str(path)}), "bench")
     began, tally = time.perf_counter(), Tally()
     kept, read = candidates(open_source({"source": "parquet", "path": str(path), "columns": {}}), params, tally)
     seconds = time.perf_counter() - began

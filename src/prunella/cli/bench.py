@@ -65,12 +65,12 @@ def _workload(given: argparse.Namespace) -> Workload:
     from prunella.bench.workload import Workload, settings
     from prunella.compute.device import device, place
     from prunella.models.originals import teacher_config
-    from prunella.params import Runtime, check
+    from prunella.params import Runtime, check, completed
 
     plan = named_plan(given.student)
     asked = {"device": given.device, "processes": 1, "threads": 0}
     asked |= {"compile": SWITCH[given.compile], "channels_last": SWITCH[given.channels_last]}
-    runtime = check(Runtime, asked, "bench")
+    runtime = check(Runtime, completed("runtime", asked), "bench")
     where = place(runtime, device(runtime))
     name = given.teacher_config or ORIGINAL[plan.family]
     learning = settings(

@@ -14,7 +14,7 @@ from prunella.data.images import RejectedImage
 from prunella.data.sources import parquet
 from prunella.data.sources.parquet import Parquet
 from prunella.errors import UserError
-from prunella.params import Filter, check
+from prunella.params import Filter, check, completed
 
 GIVEN = [(f"{i}.png", b"picture %d" % i, f"caption {i}") for i in range(7)]
 
@@ -191,8 +191,9 @@ def test_a_file_cannot_hold_more_rows_than_bits(tmp_path):
 
 def test_a_caption_that_all_rows_share_is_not_multiplied(tmp_path):
     path = shared(tmp_path / "a.parquet", 200_000, "x" * 20_000, 100_000)
-    given = check(Filter, {"source": "parquet", "path": str(path), "samples": 9, "min_side": 1, "max_aspect": 9,
-                           "min_caption": 1, "max_caption": 1000, "max_broken": 0.5}, "filter")  # fmt: skip
+    limits = {"source": "parquet", "path": str(path), "samples": 9, "min_side": 1, "max_aspect": 9}
+    limits |= {"min_caption": 1, "max_caption": 1000, "max_broken": 0.5}
+    given = check(Filter, completed("filter", limits), "filter")
     code = (
         "import resource, sys\nfrom prunella.data.sources.parquet import Parquet\n"
         "from prunella.data.criteria import CRITERIA, judged\nfrom prunella.params import Filter\n"
