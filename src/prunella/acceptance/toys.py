@@ -40,7 +40,7 @@ TOYS = {
         "sd",
         "sd-tiny",
         {
-            "encode": {"buckets": "computed", "max_upscale": 4.0},
+            "encode": {"buckets": "computed", "resolution": 96, "max_upscale": 4.0},  # the smallest with several
             "distill": {"snr_gamma": 5.0, "noise_offset": 0.05},
             "finetune": {"snr_gamma": 5.0, "noise_offset": 0.05},
         },

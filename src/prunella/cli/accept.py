@@ -24,7 +24,10 @@ def _accept(given: argparse.Namespace) -> None:
     if not Path("dvc.yaml").is_file():
         raise UserError("no dvc.yaml here; run `prunella accept` in the repository's root")
     read_params()
+    from transformers.utils.logging import disable_progress_bar
+
     from prunella.acceptance.accept import accept
 
+    disable_progress_bar()  # of the toys' weights
     if not accept(given.stage, Path.cwd()):
         sys.exit(1)
