@@ -223,3 +223,14 @@ def test_without_mlflow_a_stage_runs_silently(bare, monkeypatch):
         run.params({"a": 1})
     assert run.client is None
     assert not (bare / "mlflow.db").exists()
+
+
+def test_a_stage_without_mlflow_tells_nobody(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "mlflow"] + ["mlflow", "mlflow.entities"]:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it raises ImportError
+    with stage_run("x", {"a": 1}) as run:
+        run.params({"a": 1})
+        run.metrics(1, {"loss": 0.5})
+        run.report({"n": 3})
+        run.headline({"n": 3})
+    assert run.client is None

@@ -373,3 +373,20 @@ def test_damaged_lines_of_the_log_are_passed_over(learn, tmp_path, line):
     path.write_text(path.read_text() + line + "\n", errors="surrogateescape")
     learn(distilling(steps=2))
     assert [row["step"] for row in curve(tmp_path / "out", "train")] == ["1", "2"]
+
+
+def test_room_for_the_states_is_asked_for_before_the_first_step(learn, monkeypatch, tmp_path):
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
+    with pytest.raises(UserError, match=r"GB are needed at .*, 0\.00 GB are free; `prunella sweep`"):
+        learn(distilling())
+    assert not list((tmp_path / "work").rglob("step-*"))
+
+
+def test_half_a_checkpoint_does_not_stay(learn, tmp_path):
+    learn(distilling())
+    (folder,) = (path for path in (tmp_path / "work" / "distill").iterdir() if path.is_dir())
+    for half in (folder / "step-000002.tmp", folder / "best" / "step-000001.tmp"):
+        half.write_bytes(b"half")
+    learn(distilling())
+    assert not list(folder.rglob("*.tmp"))

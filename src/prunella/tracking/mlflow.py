@@ -67,6 +67,8 @@ class Run:
             self.client = None
 
     def params(self, values: dict[str, Any]) -> None:
+        if self.client is None:  # as where MLflow is not installed
+            return
         from mlflow.entities import Param
 
         entries = [Param(name, str(value)[:6000]) for name, value in flat(values).items()]

@@ -32,6 +32,12 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> No
         _remove(old)
 
 
+def clear_halves(folder: Path) -> None:
+    """Remove what a process left that was killed, or had no room, while it wrote a checkpoint."""
+    for half in folder.rglob("step-*.tmp"):
+        half.unlink(missing_ok=True)
+
+
 def drop(folder: Path, unwanted: Callable[[int], bool]) -> None:
     """Remove the checkpoints whose step is `unwanted`."""
     for path in _found(folder):

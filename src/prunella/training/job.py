@@ -77,6 +77,8 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
         unet, job.loss, data, params, log, work, num_train_timesteps=num_train_timesteps, decided_by=job.decided_by
     )
     if team.is_main_process:
+        checkpoint.clear_halves(work)
+        check_room(work, unet.num_parameters(), params)
         log.resume(resumed or -1)
         validation.resume(resumed)
         if (work / DONE).is_file():
@@ -113,6 +115,22 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
     checkpoint.drop(work, lambda step: step < params.steps)  # a longer training goes on from the last state alone
     atomic_write_text(work / DONE, json.dumps(report))
     return report
+
+
+def check_room(work: Path, parameters: int, params: Learning) -> None:
+    """Raises UserError where the disk has no room for the states and best weights that are still to be written.
+
+    A state holds weights, AdamW's two moments and, where there is one, the average, 4 bytes each; two are there at
+    once, and a third while it is written; best weights likewise twice.
+    """
+    copies = 3 * (4 if params.ema_decay else 3) + 2
+    there = sum(path.stat().st_size for path in work.rglob("step-*.pt"))
+    needed, free = 4 * parameters * copies - there, shutil.disk_usage(work).free
+    if needed > free:
+        raise UserError(
+            f"work/: {needed / 1e9:,.2f} GB are needed at {work.resolve()} for the training's states, "
+            f"{free / 1e9:,.2f} GB are free; `prunella sweep` removes those of finished trainings"
+        )
 
 
 def adopt_shorter(stage: str, work: Path, ours: Identity, rooms: tuple[str, ...] = ROOMS) -> None:
