@@ -31,8 +31,8 @@ def kill(process: subprocess.Popen) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(teacher, pictures, tmp_path):
-    distill = {"steps": 400, "checkpoint_every": 7, "evaluate_every": 50, "picture_every": 400}
-    broken = cloned(teacher, pictures, tmp_path, students=["sd-tiny"], **distill)
+    watch, distill = {"checkpoint_every": 7, "picture_every": 400}, {"steps": 400, "evaluate_every": 50}
+    broken = cloned(teacher, pictures, tmp_path, students=["sd-tiny"], watch=watch, **distill)
     run(broken, DVC, "repro", "encode", "prune@sd-tiny")
     quiet = Path(shutil.copytree(broken, tmp_path / "quiet", symlinks=True))
     began = time.monotonic()

@@ -14,11 +14,11 @@ MEASURED = """
 import sys, time
 from pathlib import Path
 from prunella import STUDENTS, prune
-from prunella.benchmark.cost import peak_memory_mb
-from prunella.teachers import load_unet
+from prunella.evaluation.memory import MemoryMeter
+from prunella.models.pipeline import load_unet
 
 began = time.time()
-peak = peak_memory_mb(lambda: prune(load_unet(Path(sys.argv[1]), as_stored=True), STUDENTS["ssd-1b"]))
+peak = MemoryMeter().peak_mb(lambda: prune(load_unet(Path(sys.argv[1]), as_stored=True), STUDENTS["ssd-1b"]))
 print(peak, time.time() - began)
 """
 

@@ -62,6 +62,7 @@ def cloned(
     folder: Path,
     recipe: str | None = None,
     students: list[str] | None = None,
+    watch: dict | None = None,
     **distill: object,
 ) -> Path:
     """A clone of this working tree with the toy's parameters, those of `distill` changed, all committed."""
@@ -78,6 +79,7 @@ def cloned(
     content["finetune"]["words"] = []
     content["students"] = students or content["students"]
     content["distill"] |= distill
+    content["watch"] |= watch or {}
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     committed(clone)
     return clone
