@@ -1,5 +1,6 @@
 # make repro: the whole workflow.  make ui: MLflow on the right store.
 # make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
+# make faults: `dvc repro` killed twenty times, the same bits (ten minutes).
 # make fuzz: 10,000 hostile files for each reader of data (under an hour).
 # make miniature-check: the bundled teacher's gates (minutes).
 # make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
@@ -8,7 +9,7 @@ CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro lint test test-all fuzz ui install miniature-check ablation
+.PHONY: repro lint test test-all faults fuzz ui install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -25,6 +26,9 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -m "slow or graph"
+
+faults: install
+	$(BIN)/python -m pytest -n 0 -s -m faults
 
 fuzz: install
 	PRUNELLA_FUZZ=10000 $(BIN)/python -m pytest -m slow --dist load tests/data/test_fuzz.py
