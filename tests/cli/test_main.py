@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import refused
 from conftest import ROOT
 
 from prunella import __version__
@@ -29,3 +30,19 @@ def test_help_comes_at_once_since_nothing_large_is_imported():
     loaded = set(printed("-c", code).split())
     assert {f"prunella.cli.{group.__name__.rsplit('.')[-1]}" for group in GROUPS} <= loaded
     assert loaded.isdisjoint({"torch", "numpy", "pyarrow", "pydantic", "yaml", "mlflow", "dvc", "diffusers"})
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands(shell):
+    script = printed("-m", "prunella", "--print-completion", shell)
+    assert "summary" in script and "sample" in script
+
+
+def test_a_reader_that_has_enough_is_no_fault():
+    command = f"{sys.executable} -m prunella plan ssd-1b | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT / "src", capture_output=True, check=False)
+    assert done.stderr == b""
+
+
+def test_a_file_that_cannot_be_written_is_named():
+    assert "missing/x.svg: No such file" in refused("draw", "sd-tiny", "--out", "missing/x.svg")

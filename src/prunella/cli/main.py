@@ -1,28 +1,57 @@
 """`prunella`: look at what a run made, at the students, at the parameters; start the MLflow UI on the right store."""
 
 import argparse
+import os
 import sys
 
 from prunella import __version__
-from prunella.cli import accept, bench, data, recipe, run, students, sweep
+from prunella.cli import accept, bench, data, recipe, run, sample, students, sweep
 from prunella.errors import UserError
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (run, accept, sweep, recipe, students, bench, data)
+GROUPS = (run, sample, accept, sweep, recipe, students, bench, data)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script; a user's mistake is one line on stderr and status 1."""
-    given = _parser().parse_args(arguments)
     try:
+        given = _parser().parse_args(arguments)
         given.run(given)
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"prunella: {error}")
+    except BrokenPipeError:  # of `prunella … | head`; what is still in the buffer must not be tried again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"prunella: {error.filename}: {error.strerror}")
+
+
+class Completion(argparse.Action):
+    """Prints what a shell completes `prunella` by, and ends."""
+
+    ABOUT = "print the completion script for bash, zsh or tcsh (default: of $SHELL), to be sourced by the shell"
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, given: object, value: object, option: str | None = None
+    ) -> None:
+        import shtab
+
+        shell = str(value) or os.environ.get("SHELL", "bash").rpartition("/")[2]
+        if shell not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"no completion for {shell!r}; there is for {', '.join(shtab.SUPPORTED_SHELLS)}")
+        print(shtab.complete(parser, shell))
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunella", description=__doc__)
     parser.add_argument("--version", action="version", version=f"prunella {__version__}")
+    parser.add_argument(
+        "--print-completion", action=Completion, nargs="?", const="", metavar="SHELL", help=Completion.ABOUT
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in GROUPS:
         group.register(commands)
