@@ -246,6 +246,7 @@ def test_no_stage_depends_on_what_observes_it(stage):
         "bench",
         "miniature",
         "params.py",
+        "settings.py",
         "errors.py",
         "files.py",
     )

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from prunella.errors import UserError
 
 
@@ -40,6 +42,16 @@ def sha256(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
     return parse_json(path.read_bytes(), f"{path}: not valid JSON")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, as plain data. Raises UserError, naming the file, where that is no YAML, else OSError."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid YAML: nested too deeply") from None
 
 
 def parse_json(text: bytes, fault: str) -> Any:

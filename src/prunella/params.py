@@ -3,27 +3,18 @@
 Every stage reads the whole file first, so that a mistake in `benchmark` is found before hours of `distill`.
 """
 
-import difflib
 import sys
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from prunella.errors import UserError
+from prunella.files import read_yaml
+from prunella.settings import check, completed, shipped_defaults, typed, unknown, with_defaults
+
+# What reads a section is imported from here, with the section.
+__all__ = ["check", "completed", "shipped_defaults", "typed", "unknown", "with_defaults"]
 
 MOST = 2**40  # of anything counted: beyond it lies a slip of the keyboard, and work without end
 Count = Annotated[int, Field(ge=1, le=MOST)]
@@ -43,13 +34,6 @@ Weight = Annotated[
     Annotated[Amount, Tag("number")] | Annotated[Points, Tag("points")],
     Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
 ]
-Model = TypeVar("Model", bound=BaseModel)
-# Keys of earlier versions, and where they went.
-MOVED = {
-    f"{section}.{key}": f"watch.{key}"
-    for section in ("distill", "finetune")
-    for key in ("checkpoint_every", "picture_every")
-}
 
 
 class Section(BaseModel):
@@ -267,10 +251,7 @@ def read_params(path: Path | str = "params.yaml") -> Params:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such parameter file; start from the one in the repository")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    content = read_yaml(path)
     filled: dict[str, Any] = {}
     if isinstance(content, dict):
         content = with_defaults(content, shipped_defaults(), filled)
@@ -279,84 +260,3 @@ def read_params(path: Path | str = "params.yaml") -> Params:
         taken = ", ".join(f"{name}: {value}" for name, value in filled.items())
         print(f"{path}: lacks keys of this version; taken from the shipped defaults: {taken}", file=sys.stderr)
     return params
-
-
-@cache
-def shipped_defaults() -> dict[str, Any]:
-    """The parameters as committed, from the copy that the package ships."""
-    return yaml.safe_load(Path(__file__).with_name("defaults.yaml").read_text(encoding="utf-8"))
-
-
-def completed(section: str, content: dict[str, Any]) -> dict[str, Any]:
-    """A section's content with the shipped defaults of the keys that it lacks."""
-    return with_defaults(content, shipped_defaults()[section], {})
-
-
-def with_defaults(content: dict, defaults: dict, filled: dict[str, Any], prefix: str = "") -> dict:
-    """`content` with the keys that it lacks from `defaults`, section by section; they are noted in `filled`."""
-    whole = dict(content)
-    for name, value in defaults.items():
-        if name not in content:
-            whole[name] = filled[f"{prefix}{name}"] = value
-        elif isinstance(value, dict) and isinstance(content[name], dict):
-            whole[name] = with_defaults(content[name], value, filled, f"{prefix}{name}.")
-    return whole
-
-
-def check(model: type[Model], content: Any, where: str) -> Model:
-    """`content` as `model`. Raises UserError naming each key, what is wrong with it and what is allowed."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise UserError("\n".join(f"{where}: {_said(model, fault)}" for fault in error.errors())) from None
-
-
-def typed(adapter: TypeAdapter, content: Any, where: str) -> Any:
-    """`content`, which someone else wrote, as the adapter's type. Raises UserError of one line: the first fault."""
-    try:
-        return adapter.validate_python(content)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-        message = f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
-        given = "" if fault["type"] == "missing" else f", got {_short(fault['input'])}"
-        raise UserError(f"{where}: {message[:200]}{given}") from None
-
-
-def _short(value: Any) -> str:
-    """A value in words, without the content of what may be large."""
-    return f"{type(value).__name__} of {len(value)}" if isinstance(value, list | dict) else repr(value)[:80]
-
-
-def unknown(kind: str, name: str, known: list[str]) -> str:
-    """One line about a name that is not known: the nearest one, else all."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"no {kind} is called {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-    )
-
-
-def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
-    *path, last = fault["loc"] or ("(top level)",)
-    name = ".".join(str(part) for part in fault["loc"] if part not in ("number", "points")) or "(top level)"
-    if name in MOVED:
-        return f"{name}: is {MOVED[name]} now"
-    if fault["type"] == "extra_forbidden":
-        known = sorted(_keys(model, path))
-        section = f"section {'.'.join(map(str, path))!r}" if path else "the file"
-        return f"{name}: {unknown(f'key of {section}', str(last), known)}"
-    if fault["type"] == "missing":
-        return f"{name}: missing"
-    if fault["type"] == "value_error":
-        return f"{name}: {fault['ctx']['error']}"
-    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
-
-
-def _keys(model: type[BaseModel], path: list) -> set[str]:
-    for step in path:
-        field = model.model_fields.get(str(step))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return set()
-        model = inner
-    return set(model.model_fields)

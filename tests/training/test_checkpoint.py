@@ -28,6 +28,19 @@ def test_a_broken_checkpoint_is_passed_over_with_a_warning(tmp_path):
         assert checkpoint.load(tmp_path)["step"] == 1
 
 
+def test_a_sum_is_taken_once_until_the_file_changes(tmp_path, monkeypatch):
+    real, summed = checkpoint.sha256, []
+    monkeypatch.setattr(checkpoint, "sha256", lambda path: summed.append(path.name) or real(path))
+    checkpoint.save(tmp_path, 2, {"step": 2})
+    assert [checkpoint.newest(tmp_path) for _ in range(3)] == [2, 2, 2] and checkpoint.load(tmp_path) == {"step": 2}
+    assert summed == ["step-000002.tmp"]
+    newest = tmp_path / "step-000002.pt"
+    newest.write_bytes(bytes(reversed(newest.read_bytes())))  # rotten, and as long as before
+    with pytest.warns(UserWarning, match="broken"):
+        assert checkpoint.newest(tmp_path) == 0
+    assert len(summed) == 2
+
+
 def test_a_checkpoint_without_its_sum_is_half_written(tmp_path):
     checkpoint.save(tmp_path, 3, {"step": 3})
     (tmp_path / "step-000003.sha256").unlink()

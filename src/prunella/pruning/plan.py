@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from prunella.errors import UserError
+from prunella.files import read_yaml
 from prunella.models.families import FAMILIES
 from prunella.models.families.base import Family
 from prunella.params import Mode, Section, check, unknown
@@ -139,11 +139,7 @@ def read_plan(path: Path | str) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such plan")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    return check(Plan, content, str(path))
+    return check(Plan, read_yaml(path), str(path))
 
 
 def find_plan(name: str, own: Path = OWN) -> Path:

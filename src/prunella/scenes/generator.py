@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import ArrayLike
 
 from prunella.errors import UserError
+from prunella.files import read_yaml
 
 Colour = tuple[int, int, int]
 
@@ -50,13 +50,13 @@ def read_vocabulary(path: Path | str) -> Vocabulary:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such vocabulary of scenes; the shipped one is data/scenes.yaml")
+    words = read_yaml(path)
     try:
-        words = yaml.safe_load(path.read_text(encoding="utf-8"))
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in words.items()
         }
         vocabulary = Vocabulary(**known)
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a vocabulary of scenes: {error}") from None
     strange = [shape for shape in vocabulary.shapes if shape not in DISTANCES]
     if strange:

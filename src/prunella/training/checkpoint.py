@@ -15,6 +15,7 @@ import torch
 from prunella.files import link_or_copy, sha256
 
 KEPT = 2
+_sums: dict[tuple[int, ...], str] = {}  # of files that this process has summed, until they change
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> None:
@@ -26,7 +27,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = KEPT) -> No
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    path.with_suffix(".sha256").write_text(sha256(half))
+    path.with_suffix(".sha256").write_text(_sum(half))
     half.replace(path)
     for old in _found(folder)[:-keep]:
         _remove(old)
@@ -67,10 +68,19 @@ def newest(folder: Path) -> int:
 def _newest(folder: Path | None) -> Path | None:
     for path in reversed(_found(folder)) if folder else []:
         expected = path.with_suffix(".sha256")
-        if expected.is_file() and expected.read_text() == sha256(path):
+        if expected.is_file() and expected.read_text() == _sum(path):
             return path
         warnings.warn(f"{path}: broken checkpoint (its sum does not fit), passed over", stacklevel=3)
     return None
+
+
+def _sum(path: Path) -> str:
+    """A file's sum, taken once: a state has gigabytes, and is asked for at every evaluation."""
+    file = path.stat()
+    known = (file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns)
+    if known not in _sums:
+        _sums[known] = sha256(path)
+    return _sums[known]
 
 
 def _found(folder: Path) -> list[Path]:

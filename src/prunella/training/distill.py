@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from prunella.compute.device import Placement, placed
-from prunella.compute.launch import rank
-from prunella.compute.workdir import identity, resume_dir
+from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import BESIDE, read_plan
-from prunella.training.job import ROOMS, TrainingJob, adopt_shorter, deciding, run_job
+from prunella.training.job import TrainingJob, run_job, state_folder
 from prunella.training.losses import OUTPUT, Distillation
-from prunella.training.observer import NoObserver, Observer
+from prunella.training.observer import Observer
 from prunella.training.validation import Data
 
 
@@ -30,10 +28,8 @@ def distill(
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
     pairs = tuple(feature_pairs(read_plan(student / "unet" / BESIDE), params.features))
-    ours = identity(deciding(params), [student, latents / "manifest.json", teacher / "unet"], ROOMS)
-    with resume_dir("distill", ours, first=rank() == 0) as work:
-        if rank() == 0 and continuable(params):
-            adopt_shorter("distill", work, ours)
+    inputs = [student, latents / "manifest.json", teacher / "unet"]
+    with state_folder("distill", params, inputs, continuable=continuable(params)) as work:
         unet, taught_by = load_unet(student, placement.device), load_unet(teacher, placement.device)
         job = TrainingJob(
             title="distill",
@@ -48,11 +44,7 @@ def distill(
             teacher=taught_by,
             pairs=pairs,
         )
-        with (
-            placed(taught_by, [pair.teacher for pair in pairs], placement),
-            placed(unet, [pair.student for pair in pairs], placement),
-        ):
-            return run_job(job, out=out, curves=curves, work=work, observer=observer or NoObserver())
+        return run_job(job, out=out, curves=curves, work=work, observer=observer)
 
 
 def continuable(params: Distill) -> bool:

@@ -4,16 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from prunella.compute.device import Placement, placed
-from prunella.compute.launch import rank
-from prunella.compute.workdir import identity, resume_dir
+from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
-from prunella.training.job import ROOMS, TrainingJob, adopt_shorter, deciding, run_job
+from prunella.training.job import TrainingJob, run_job, state_folder
 from prunella.training.losses import TASK, Task
-from prunella.training.observer import NoObserver, Observer
+from prunella.training.observer import Observer
 from prunella.training.validation import Data
 
 
@@ -35,14 +33,11 @@ def finetune(
         raise UserError(
             f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
         )
-    ours = identity(deciding(params), [student, latents / "manifest.json"], ROOMS)
-    with resume_dir("finetune", ours, first=rank() == 0) as work:
-        if rank() == 0 and params.schedule == "constant":
-            adopt_shorter("finetune", work, ours)
-        unet = load_unet(student, placement.device)
+    inputs = [student, latents / "manifest.json"]
+    with state_folder("finetune", params, inputs, continuable=params.schedule == "constant") as work:
         job = TrainingJob(
             title="finetune",
-            unet=unet,
+            unet=load_unet(student, placement.device),
             loss=Task(load_scheduler(student), params.snr_gamma),
             params=params,
             data=Data(train_pairs, heldout, *among),
@@ -51,8 +46,7 @@ def finetune(
             decided_by=TASK,
             checkpoint_every=checkpoint_every,
         )
-        with placed(unet, [], placement):
-            report = run_job(job, out=out, curves=curves, work=work, observer=observer or NoObserver())
+        report = run_job(job, out=out, curves=curves, work=work, observer=observer)
     return {**report, "pairs": len(among[0])}
 
 

@@ -3,7 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from prunella.compute import distributed
-from prunella.compute.device import Placement
-from prunella.compute.launch import size
+from prunella.compute.device import Placement, placed
+from prunella.compute.launch import rank, size
 from prunella.compute.precision import BITS
-from prunella.compute.workdir import DONE, Identity, code_digest, locked, noted_runs, same_params
+from prunella.compute.workdir import DONE, Identity, identity, locked, noted_runs, resume_dir, same_params
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, link_or_copy
 from prunella.models.pipeline import load_scheduler, save_pipeline, save_unet
@@ -26,7 +27,7 @@ from prunella.training import checkpoint
 from prunella.training.batch import Batch, training_batches
 from prunella.training.loop import averaged, train
 from prunella.training.metrics_log import MetricsLog
-from prunella.training.observer import Observer
+from prunella.training.observer import NoObserver, Observer
 from prunella.training.validation import BEST, HELDOUT, Data, Validation
 
 ROOMS = ("compute", "latents/encoders.py", "latents/shards.py", "models", "pruning", "training")  # decide the result
@@ -56,11 +57,32 @@ def deciding(params: Learning) -> dict:
     return params.model_dump(exclude={"storage"})
 
 
-def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: Observer) -> dict:
+@contextmanager
+def state_folder(stage: str, params: Learning, inputs: list[Path], *, continuable: bool) -> Iterator[Path]:
+    """The folder that keeps a training's state, to ourselves inside.
+
+    Where none of its steps depends on how many there are (`continuable`), it begins with the state of a shorter one.
+    """
+    ours = identity(deciding(params), inputs, ROOMS)
+    with resume_dir(stage, ours, first=rank() == 0) as work:
+        if rank() == 0 and continuable:
+            adopt_shorter(stage, work, ours)
+        yield work
+
+
+def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: Observer | None) -> dict:
     """Train, write the pipeline folder `out` and tables for plots into `curves`; return the report ({} but on rank 0).
 
     The state is kept in the folder `work` and gone on with; it stays there after the end.
     """
+    with ExitStack() as stack:
+        if job.teacher is not None:
+            stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement))
+        stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement))
+        return _run(job, out, curves, work, observer or NoObserver())
+
+
+def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observer) -> dict:
     unet, params, data = job.unet, job.params, job.data
     team = distributed.team(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
@@ -133,7 +155,7 @@ def check_room(work: Path, parameters: int, params: Learning) -> None:
         )
 
 
-def adopt_shorter(stage: str, work: Path, ours: Identity, rooms: tuple[str, ...] = ROOMS) -> None:
+def adopt_shorter(stage: str, work: Path, ours: Identity) -> None:
     """Let a training go on from the state of one that differs in having fewer steps, where `work` has none of its own.
 
     Only a training whose steps do not depend on how many there are may call this. Rows and best weights that the
@@ -141,11 +163,11 @@ def adopt_shorter(stage: str, work: Path, ours: Identity, rooms: tuple[str, ...]
     """
     if checkpoint.newest(work):
         return
-    for origin, steps in sorted(_shorter(stage, work, ours), key=lambda each: -each[1]):
+    for origin, steps, code in sorted(_shorter(stage, work, ours), key=lambda each: -each[1]):
         with locked(origin, wait=False) as free:
             if not free:
                 continue
-            if dict(noted_runs(stage))[origin].code != code_digest(rooms):
+            if code != ours.code:
                 print(
                     f"{stage}: {origin} holds the first {steps} steps, but by other code; `prunella accept {stage}` "
                     "lets them count where the code gives the same results. Starting anew",
@@ -164,8 +186,8 @@ def adopt_shorter(stage: str, work: Path, ours: Identity, rooms: tuple[str, ...]
     print(f"{stage}: no state of a shorter training is there; starting at step 0", flush=True)
 
 
-def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int]]:
-    """Folders of trainings with fewer steps but otherwise ours, and the step of their last state."""
+def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int, str]]:
+    """Trainings with fewer steps but otherwise ours: folder, the step of the last state, the digest of the code."""
     found = []
     for folder, noted in noted_runs(stage):
         steps = noted.params.get("steps", 0)
@@ -173,7 +195,7 @@ def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int]]:
             stage, noted.params | {"steps": ours.params["steps"]}, ours.params
         )
         if folder != work and same and steps < ours.params["steps"] and (step := checkpoint.newest(folder)):
-            found.append((folder, step))
+            found.append((folder, step, noted.code))
     return found
 
 
