@@ -60,7 +60,7 @@ def test_a_misspelt_section_is_named_with_its_neighbour(content):
         ("distill", "schedule", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
         ("encode", "precision", "fp8", "'fp32', 'tf32', 'bf16' or 'fp16', got 'fp8'"),
         ("finetune", "ema_decay", 1, "finetune.ema_decay: input should be less than 1, got 1"),
-        ("filter", "source", "laion", "'webdataset' or 'hub', got 'laion'"),
+        ("filter", "source", "laion", "'hub' or 'generated', got 'laion'"),
         ("filter", "path", None, "filter.path: input should be a valid string, got None"),
         ("benchmark", "guidance", 0.5, "benchmark.guidance: input should be greater than or equal to 1, got 0.5"),
         ("runtime", "processes", 0, "runtime.processes: input should be greater than or equal to 1, got 0"),
@@ -178,3 +178,26 @@ def test_points_of_a_weight_are_numbers(content):
     for value in (float("nan"), float("inf")):
         content["distill"]["output_weight"] = [[0.0, 1.0], [1.0, value]]
         assert "distill.output_weight.1.1" in refused(content)
+
+
+SET = {
+    "prompts": "p.txt", "samples": 9, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main",
+    "negative_prompt": "", "guidance": 7.5, "scheduler": None, "inference_steps": 25, "sizes": [[512, 512]],
+    "batch_size": 8, "precision": "fp32", "storage": "fp16", "seed": 0,
+}  # fmt: skip
+
+
+def test_sets_to_generate_have_names_and_whole_entries(content):
+    content["generate"]["portraits"] = SET
+    assert check(Params, content, "params.yaml").generate["portraits"].sizes == [(512, 512)]
+    content["generate"]["portraits"] = SET | {"guidence": 3.0}
+    assert refused(content) == (
+        "params.yaml: generate.portraits.guidence: no key of section 'generate.portraits' is called 'guidence'; "
+        "did you mean 'guidance'?"
+    )
+    content["generate"] = {"Por traits": SET}
+    assert "generate.Por traits" in refused(content)
+    content["generate"] = {"portraits": {key: value for key, value in SET.items() if key != "seed"}}
+    assert refused(content) == "params.yaml: generate.portraits.seed: missing"
+    content["generate"] = {"portraits": SET | {"sizes": []}}
+    assert "generate.portraits.sizes" in refused(content)

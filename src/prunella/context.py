@@ -21,8 +21,8 @@ from prunella.tracking.process import end_with_starter
 from prunella.tracking.room import no_room, remove_halves
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
-PER_STUDENT = ("plan", "prune", "distill", "finetune")  # stages whose --out is named after a student
-ASKING = ("teacher", "filter", "encode")  # the stages that may ask the Hub, for a teacher or for data
+PER_ENTRY = ("generate", "plan", "prune", "distill", "finetune")  # stages whose --out is named after a student or set
+ASKING = ("teacher", "generate", "filter", "encode")  # the stages that may ask the Hub, for a model or for data
 
 
 class StageContext:
@@ -110,7 +110,7 @@ def stage_context(
 def _student(stage: str, paths: argparse.Namespace) -> list[str]:
     if stage in ("draw", "score"):
         return [paths.report.name.removesuffix(".json")]
-    return [paths.out.name.removesuffix(".yaml")] if stage in PER_STUDENT else []  # a plan is NAME.yaml
+    return [paths.out.name.removesuffix(".yaml")] if stage in PER_ENTRY else []  # a plan is NAME.yaml
 
 
 def quiet(offline: bool = True) -> None:

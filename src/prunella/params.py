@@ -71,13 +71,33 @@ class Aesthetic(Section):
         return self
 
 
+class Generate(Section):
+    """Pictures that a model makes of prompts: one set, an entry of the section `generate`."""
+
+    prompts: Annotated[str, Field(min_length=1)]  # a file of prompts, or data whose captions they are
+    samples: Count  # at most so many prompts, drawn by seed
+    pictures: Count  # of each prompt, each from noise of its own
+    model: Annotated[str, Field(min_length=1)]  # models/teacher.json, or a pipeline folder
+    id: str | None  # a Hub model, owner/name; `model` is then not looked at
+    revision: Annotated[str, Field(min_length=1)]  # of it: branch, tag or commit
+    negative_prompt: str
+    guidance: Annotated[float, Field(ge=1)]
+    scheduler: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None  # diffusers' name; None: the model's own
+    inference_steps: Count
+    sizes: Annotated[list[tuple[Pixels, Pixels]], Field(min_length=1)]  # width and height, taking turns
+    batch_size: Count
+    precision: Precision
+    storage: Storage  # of the latents
+    seed: Seed
+
+
 Column = Literal["text", "image", "width", "height", "language", "aesthetic", "punsafe", "pwatermark", "similarity"]
 
 
 class Filter(Section):
     """Which image-caption pairs are used, and where they come from. A criterion that is None is not asked."""
 
-    source: Literal["scenes", "folder", "parquet", "webdataset", "hub"]
+    source: Literal["scenes", "folder", "parquet", "webdataset", "hub", "generated"]
     path: Annotated[str, Field(min_length=1)]
     id: str | None  # hub: owner/dataset
     revision: Annotated[str, Field(min_length=1)]  # hub: branch, tag or commit
@@ -111,6 +131,7 @@ class Encode(Section):
     resolution: Pixels  # both sides of a square; of other sizes the area is as large
     buckets: Literal["square", "computed", "ssd-1b"]
     max_upscale: Annotated[float, Field(ge=1)]  # smaller pictures than this can help are left out
+    flip: bool  # pictures are stored mirrored too, and training draws one of the two
     text: Literal["embeddings", "tokens"]
     batch_size: Count
     heldout: Count  # pairs kept out of training
@@ -216,7 +237,7 @@ class Benchmark(Section):
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
     workers: Whole  # threads that read and decode pictures; 0: one a core
-    processes: Count  # of encode, distill and finetune; each has its share of the batch, on a GPU of its own
+    processes: Count  # of generate, encode, distill and finetune; each has its share of the batch, on a GPU of its own
     threads: Whole  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
     channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU
@@ -226,6 +247,7 @@ class Params(Section):
     seed: Seed
     students: Annotated[list[Name], Field(min_length=1)]
     teacher: Teacher
+    generate: dict[Name, Generate]
     filter: Filter
     encode: Encode
     prune: Prune

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -92,9 +92,12 @@ def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
 
 
 def _keys(model: type[BaseModel], path: list) -> set[str]:
-    for step in path:
+    steps = iter(path)
+    for step in steps:
         field = model.model_fields.get(str(step))
-        inner = field.annotation if field else None
+        inner: Any = field.annotation if field else None
+        if get_origin(inner) is dict:  # of entries by name
+            inner = get_args(inner)[1] if next(steps, None) else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return set()
         model = inner

@@ -8,7 +8,8 @@ from conftest import ROOT
 from PIL import Image
 
 from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.gallery.shards import STAGES, collect, draw_shards, shards
+from prunella.evaluation.gallery.shards import STAGES, collect, draw_shards
+from prunella.evaluation.gallery.tars import shards
 from prunella.pruning.plan import CATALOGUE
 from prunella.reporting.benchmark import SHOWN, Sources, assemble, write_pages
 

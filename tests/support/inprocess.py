@@ -14,8 +14,8 @@ def commands(students: list[str]) -> dict[str, list[str]]:
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         if stage.get("frozen"):
             continue
-        if "foreach" in stage:
-            for item in students:
+        if "foreach" in stage:  # over students, or over a section that is empty by default
+            for item in students if stage["foreach"] == "${students}" else []:
                 words[f"{name}@{item}"] = shlex.split(stage["do"]["cmd"].replace("${item}", item))
         else:
             words[name] = shlex.split(stage["cmd"])

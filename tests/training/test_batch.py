@@ -1,10 +1,18 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import LATENT, LEARNING, TOKENS, WIDTH
+from conftest import LATENT, LEARNING, SIDE, TOKENS, WIDTH
 from toyxl import POOLED
 
+from prunella.data.images import fitted
+from prunella.data.manifest import read_manifest
+from prunella.data.sources import open_source
+from prunella.latents.encode import encoded
+from prunella.latents.encoders import raw_latents
 from prunella.latents.shards import Latents
+from prunella.models.pipeline import load_pipeline
 from prunella.params import Learning, check
 from prunella.training.batch import heldout_batches, training_batches
 
@@ -43,6 +51,45 @@ def test_offset_noise_shifts_each_channel_as_a_whole(train):
     assert torch.allclose(shift, shift[:, :, :1, :1].expand_as(shift), atol=1e-6)
     assert 0.1 < shift[:, :, 0, 0].std() < 1.0
     assert all(torch.equal(plain[name], offset[name]) for name in plain if name != "noise")
+
+
+@pytest.fixture
+def mirrored(params, teacher, manifest, tmp_path, monkeypatch) -> Path:
+    """The toy's pairs, encoded mirrored too."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    asked = params.encode.model_copy(update={"flip": True})
+    encoded(asked, params.seed, teacher, manifest, tmp_path / "latents", "cpu")
+    return tmp_path / "latents"
+
+
+def test_every_other_place_sees_the_mirrored_picture_and_nothing_else_changes(train, mirrored):
+    both = Latents(mirrored, "train")
+    assert both.mirrored and not train.mirrored
+    flat, half = (training_batches(pairs, 22, learning(0.1), 1000) for pairs in (train, both))
+    other = []
+    for number in range(20):
+        plain, drawn = flat(number), half(number)
+        assert all(torch.equal(plain[name], drawn[name]) for name in plain if name != "latents")
+        other.append((plain["latents"] != drawn["latents"]).flatten(1).any(1))
+    assert 0.42 < torch.cat(other).float().mean() < 0.58  # of 440 places
+    parts = [training_batches(both, 11, learning(0.1), 1000)(number) for number in (8, 9)]
+    assert same(half(4), {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def test_a_mirrored_place_holds_the_latents_of_the_mirrored_picture(mirrored, manifest, teacher):
+    both = Latents(mirrored, "train")
+    source, pairs = read_manifest(manifest)
+    of = {pair.text: pair for pair in pairs}
+    picture = fitted(open_source(source).image(of[both.captions[3]].key), SIDE, SIDE)
+    mean, std = raw_latents(load_pipeline(teacher).vae, picture[None, :, ::-1].copy())
+    taken = both.take([3], mirror=np.array([True]))
+    assert torch.allclose(taken["mean"], mean, atol=1e-4) and torch.allclose(taken["std"], std, atol=1e-4)
+    assert not torch.allclose(both.take([3], mirror=np.array([False]))["mean"], mean, atol=1e-4)
+
+
+def test_held_out_pairs_are_never_mirrored(latents, mirrored):
+    one, two = (next(heldout_batches(Latents(folder, "heldout"), 7, 1000)) for folder in (latents, mirrored))
+    assert same(one, two)
 
 
 def test_what_is_measured_does_not_depend_on_the_batches(latents):

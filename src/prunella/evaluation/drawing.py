@@ -63,7 +63,6 @@ def draw(
         )
 
 
-@torch.no_grad()
 def draw_batch(
     pipeline: DiffusionPipeline,
     prompts: Sequence[str],
@@ -81,10 +80,49 @@ def draw_batch(
 
     `precision` says whether a GPU may round products to TF32; the weights' own precision is that of `load_to_draw`.
     """
+    return drawn_with_latents(
+        pipeline,
+        prompts,
+        numbers,
+        size,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        precision=precision,
+        dtype=dtype,
+        negative_prompt=negative_prompt,
+    )[0]
+
+
+@torch.no_grad()
+def drawn_with_latents(
+    pipeline: DiffusionPipeline,
+    prompts: Sequence[str],
+    numbers: Sequence[int],
+    size: Size,
+    *,
+    steps: int,
+    guidance: float,
+    seed: int,
+    precision: Precision = "fp32",
+    dtype: torch.dtype | None = None,
+    negative_prompt: str = "",
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `draw_batch`, and the raw latents (NCHW fp32) that the pictures were decoded from.
+
+    Where the scheduler draws noise at its steps too, a picture's is of its number as well.
+    """
     unet, (width, height) = pipeline.unet, size
     shape = (unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
-    noise = torch.stack([torch.randn(shape, generator=generator(DRAWING, seed, number)) for number in numbers])
+    sources = [generator(DRAWING, seed, number) for number in numbers]
+    noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
     against = {"negative_prompt": [negative_prompt] * len(prompts)} if negative_prompt else {}
+    final: dict[str, torch.Tensor] = {}
+
+    def keep(_: DiffusionPipeline, step: int, timestep: int, given: dict[str, torch.Tensor]) -> dict:
+        final["latents"] = given["latents"]
+        return {}
+
     with rounding(precision):
         drawn = pipeline(
             list(prompts),
@@ -94,6 +132,9 @@ def draw_batch(
             num_inference_steps=steps,
             guidance_scale=guidance,
             latents=noise.to(unet.device, dtype or unet.dtype),
+            generator=sources,
             output_type="np",
+            callback_on_step_end=keep,
         )
-    return (drawn.images * 255).round().astype(np.uint8)
+    raw = final["latents"].float() / pipeline.vae.config.scaling_factor
+    return (drawn.images * 255).round().astype(np.uint8), raw.cpu().numpy()

@@ -30,10 +30,11 @@ from prunella.data.manifest import Sample, chunks, read_manifest
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
+from prunella.data.sources.generated import Generated
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, link_or_copy, sha256
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import MANIFEST, Shard, noted_shard, whole_shard, write_manifest, write_shard
+from prunella.latents.shards import MANIFEST, MIRRORED, Shard, noted_shard, whole_shard, write_manifest, write_shard
 from prunella.params import Encode
 
 SWAPPED = "another picture than when it was filtered"
@@ -41,6 +42,15 @@ ROOMS = ("compute", "data", "latents", "models", "scenes")  # decide the result
 AHEAD = 3  # batches of pictures that wait decoded
 STORED = {"fp32": torch.float32, "fp16": torch.float16}
 PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
+
+
+class Drawn(NamedTuple):
+    """Raw latents (CHW) that a picture was decoded from, in place of it."""
+
+    mean: np.ndarray
+
+
+Found = np.ndarray | Drawn | RejectedImage  # HWC uint8, or what stands for it
 
 
 class Task(NamedTuple):
@@ -153,7 +163,7 @@ def _bytes(encoders: Encoders, params: Encode) -> tuple[Callable[[int, int], int
     if params.text == "tokens":
         text = sum(value.itemsize * value.shape[1] for value in encoders.tokens([""])[0].values())
     beside = 6 * 4 if "pooled" in empty else 0  # size conditioning
-    channels = 2 * encoders.vae.config.latent_channels  # mean and std
+    channels = (4 if params.flip else 2) * encoders.vae.config.latent_channels  # mean and std
 
     def picture(width: int, height: int) -> int:
         return channels * (width // encoders.factor) * (height // encoders.factor) * number + beside
@@ -167,11 +177,14 @@ def _encode(
     """Make the shards of `tasks` that are not there yet, pictures read and cut ahead by threads."""
     waiting = [task for task in tasks if whole_shard(work, task.name) is None]
     pictures_of, swapped = open_source(source), []
+    drawn_of = None if params.flip else _with_latents_of(pictures_of, encoders)
 
-    def made(it: tuple[Task, Sample]) -> np.ndarray | RejectedImage:
+    def made(it: tuple[Task, Sample]) -> Found:
         task, pair = it
         try:
             with machine_faults(pair.key), ExitStack() as in_use:
+                if drawn_of and (pair.width, pair.height) == task.size:
+                    return _as_drawn(drawn_of, pair)
                 with clock("decode"):
                     drawn = in_use.enter_context(_as_filtered(pictures_of, pair))
                 with clock("resize"):
@@ -211,6 +224,18 @@ def _as_filtered(source: Source, pair: Sample) -> Iterator[Image.Image]:
         yield picture
 
 
+def _as_drawn(source: Generated, pair: Sample) -> Drawn:
+    """The latents of the pair's picture. Raises RejectedImage where it is not the one that the filter saw."""
+    if hashlib.sha256(source.read(pair.key)).hexdigest() != pair.sum:
+        raise RejectedImage(SWAPPED)
+    return Drawn(source.latents(pair.key))
+
+
+def _with_latents_of(source: Source, encoders: Encoders) -> Generated | None:
+    """The source, where its pictures were decoded from latents of the teacher's own VAE."""
+    return source if isinstance(source, Generated) and source.latent_space == encoders.latent_space else None
+
+
 def _same_scenes(source: dict) -> None:
     """Raises UserError where rendered scenes would not be those that the filter saw."""
     if "sha256" in source and sha256(Path(source["path"])) != source["sha256"]:
@@ -224,7 +249,7 @@ class Part(NamedTuple):
 
 def _tensors(
     batch: Sequence[Sample],
-    found: Sequence[np.ndarray | RejectedImage],
+    found: Sequence[Found],
     task: Task,
     encoders: Encoders,
     params: Encode,
@@ -241,13 +266,14 @@ def _tensors(
     pairs = [pair for pair, _ in both]
     captions = [caption for pair in pairs for caption in pair.captions]
     with clock("vae"):
-        mean, std = encoders.latents(np.stack([picture for _, picture in both]))
+        latents = _latents([picture for _, picture in both], encoders, params.flip)
+    notes["as_drawn"] += sum(isinstance(picture, Drawn) for _, picture in both)
     with clock("text"):
         tokens, cut = encoders.tokens(captions)
         text = encoders.text(captions) if params.text == "embeddings" else tokens
     notes["captions_cut"] += cut
     kind = STORED[params.storage]
-    tensors = {"mean": mean.to(kind), "std": std.to(kind)}
+    tensors = {name: value.to(kind) for name, value in latents.items()}
     tensors |= {name: value.to(kind) if value.is_floating_point() else value for name, value in text.items()}
     if "pooled" in text or "tokens_2" in text:
         given = [size_conditioning((pair.width, pair.height), *task.size) for pair in pairs]
@@ -258,11 +284,31 @@ def _tensors(
     yield Part([pair.text for pair in pairs], tensors)
 
 
+def _latents(found: list[np.ndarray | Drawn], encoders: Encoders, flip: bool) -> dict[str, Tensor]:
+    """ "mean" and "std" (NCHW), and with `flip` those of the mirrored pictures: the VAE mirrors none by itself.
+
+    Latents as drawn are their own mean, without a std.
+    """
+    pictures = [picture for picture in found if not isinstance(picture, Drawn)]
+    mean = std = torch.empty(0)
+    if pictures:
+        mean, std = encoders.latents(np.stack(pictures))
+    if len(pictures) < len(found):
+        rows = iter(zip(mean, std, strict=True))
+        drawn = [torch.from_numpy(each.mean).float() if isinstance(each, Drawn) else None for each in found]
+        every = [next(rows) if each is None else (each, torch.zeros_like(each)) for each in drawn]
+        mean, std = (torch.stack(part) for part in zip(*every, strict=True))
+    if not flip:
+        return {"mean": mean, "std": std}
+    mirrored = encoders.latents(np.stack([picture[:, ::-1] for picture in pictures]))
+    return {"mean": mean, "std": std} | dict(zip(MIRRORED, mirrored, strict=True))
+
+
 def _check_finite(tensors: dict[str, Tensor], params: Encode, pairs: list[Sample]) -> None:
     """Raises UserError, naming the teacher's part, where what it made of a batch's pairs is no number any more."""
     for name, value in tensors.items():
         if not value.isfinite().all():
-            part = "VAE" if name in ("mean", "std") else "text encoder"
+            part = "VAE" if name in ("mean", "std", *MIRRORED) else "text encoder"
             raise UserError(
                 f"encode: the teacher's {part} gives NaN or infinite numbers ({name} of the pairs from {pairs[0].key} "
                 f"to {pairs[-1].key}, precision {params.precision}, storage {params.storage}); "
@@ -302,7 +348,7 @@ def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path
 
 
 def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
-    cut = notes.pop("captions_cut", 0)
+    cut, as_drawn = notes.pop("captions_cut", 0), notes.pop("as_drawn", 0)
     by_size: Counter[str] = Counter()
     for shard in shards:
         by_size["{} x {}".format(*shard.size)] += shard.pairs
@@ -310,6 +356,7 @@ def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
     return {
         **{split: sum(shard.pairs for shard in shards if shard.split == split) for split in ("heldout", "train")},
         "captions_cut": cut,
+        **({"as_drawn": as_drawn} if as_drawn else {}),
         "too_small": small,
         "unreadable": dict(notes),
         "sizes": dict(by_size),

@@ -5,6 +5,7 @@ net sees). Letters: N pairs, L tokens, D text width.
 """
 
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from prunella.compute.precision import autocast, rounding
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, read_manifest
 from prunella.models.pipeline import load_pipeline
+from prunella.models.vae import latent_space
 from prunella.params import Precision
 
 
@@ -47,6 +49,12 @@ class Encoders:
         overflows = isinstance(self.pipeline, StableDiffusionXLPipeline) and self.vae.config.force_upcast
         self.precision = "fp32" if precision == "fp16" and overflows else precision
         self.device = torch.device(device)
+        self.folder = folder
+
+    @cached_property
+    def latent_space(self) -> str:
+        """See `prunella.models.vae`."""
+        return latent_space(self.folder)
 
     def latents(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and std (NCHW fp32, on the CPU) of pictures (NHWC uint8)."""

@@ -1,10 +1,11 @@
 """Encoded pairs on disk: shards of safetensors and a manifest.
 
-A folder holds `SPLIT-00000.safetensors`, each of pictures of one size: tensors "mean" and "std" (NCHW), of an SDXL
-teacher "sizes" (N6), and for the captions "text" (NLD; "pooled" NP too of SDXL), or "tokens" (NL; and "tokens_2") where
-the text encoders are to run in training. Where pictures have several captions those have a row each, and "captions"
-(N2) says of each picture which row is its first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a
-pair: its caption, or the list of them) and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
+A folder holds `SPLIT-00000.safetensors`, each of pictures of one size: tensors "mean" and "std" (NCHW), where pictures
+are learned mirrored too "mean_mirrored" and "std_mirrored", of an SDXL teacher "sizes" (N6), and for the captions
+"text" (NLD; "pooled" NP too of SDXL), or "tokens" (NL; and "tokens_2") where the text encoders are to run in training.
+Where pictures have several captions those have a row each, and "captions" (N2) says of each picture which row is its
+first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a pair: its caption, or the list of them)
+and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
 `empty.safetensors` holds what no caption is encoded to, under the names of the encoded ones. `manifest.json` names the
 shards of the splits "train" and "heldout" and is written last: a folder without one is not whole.
 """
@@ -25,6 +26,8 @@ from prunella.errors import UserError
 from prunella.files import atomic_write_text, json_digest, sha256
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
+OF_PICTURE = ("mean", "std")
+MIRRORED = ("mean_mirrored", "std_mirrored")  # of the pictures seen in a mirror
 MANIFEST = "manifest.json"
 
 
@@ -143,10 +146,18 @@ class Latents:
         """Whether a picture may have several captions."""
         return any("captions" in names for names in self._names)
 
-    def take(self, indices: Iterable[int], draws: np.ndarray | None = None) -> dict[str, Tensor]:
+    @cached_property
+    def mirrored(self) -> bool:
+        """Whether pictures may be taken mirrored."""
+        return bool(self._names) and all(MIRRORED[0] in names for names in self._names)
+
+    def take(
+        self, indices: Iterable[int], draws: np.ndarray | None = None, mirror: np.ndarray | None = None
+    ) -> dict[str, Tensor]:
         """Every tensor of the pairs at `indices`, fp32, by name, in that order.
 
-        Of several captions that at `draws` (0 ≤ each < 1) is taken, else the first.
+        Of several captions that at `draws` (0 ≤ each < 1) is taken, else the first. `mirror` says of each pair whether
+        its picture is taken mirrored.
         """
         rows: dict[str, list[Tensor]] = {}
         for at, index in enumerate(map(int, indices)):
@@ -158,9 +169,10 @@ class Latents:
                 first, count = file.get_slice("captions")[place : place + 1][0].tolist()
                 caption = first + (int(draws[at] * count) if draws is not None else 0)
             for name in names:
-                if name != "captions":
+                if name != "captions" and name not in MIRRORED:
                     row = caption if name in OF_TEXT else place
-                    rows.setdefault(name, []).append(file.get_slice(name)[row : row + 1])
+                    stored = f"{name}_mirrored" if name in OF_PICTURE and mirror is not None and mirror[at] else name
+                    rows.setdefault(name, []).append(file.get_slice(stored)[row : row + 1])
         taken = {name: torch.cat(parts) for name, parts in rows.items()}
         tokens = {name: taken.pop(name) for name in ("tokens", "tokens_2") if name in taken}
         return {name: value.float() for name, value in taken.items()} | (

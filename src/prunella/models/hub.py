@@ -15,6 +15,7 @@ INSTEAD = {
     "teacher.id": "teacher.source: folder, teacher.path: FOLDER",
     "teacher.config": "teacher.config: FOLDER, any pipeline folder of the same kind",
 }
+OTHERWISE = "id: null, model: FOLDER"
 
 
 def snapshot(name: str, revision: str, patterns: list[str], cached: bool = False, key: str = "teacher.id") -> Path:
@@ -42,13 +43,15 @@ def snapshot(name: str, revision: str, patterns: list[str], cached: bool = False
     except GatedRepoError:
         raise UserError(f"{key}: {name} is gated: accept its terms on the Hub and log in (hf auth login)") from None
     except RevisionNotFoundError:
-        raise UserError(f"teacher.revision: {name} has no branch, tag or commit {revision!r}") from None
+        raise UserError(
+            f"{key.rpartition('.')[0]}.revision: {name} has no branch, tag or commit {revision!r}"
+        ) from None
     except RepositoryNotFoundError:
         raise UserError(f"{key}: there is no {name} on the Hub, or it is private and you are not logged in") from None
     except OSError as error:  # no network, HF_HUB_OFFLINE, nothing in the cache
         raise UserError(
             f"{key}: {name} at {revision!r} is not in the local cache, and the Hub cannot be reached "
-            f"({_line(error)}). Offline, point at a folder: {INSTEAD[key]}"
+            f"({_line(error)}). Offline, point at a folder: {INSTEAD.get(key, OTHERWISE)}"
         ) from None
 
 

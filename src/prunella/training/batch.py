@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunella.compute.seeds import CAPTION, HELDOUT, TRAINING, generator
+from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, generator
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training.objectives import sampled
@@ -39,7 +39,8 @@ def training_batches(
 ) -> Callable[[int], Batch]:
     """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
 
-    Pictures of several sizes are never in one batch; of several captions one is drawn each time. A caption is replaced
+    Pictures of several sizes are never in one batch; of several captions one is drawn each time, and where pictures are
+    stored mirrored too, one of the two. A caption is replaced
     by the empty one with probability `caption_dropout`, which guidance at drawing needs. With `noise_offset` each
     channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
     """
@@ -49,7 +50,9 @@ def training_batches(
         places = line(number, batch_size)
         sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
         pairs = grouped(places, groups, settings.batch_size, settings.seed)
-        rows = latents.take(pairs, _lots(settings.seed, places) if latents.several else None)
+        captions = _lots(CAPTION, settings.seed, places) if latents.several else None
+        mirror = _lots(MIRROR, settings.seed, places) < 0.5 if latents.mirrored else None
+        rows = latents.take(pairs, captions, mirror)
         final, noise = _noised(rows, sources, latents.scaling_factor)
         draws = torch.stack([torch.rand(2, generator=source, dtype=torch.float64) for source in sources])
         dropped = draws[:, 0] < settings.caption_dropout
@@ -90,9 +93,9 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
         )
 
 
-def _lots(seed: int, places: np.ndarray) -> np.ndarray:
-    """Which caption is drawn at each place, as a number from 0 to 1."""
-    return np.array([torch.rand(1, generator=generator(CAPTION, seed, place)).item() for place in places.tolist()])
+def _lots(purpose: int, seed: int, places: np.ndarray) -> np.ndarray:
+    """What is drawn at each place for a purpose (which caption, say), as a number from 0 to 1."""
+    return np.array([torch.rand(1, generator=generator(purpose, seed, place)).item() for place in places.tolist()])
 
 
 def _cut(latents: Latents, among: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from prunella.errors import UserError
-from prunella.evaluation.gallery import shards as room
+from prunella.evaluation.gallery import tars
 from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.gallery.shards import Gallery, batches, collect, draw_shards, shards
+from prunella.evaluation.gallery.shards import Gallery, collect, draw_shards
+from prunella.evaluation.gallery.tars import batches, shards
 
 SETTINGS = {"steps": 2}
 WIDE = (5, 3, 8)  # numbers of the prompts whose picture is wide
@@ -32,7 +33,7 @@ class Draw:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(room, "SHARD", 4)
+    monkeypatch.setattr(tars, "SHARD", 4)
 
 
 def drawn(folder, draw, count: int = 9):
@@ -132,11 +133,11 @@ def test_a_changed_shard_is_noticed(tmp_path):
 
 
 def test_one_batch_of_pictures_is_held_at_a_time(tmp_path):
-    """Drawing 40 pictures holds no more of them than drawing one batch."""
+    """Drawing and reading 40 pictures holds no more of them than a few shards' 12."""
     import tracemalloc
 
     peaks = []
-    for count in (4, 40):
+    for count in (12, 40):
         every = [Prompt(i, "p", 256, 256, i) for i in range(count)]
         tasks = shards(every, 2)
         tracemalloc.start()

@@ -3,7 +3,8 @@ import pytest
 
 from prunella.errors import UserError
 from prunella.evaluation.gallery.prompts import read_prompts
-from prunella.evaluation.gallery.shards import collect, draw_shards, shards
+from prunella.evaluation.gallery.shards import collect, draw_shards
+from prunella.evaluation.gallery.tars import shards
 from prunella.evaluation.scores.score import score_student, score_teacher
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet

@@ -2,6 +2,7 @@
 
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import Folder
+from prunella.data.sources.generated import Generated
 from prunella.data.sources.hub import Hub
 from prunella.data.sources.parquet import Parquet
 from prunella.data.sources.scenes import Scenes
@@ -14,6 +15,7 @@ SOURCES: dict[str, type[Source]] = {
     "parquet": Parquet,
     "webdataset": WebDataset,
     "hub": Hub,
+    "generated": Generated,
 }
 
 

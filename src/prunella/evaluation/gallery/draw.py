@@ -10,7 +10,8 @@ from prunella.compute.launch import rank, size
 from prunella.compute.workdir import DONE, identity, resume_dir, sweep
 from prunella.evaluation.drawing import draw_batch, load_to_draw
 from prunella.evaluation.gallery.prompts import Prompt, read_prompts
-from prunella.evaluation.gallery.shards import collect, draw_shards, shards
+from prunella.evaluation.gallery.shards import collect, draw_shards
+from prunella.evaluation.gallery.tars import shards
 from prunella.files import atomic_write_text
 from prunella.params import Benchmark
 

@@ -1,0 +1,57 @@
+"""Pictures that the stage `generate` made, with their latents: a webdataset whose manifest says that it is whole."""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from prunella.data.sources.webdataset import WebDataset
+from prunella.errors import UserError
+from prunella.files import read_json, sha256
+
+MANIFEST = "manifest.json"
+
+
+class Generated(WebDataset):
+    """Keys are places in tars, as of any webdataset. `latent_space` says whose latents they are."""
+
+    def __init__(self, source: dict):
+        super().__init__(source)
+        manifest = self.root / MANIFEST
+        if not manifest.is_file():
+            raise UserError(
+                f"filter.path: {self.root} has no {MANIFEST}; it should be a folder that the stage generate made whole"
+            )
+        noted = read_json(manifest)
+        if not isinstance(noted, dict) or not {"latents", "shards"} <= noted.keys():
+            raise UserError(f"{manifest}: not as the stage generate writes it; run that stage again")
+        self.latent_space: str = noted["latents"]
+        self.shards: list[dict[str, Any]] = noted["shards"]
+        self._members = lru_cache(maxsize=16)(_members)
+
+    def rows(self) -> Iterator[pa.Table]:
+        """The rows of every shard. Raises UserError where one is not as it was drawn."""
+        for shard in self.shards:
+            file = self.root / shard["name"]
+            if not file.is_file() or sha256(file) != shard["sha256"]:
+                raise UserError(f"{file}: not as it was drawn; run the stage generate again")
+        yield from super().rows()
+
+    def latents(self, key: str) -> np.ndarray:
+        """The raw latents (CHW) that the picture of `key` was decoded from."""
+        place = key.rpartition("#")[0]
+        tar, _, name = place.partition("/")
+        offset, size = self._members(self.root / tar)[name.removesuffix(".png") + ".npy"]
+        return np.load(io.BytesIO(os.pread(self._handle(self.root / tar).number, size, offset)))
+
+
+def _members(tar: Path) -> dict[str, tuple[int, int]]:
+    """Where each member of a tar begins, and how long it is."""
+    with tarfile.open(tar) as opened:
+        return {member.name: (member.offset_data, member.size) for member in opened}

@@ -1,0 +1,162 @@
+"""Generate: pictures that a model makes of prompts, and their latents; an interrupted drawing goes on.
+
+A folder holds `00000.tar`, …, in each for every picture, named by its number: NAME.png, NAME.txt (the prompt),
+NAME.json (seed and size) and NAME.npy, the raw latents (CHW) that the picture was decoded from. So it is a webdataset
+for whoever reads such. `prompts.jsonl` lists the pictures; `manifest.json` holds the settings, what latents the model
+has, and the shards with their sums, and is written last: a folder without one is not whole.
+
+A picture's noise is a function of seed and number: it is the same whoever draws it, and after an interruption.
+"""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from prunella.compute.distributed import team
+from prunella.compute.launch import rank, size
+from prunella.compute.workdir import DONE, identity, resume_dir, sweep
+from prunella.errors import UserError
+from prunella.evaluation.drawing import drawn_with_latents, load_to_draw
+from prunella.evaluation.gallery.tars import Member, collect_shards, fill_shards, shards
+from prunella.files import atomic_write_text, json_digest
+from prunella.generation.prompts import read_prompts
+from prunella.models import hub
+from prunella.models.pipeline import teacher_folder
+from prunella.models.vae import latent_space
+from prunella.params import Generate, unknown
+
+ROOMS = ("compute", "data", "evaluation/drawing.py", "evaluation/gallery", "generation", "models", "scenes")
+MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
+OWN_NOISE = {"DPMSolverSDEScheduler"}  # draw noise that no seed of ours decides
+STOCK = 8  # pixels that stock pipelines want sides to be multiples of
+KINDS = {"fp32": np.float32, "fp16": np.float16}
+
+
+class Picture(NamedTuple):
+    """A picture to make. Its number decides its noise; `prompt` is the number of its prompt."""
+
+    number: int
+    text: str
+    width: int  # pixels
+    height: int
+    prompt: int
+
+
+def generated(params: Generate, name: str, prompts: Path, model: Path, out: Path, device: str) -> dict[str, Any]:
+    """Draw the pictures of the entry `name` into the folder `out`; {"pictures", "prompts", "images_per_second"}.
+
+    `model` is a pinned teacher or a pipeline folder, and not looked at where `params.id` names one on the Hub. Of
+    several processes each draws its share of the shards; rank 0 writes `out` and returns.
+    """
+    folder = model_folder(params, name, model)
+    asked = read_prompts(prompts, params.samples, params.seed)
+    tasks = shards(pictures(asked, params), params.batch_size)
+    everyone, stage = team(device), f"generate-{name}"
+    known = identity(params.model_dump() | {"prompts": json_digest(asked)}, [folder], ROOMS)
+    with resume_dir(stage, known, first=rank() == 0, begun="[0-9]*") as work:
+        everyone.wait_for_everyone()  # the first may have waited for the folder
+        if rank() == 0:
+            sweep(stage, keep=work)  # nothing goes on from finished pictures
+        fill_shards(tasks, _Drawer(params, name, folder, device), work, f"generate {name}", rank(), size())
+        everyone.wait_for_everyone()
+        if rank():
+            return {}
+        noted, rate = collect_shards(tasks, work, out)
+        every = [picture for task in tasks for batch in task for picture in batch]
+        lines = (json.dumps(picture._asdict(), ensure_ascii=False) + "\n" for picture in every)
+        atomic_write_text(out / PROMPTS, "".join(lines))
+        _write_manifest(out, params, folder, noted)
+        atomic_write_text(work / DONE, "{}")
+        return {"pictures": len(every), "prompts": len(asked), "images_per_second": rate and round(rate, 3)}
+
+
+def _write_manifest(out: Path, params: Generate, folder: Path, noted: list[dict[str, Any]]) -> None:
+    settings = params.model_dump() | ({"commit": folder.name} if params.id else {})
+    manifest = {"settings": settings, "latents": latent_space(folder), "shards": noted}
+    atomic_write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def pictures(prompts: list[str], params: Generate) -> list[Picture]:
+    """The pictures to make: all prompts, and all of them again for every further picture of each; sizes take turns."""
+    numbers = range(len(prompts) * params.pictures)
+    sizes = [params.sizes[number % len(params.sizes)] for number in numbers]
+    return [
+        Picture(number, prompts[number % len(prompts)], width, height, number % len(prompts))
+        for number, (width, height) in zip(numbers, sizes, strict=True)
+    ]
+
+
+def model_folder(params: Generate, name: str, model: Path) -> Path:
+    """The pipeline folder to draw with. Raises UserError where there is none."""
+    if params.id:
+        return hub.snapshot(params.id, params.revision, hub.MODEL, key=f"generate.{name}.id")
+    if model.suffix == ".json" and model.is_file():
+        return teacher_folder(model)
+    if not (model / "model_index.json").is_file():
+        raise UserError(f"generate.{name}.model: {model} is neither a pipeline folder nor a pinned teacher")
+    return model
+
+
+class _Drawer:
+    """Draws a batch of pictures, as members of a shard; the model is loaded for the first one."""
+
+    def __init__(self, params: Generate, name: str, model: Path, device: str):
+        self.params, self.name, self.model, self.device = params, name, model, device
+        self.pipeline: DiffusionPipeline | None = None
+
+    def __call__(self, batch: list[Picture]) -> Iterator[Member]:
+        params = self.params
+        if self.pipeline is None:
+            self.pipeline = ready(load_to_draw(self.model, self.device, params.precision), params, self.name)
+        drawn, latents = drawn_with_latents(
+            self.pipeline,
+            [picture.text for picture in batch],
+            [picture.number for picture in batch],
+            (batch[0].width, batch[0].height),
+            steps=params.inference_steps,
+            guidance=params.guidance,
+            seed=params.seed,
+            precision=params.precision,
+            negative_prompt=params.negative_prompt,
+        )
+        if not np.isfinite(latents).all():
+            raise UserError(
+                f"generate.{self.name}: NaN or infinite latents of {batch[0].text!r} and those beside it "
+                f"(precision {params.precision}); fp32 holds more, else the model's weights are damaged"
+            )
+        return members(batch, drawn, latents.astype(KINDS[params.storage]), params.seed)
+
+
+def ready(pipeline: DiffusionPipeline, params: Generate, name: str) -> DiffusionPipeline:
+    """The pipeline with the scheduler asked for. Raises UserError for another one, and for sizes it cannot draw."""
+    if params.scheduler is not None:
+        known = {kind.__name__: kind for kind in pipeline.scheduler.compatibles if kind.__name__ not in OWN_NOISE}
+        if params.scheduler not in known:
+            raise UserError(
+                f"generate.{name}.scheduler: {unknown('scheduler of this model', params.scheduler, sorted(known))}"
+            )
+        pipeline.scheduler = known[params.scheduler].from_config(pipeline.scheduler.config)
+    unit = max(STOCK, pipeline.vae_scale_factor)
+    for width, height in params.sizes:
+        if width % unit or height % unit:
+            raise UserError(f"generate.{name}.sizes: {width} × {height} pixels; sides must be multiples of {unit}")
+    return pipeline
+
+
+def members(batch: list[Picture], drawn: np.ndarray, latents: np.ndarray, seed: int) -> Iterator[Member]:
+    """The four files of each picture (drawn: NHWC uint8; latents: NCHW)."""
+    for picture, pixels, latent in zip(batch, drawn, latents, strict=True):
+        png, npy, stem = io.BytesIO(), io.BytesIO(), f"{picture.number:08d}"
+        Image.fromarray(pixels).save(png, "PNG")
+        np.save(npy, latent)
+        about = {"seed": seed, "number": picture.number, "width": picture.width, "height": picture.height}
+        yield f"{stem}.png", png.getvalue()
+        yield f"{stem}.txt", picture.text.encode()
+        yield f"{stem}.json", json.dumps(about).encode()
+        yield f"{stem}.npy", npy.getvalue()

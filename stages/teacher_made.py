@@ -1,0 +1,39 @@
+"""Distil from pictures that the teacher made and from rendered ones: the same student, steps, seeds and measure.
+
+Reads what `dvc repro encode` has made here. Each unit's row is appended to --out; what has a row is not run again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from prunella.bench import teacher_made as bench
+from prunella.bench.ablation import Setting
+from prunella.compute.device import device
+from prunella.models.pipeline import teacher_folder
+from prunella.params import read_params
+from prunella.scenes.generator import read_vocabulary
+
+arguments = argparse.ArgumentParser(description=__doc__)
+arguments.add_argument("--students", nargs="+", default=["sd-tiny"])
+arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+arguments.add_argument("--arms", nargs="+", default=[bench.RENDERED, bench.GENERATED])
+arguments.add_argument("--steps", type=int, default=300)
+arguments.add_argument("--pictures", type=int, default=400)
+arguments.add_argument("--inference-steps", type=int, default=10, help="of the teacher, for each picture to learn from")
+arguments.add_argument("--out", type=Path, default=Path("docs/evidence/generated.jsonl"))
+given = arguments.parse_args()
+
+params, work = read_params(), Path("work/teacher-made")
+teacher, words = teacher_folder(Path("models/teacher.json")), read_vocabulary(params.filter.path)
+distill = params.distill.model_copy(update={"steps": given.steps})
+shared = Setting(distill, params.benchmark, teacher, Path("data/latents"), words, device(params.runtime))
+folders = bench.learned_from(shared, params, given.arms, given.inference_steps, work)
+units = [bench.Unit(student, arm, seed) for seed in given.seeds for student in given.students for arm in given.arms]
+given.out.parent.mkdir(parents=True, exist_ok=True)
+for unit in bench.waiting(bench.read_rows(given.out), units, given.steps):
+    row = bench.measured(shared, unit, folders[unit.arm], params.filter.samples, given.pictures, work)
+    with given.out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+for (student, steps), found in bench.compared(bench.read_rows(given.out)).items():
+    print(f"{student}, {steps} steps: output error × {found.ratios}, composition {found.composition}")
