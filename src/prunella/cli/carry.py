@@ -1,0 +1,46 @@
+"""`prunella carry`: a LoRA made for the teacher, as one for a student."""
+
+import argparse
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+from prunella.errors import UserError
+
+STAGES = ("finetuned", "distilled", "pruned")  # the newest of them is meant by a student's name
+SHOWN = 8  # modules that are named
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    about = "carry a LoRA that was made for the teacher over to a student, as stock diffusers loads it"
+    carry = add_command(commands, "carry", about, _carry)
+    carry.add_argument("lora", type=Path, help="a .safetensors file, named as diffusers, peft or kohya name them")
+    carry.add_argument("student", help="a student's name, or its folder")
+    carry.add_argument("--teacher", type=Path, default=Path("models/teacher.json"), help="pinned, or a folder")
+    carry.add_argument("--out", type=Path, help="file to write (default: LORA-STUDENT.safetensors beside the LoRA)")
+
+
+def _carry(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+
+    quiet()
+    from prunella.pruning.carry import carry
+
+    student = _folder(given.student)
+    out = given.out or given.lora.with_name(f"{given.lora.stem}-{student.name}.safetensors")
+    if not given.teacher.exists():
+        raise UserError(f"--teacher: there is no {given.teacher}; name the folder of the model that the LoRA is for")
+    done = carry(given.lora, student, given.teacher, out)
+    print(f"{out}: {len(done.modules)} modules of the UNet, {done.beside} of text encoders, for {student}")
+    if done.without:
+        more = f" and {len(done.without) - SHOWN} more" if len(done.without) > SHOWN else ""
+        print(f"without a counterpart in the student: {', '.join(done.without[:SHOWN])}{more}")
+
+
+def _folder(student: str) -> Path:
+    if Path(student).is_dir():
+        return Path(student)
+    for stage in STAGES:
+        if (folder := Path("models") / stage / student).is_dir():
+            return folder
+    raise UserError(f"{student}: neither a folder nor a student that is in models/; `dvc repro` makes them")
