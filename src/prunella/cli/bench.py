@@ -17,10 +17,11 @@ SWITCH = {"auto": "auto", "yes": True, "no": False}  # of the line → of `runti
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    about = "time a training step with random weights (train), or what is done to the data (data)"
+    about = "measure: a training step (train), what is done to the data (data), how far a student heals (heal)"
     kinds = commands.add_parser("bench", help=about, description=about).add_subparsers(required=True, metavar="WHAT")
     _train_arguments(add_command(kinds, "train", "a training step with random weights, part by part", _train))
     _data_arguments(add_command(kinds, "data", "filter, encode and reading back, of the data in params.yaml", _data))
+    _heal_arguments(add_command(kinds, "heal", "a long training of what `dvc repro` has encoded, at milestones", _heal))
 
 
 def _train_arguments(bench: argparse.ArgumentParser) -> None:
@@ -46,6 +47,17 @@ def _data_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--device", default="auto")
     bench.add_argument("--rows", type=int, help="in place of the data: the criteria of a made-up table of so many rows")
     bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _heal_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--student", required=True, help=STUDENT)
+    bench.add_argument("--seed", type=int, default=0, help="of the training")
+    bench.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000], help="milestones")
+    bench.add_argument("--drawn", type=int, nargs="+", default=[0, 100, 1000, 3000], help="those with pictures")
+    bench.add_argument("--prompts", type=int, default=400, help="pictures of a measurement")
+    bench.add_argument("--learning-rate", type=float, help="constant (default: distill.learning_rate)")
+    bench.add_argument("--ema-decay", type=float, default=0.99)
+    bench.add_argument("--out", type=Path, default=Path("docs/evidence/healing.jsonl"))
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -105,6 +117,29 @@ def _data(given: argparse.Namespace) -> None:
         figures = data.measured(params, device(runtime))
         print("\n".join(data.lines(figures)))
     _write(figures, given.json)
+
+
+def _heal(given: argparse.Namespace) -> None:
+    from prunella.bench.ablation import Setting
+    from prunella.bench.healing import heal, healing_settings
+    from prunella.compute.device import device
+    from prunella.context import quiet
+    from prunella.models.pipeline import teacher_folder
+    from prunella.params import read_params
+    from prunella.scenes.generator import read_vocabulary
+
+    quiet()
+    params = read_params()
+    setting = Setting(
+        healing_settings(params.distill, given.learning_rate or params.distill.learning_rate, given.ema_decay),
+        params.benchmark.model_copy(update={"prompts": given.prompts}),
+        teacher_folder(Path("models/teacher.json")),
+        Path("data/latents"),
+        read_vocabulary(params.filter.path),
+        device(params.runtime),
+    )
+    for row in heal(setting, given.student, given.seed, given.steps, given.drawn, given.out, Path("work/healing")):
+        print(json.dumps({name: value for name, value in row.items() if name != "verdicts"}), flush=True)
 
 
 def _write(figures: dict[str, Any], path: Path | None) -> None:
