@@ -1,17 +1,20 @@
 """Draw pictures of prompts with the teacher or another model, to learn from."""
 
+from pathlib import Path
+
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("generate", __doc__, argv, "prompts", "model", "out", "report", team=True) as ctx:
+    with stage_context("generate", __doc__, argv, "out", "report", team=True) as ctx:
         from prunella.errors import UserError
         from prunella.generation.generate import generated
 
         paths, name = ctx.paths, ctx.paths.out.name
         if name not in ctx.params.generate:
             raise UserError(f"generate: the section has no entry {name!r}")
-        report = generated(ctx.params.generate[name], name, paths.prompts, paths.model, paths.out, ctx.device)
+        entry = ctx.params.generate[name]  # its paths come from here: in a command they could be one of their own
+        report = generated(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device)
         if ctx.first:
             ctx.done(f"{name}: {report['pictures']} pictures of {report['prompts']} prompts", report)
 

@@ -1,5 +1,6 @@
 """Names of students in params.yaml that would run a command, or make DVC remove a folder outside, in the real graph."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -72,9 +73,10 @@ def test_a_hostile_name_is_refused_before_a_command_holds_it(ran_once, tmp_path,
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, stage in GRAPH.items() if "${students}" in str(stage)))
+@pytest.mark.parametrize("name", sorted(name for name, stage in GRAPH.items() if "foreach" in stage))
 def test_every_stage_that_holds_a_name_comes_after_the_check(name):
-    known = {"students": ["x"], "teacher": {"path": "t"}, "filter": {"path": "f"}}
+    sets = {"generate": {"x": {"prompts": "p", "model": "m"}}}
+    known = {"students": ["x"], "teacher": {"path": "t"}, "filter": {"path": "f"}} | sets
     made = {
         each: declared(f"{each}@x" if "do" in stage else each, known, ROOT / "dvc.yaml")
         for each, stage in GRAPH.items()
@@ -86,3 +88,8 @@ def test_every_stage_that_holds_a_name_comes_after_the_check(name):
         before |= found
         waiting += found
     assert "check" in before
+
+
+def test_commands_hold_no_value_of_a_parameter_but_the_names_that_check_has_seen():
+    held = {word for stage in GRAPH.values() for word in re.findall(r"\$\{(.*?)\}", str(stage.get("do", stage)["cmd"]))}
+    assert held <= {"item", "key"}
