@@ -2,19 +2,23 @@
 
 from prunella.context import stage_context
 
+PARTS = ("teacher", "plans", "drawn", "speeds", "scores", "costs", "curves", "trainings", "encoded", "filtered")
+
 
 def main(argv: list[str] | None = None) -> None:
-    parts = ("plans", "drawn", "speeds", "scores", "costs", "curves", "filtered", "examples")
+    parts = (*PARTS, "examples")
     with stage_context("benchmark", __doc__, argv, *parts, "report", section="benchmark") as ctx:
-        from prunella.reporting.benchmark import Sources, assemble, write_pages
+        from prunella.reporting.benchmark import Sources, assemble, judge, write_pages
+        from prunella.reporting.origin import origin
         from prunella.reporting.summary import headline, text
 
         params, paths = ctx.params, ctx.paths
         sources, reports = Sources(**{name: getattr(paths, name) for name in parts}), paths.report.parent
-        report = assemble(sources, params.students, params.benchmark.model_dump() | {"split_seed": params.seed})
-        write_pages(report, sources, params.students, reports, lambda name, grid: ctx.run.picture(0, name, grid))
+        settings = params.benchmark.model_dump() | {"split_seed": params.seed}
+        report = assemble(sources, params.students, settings, origin(ctx.run.named()))
+        write_pages(report, sources, params.students, reports, ctx.run.picture, judge(params.filter))
         ctx.run.headline(headline(report))
-        for name in ("index.html", "filter.html", "images"):
+        for name in ("index.html", "summary.md", "filter.html", "images"):
             ctx.run.artifact(reports / name)
         ctx.done(f"{len(report['models'])} models\n{text(report)}", report)
 

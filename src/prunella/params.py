@@ -218,12 +218,28 @@ class Watch(Section):
     size: Pixels | None  # None: the model's own
 
 
+class Variant(Section):
+    """A way to draw whose cost is measured beside eager drawing of one picture."""
+
+    precision: Precision
+    compile: bool  # the UNet's blocks by torch.compile
+    channels_last: bool
+    batch: Count  # pictures at a time
+
+    @property
+    def title(self) -> str:
+        """As "bf16 compiled channels-last batch 4", of letters that MLflow allows in a metric's name."""
+        how = ["compiled" if self.compile else "eager"] + ["channels-last"] * self.channels_last
+        return " ".join([self.precision, *how, f"batch {self.batch}"])
+
+
 class Benchmark(Section):
     prompts: Count
     inference_steps: Count
     guidance: Annotated[float, Field(ge=1)]
     batch_size: Count
     latency_rounds: Count
+    variants: list[Variant]  # measured by cost beside eager drawing of one picture at a time
     metrics: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]]  # of drawn pictures: files of evaluation/metrics
     precision: Precision
     seed: Seed

@@ -6,7 +6,14 @@ from diffusers import UNet2DConditionModel
 from known import SD15
 
 from prunella import STUDENTS, student_config
-from prunella.evaluation.cost import latencies, macs, measure_costs, parameters
+from prunella.evaluation.cost import macs, measure_costs, parameters
+from prunella.params import Variant
+
+COUNTED = {"params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "disk_mb", "disk_mb_by"}
+TIMED = {
+    "latency_ms_p50", "latency_ms_p95", "latency_ms_max", "unet_step_ms_p50", "unet_step_ms_p95", "unet_step_ms_max",
+    "speedup", "unet_step_speedup", "peak_memory_mb", "loading_peak_memory_mb",
+}  # fmt: skip
 
 
 def test_parameters_of_sd15_by_part():
@@ -47,32 +54,31 @@ def test_a_larger_picture_takes_more_operations():
     assert large["macs"] > 2 * small["macs"]  # attention's products grow with the square
 
 
-def test_calls_are_timed_in_turns():
-    order = []
-    times = latencies({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
-    assert order == ["a", "b"] * 3
-    assert set(times["a"]) == {"latency_ms_p50", "latency_ms_p95", "latency_ms_max"}
-
-
-def test_the_95th_percentile_of_few_rounds_is_their_largest(monkeypatch):
-    for rounds, p95 in ((19, 19.0), (40, 38.95)):
-        clock = iter([x for i in range(rounds) for x in (0.0, (i + 1) / 1000)])
-        monkeypatch.setattr("prunella.evaluation.cost.time.perf_counter", lambda clock=clock: next(clock))
-        found = latencies({"a": lambda: None}, rounds)["a"]
-        assert found["latency_ms_p95"] == pytest.approx(p95, abs=0.06)
-        assert found["latency_ms_max"] == rounds and found["latency_ms_p50"] == pytest.approx((rounds + 1) / 2, abs=0.1)
-
-
 def test_every_architecture_is_measured_at_the_size_that_is_drawn(params, teacher, pruned_tiny):
     models = {"teacher": teacher, "sd-tiny": pruned_tiny}
     report = measure_costs(params.benchmark, models=models, size=(48, 32), device="cpu")
     assert report["hardware"]["device"] == "cpu" and report["hardware"]["threads"] >= 1
     whole, tiny = report["models"]["teacher"], report["models"]["sd-tiny"]
-    assert set(whole) == set(tiny) == {
-        "params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "latency_ms_p50",
-        "latency_ms_p95", "latency_ms_max", "peak_memory_mb", "loading_peak_memory_mb",
-    }  # fmt: skip
+    assert set(whole) == set(tiny) == COUNTED | TIMED
     assert tiny["params"] < whole["params"] and tiny["macs"] < whole["macs"]
     config = json.loads((teacher / "unet" / "config.json").read_text())
     assert whole["macs"] == macs(config, (12, 8))["macs"]
     assert report["settings"]["size"] == [48, 32] and "largest of 1 " in report["settings"]["latency_ms_p95"]
+    assert whole["speedup"] == {"value": 1.0, "n": 1, "low": 1.0, "high": 1.0}
+    files = [path.stat().st_size for path in pruned_tiny.rglob("*.safetensors")]
+    assert tiny["disk_mb"] == pytest.approx(sum(files) / 1e6, abs=0.002)
+    assert tiny["disk_mb_by"]["unet"] < whole["disk_mb_by"]["unet"]
+    assert report["settings"]["energy_j"] == "not measured: energy is measured on Nvidia GPUs alone"
+    assert set(report["hardware"]["versions"]) == {"python", "torch", "diffusers", "transformers"}
+
+
+def test_variants_are_measured_beside(params, teacher, pruned_tiny):
+    variant = Variant(precision="bf16", compile=False, channels_last=True, batch=3)
+    asked = params.benchmark.model_copy(update={"variants": [variant]})
+    models = {"teacher": teacher, "sd-tiny": pruned_tiny}
+    report = measure_costs(asked, models=models, size=(32, 32), device="cpu")["models"]["sd-tiny"]
+    assert set(report) == COUNTED | TIMED | {"variants"}
+    assert list(report["variants"]) == ["bf16 eager channels-last batch 3"]
+    found = report["variants"]["bf16 eager channels-last batch 3"]
+    assert set(found) == TIMED | {"pictures_per_second"}
+    assert found["pictures_per_second"] == pytest.approx(3000 / found["latency_ms_p50"], abs=0.001)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,15 +12,18 @@ from prunella.evaluation.gallery.prompts import Prompt
 from prunella.evaluation.gallery.shards import STAGES, collect, draw_shards
 from prunella.evaluation.gallery.tars import shards
 from prunella.pruning.plan import CATALOGUE
-from prunella.reporting.benchmark import SHOWN, Sources, assemble, write_pages
+from prunella.reporting.benchmark import GRID, Sources, assemble, write_pages
 
 ERROR = {"value": 0.5, "n": 7, "low": 0.4, "high": 0.6}
 COST = {"params": 4, "latency_ms_p50": 10.0}
+HARDWARE = {"device": "cpu", "cpu": "a processor", "threads": 1}
+COSTED = {"compiled": False, "latency": "one picture", "size": [6, 4]}
+ORIGIN = {"date": None, "commit": None, "changed": False, "experiment": None, "mlflow": {}, "versions": {}}
 STUDENTS = ["sd-tiny"]
 
 
 def gallery(folder, work, value: int) -> None:
-    prompts = [Prompt(i, f"prompt {i}", 6, 4, i) for i in range(SHOWN + 1)]
+    prompts = [Prompt(i, f"prompt {i}", 6, 4, i) for i in range(GRID + 1)]
     tasks = shards(prompts, 2)
     draw_shards(tasks, lambda some: np.full((len(some), 4, 6, 3), value, np.uint8), work, "draw")
     collect(tasks, work, folder, {})
@@ -33,11 +37,10 @@ def write(path, content) -> None:
 @pytest.fixture
 def sources(tmp_path) -> Sources:
     """What the stages before have left, of a teacher and one student."""
-    names = ("plans", "drawn", "speeds", "scores", "costs", "curves", "filtered", "examples")
-    found = Sources(**{name: tmp_path / name for name in names})
+    found = Sources(**{field.name: tmp_path / field.name for field in dataclasses.fields(Sources)})
     models = {"teacher": ["teacher"], "sd-tiny": [f"sd-tiny/{stage}" for stage in STAGES]}
     for owner, own in models.items():
-        speed = {name: {"pictures": SHOWN + 1, "images_per_second": 2.5} for name in own}
+        speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in own}
         scores = {name: {"output_error": 0.5, "output_error_estimate": ERROR} for name in own}
         write(found.speeds / f"{owner}.json", {"models": speed})
         write(found.scores / f"{owner}.json", {"models": scores, "unavailable": {"fid": "too few"}})
@@ -45,10 +48,13 @@ def sources(tmp_path) -> Sources:
             gallery(found.drawn / name, tmp_path / "work" / name, 100 + value)
     write(found.plans / "sd-tiny.yaml", (CATALOGUE / "sd-tiny.yaml").read_text())
     costs = {"teacher": COST, "sd-tiny": COST | {"params": 1}}
-    write(found.costs, {"hardware": {"device": "cpu"}, "settings": {"compiled": False}, "models": costs})
+    write(found.costs, {"hardware": HARDWARE, "settings": COSTED, "models": costs})
     for training in ("distill", "finetune"):
         for file in ("train", "heldout"):
             write(found.curves / training / "sd-tiny" / f"{file}.csv", "step,loss\n1,0.5\n2,0.25\n")
+    write(found.teacher, {"source": "folder", "path": "a/teacher", "family": "sd", "prediction_type": "epsilon"})
+    write(found.trainings / "distill" / "sd-tiny.json", {"steps": 2, "seconds": 1.5, "train": {"loss": 1.0}})
+    write(found.encoded, {"train": 5, "heldout": 2})
     filtered = {"source": "folder", "read": 3, "looked_at": 3, "kept": 2, "passed": 2, "fell": {"small": 1}}
     write(found.filtered, filtered | {"causes": {}})
     write(found.examples / "examples.json", {"small": []})
@@ -56,26 +62,30 @@ def sources(tmp_path) -> Sources:
 
 
 def test_every_model_has_its_own_scores_and_its_architectures_costs(sources):
-    report = assemble(sources, STUDENTS, {"guidance": 4.0})
+    report = assemble(sources, STUDENTS, {"guidance": 4.0}, {"date": "today"})
     assert list(report["models"]) == ["teacher", *(f"sd-tiny/{stage}" for stage in STAGES)]
     scores = {"output_error": 0.5, "output_error_estimate": ERROR}
     assert report["models"]["teacher"] == COST | {"images_per_second": 2.5} | scores
     assert report["models"]["sd-tiny/distilled"]["params"] == 1
-    assert report["settings"] == {"guidance": 4.0, "compiled": False, "prompts": SHOWN + 1}
-    assert report["hardware"] == {"device": "cpu"} and report["unavailable"] == {"fid": "too few"}
+    assert report["settings"] == {"guidance": 4.0, "prompts": GRID + 1} | COSTED
+    assert report["origin"] == {"date": "today"} and report["teacher"]["name"] == "a/teacher"
+    assert report["data"] == {"source": "folder", "read": 3, "kept": 2, "train": 5, "heldout": 2, "sizes": None}
+    assert list(report["training"]["sd-tiny"]) == ["distill"] and report["training"]["sd-tiny"]["distill"]["steps"] == 2
+    assert report["hardware"] == HARDWARE and report["unavailable"] == {"fid": "too few"}
 
 
 def test_the_pages_and_pictures(sources, tmp_path):
     shown, out = [], tmp_path / "reports"
     out.mkdir()
-    report = assemble(sources, STUDENTS, {})
-    write_pages(report, sources, STUDENTS, out, lambda name, sheet: shown.append((name, sheet.size)))
+    report = assemble(sources, STUDENTS, {}, ORIGIN)
+    write_pages(report, sources, STUDENTS, out, lambda step, name, sheet: shown.append((name, sheet.size)))
     text = (out / "index.html").read_text()
-    assert 'src="images/sd-tiny.png"' in text and "sd-tiny/finetuned" in text and "fid: too few" in text
-    assert text.count("<li>prompt ") == SHOWN
+    assert "sd-tiny, fine-tuned" in text and "fid: too few" in text.lower() and "a/teacher" in text
+    assert all(f"prompt {i}</h3>" in text for i in range(GRID + 1))
+    assert "](images/sd-tiny.png)" in (out / "summary.md").read_text()
     sheet = Image.open(out / "images" / "sd-tiny.png")
     zoom = 128 // 4
-    assert shown == [("sd-tiny", sheet.size)] and sheet.size == (150 + SHOWN * (6 * zoom + 4), 4 * (4 * zoom + 4))
+    assert shown == [("sd-tiny", sheet.size)] and sheet.size == (150 + GRID * (6 * zoom + 4), 4 * (4 * zoom + 4))
     colours = [sheet.getpixel((160, row * (4 * zoom + 4) + 10))[0] for row in range(4)]
     assert colours == [100, 100, 101, 102]  # the teacher, then the student's stages
     assert "small" in (out / "filter.html").read_text()

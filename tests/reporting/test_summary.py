@@ -1,6 +1,6 @@
 import pytest
 
-from prunella.reporting.summary import by_part, changes, estimate, headline, rows, text
+from prunella.reporting.summary import by_part, changes, estimate, headline, qualities, rows, text
 
 SHARE = {"value": 0.5, "n": 10, "low": 0.24, "high": 0.76}
 KID = {"value": -0.0012, "n": 64, "low": -0.0061, "high": 0.0037}
@@ -31,18 +31,28 @@ REPORT = {
 
 def test_rows_by_hand():
     assert rows(REPORT) == [
-        ["model", "parameters", "of teacher", "latency ms", "output error", "composition", "latent KID"],
+        [
+            "model", "UNet parameters", "of the teacher's UNet", "latency, ms", "output error, n = 7",
+            "composition, n = 10", "latent KID, n = 64",
+        ],
         ["teacher", "8.00 M", "100.0 %", "900", "0.0000", "0.50 (0.24 to 0.76)", "-0.0012 (-0.0061 to 0.0037)"],
-        ["sd-tiny/pruned", "2.00 M", "25.0 %", "400", "–", "–", "–"],
-        ["sd-tiny/distilled", "2.00 M", "25.0 %", "400", "0.0100 (0.0080 to 0.0121)", "0.50 (0.24 to 0.76)", "–"],
-        ["real pictures", "", "", "", "", "–", "-0.0012 (-0.0061 to 0.0037)"],
-    ]
+        ["sd-tiny, pruned", "2.00 M", "25.0 %", "400", "–", "–", "–"],
+        ["sd-tiny, distilled", "2.00 M", "25.0 %", "400", "0.0100 (0.0080 to 0.0121)", "0.50 (0.24 to 0.76)", "–"],
+        ["real pictures", "", "", "", "–", "–", "-0.0012 (-0.0061 to 0.0037)"],
+    ]  # fmt: skip
+
+
+def test_numbers_of_observations_that_differ_stand_in_the_cells():
+    models = {"teacher": {"fid": SHARE}, "a/pruned": {"fid": SHARE | {"n": 1234}}}
+    assert [line[-1] for line in qualities({"models": models})] == [
+        "FID", "0.50 (0.24 to 0.76), n = 10", "0.50 (0.24 to 0.76), n = 1,234"
+    ]  # fmt: skip
 
 
 def test_metrics_without_values_have_no_column():
     bare = {name: {k: v for k, v in entry.items() if k != "latent_kid"} for name, entry in REPORT["models"].items()}
     found = rows({"models": bare})
-    assert found[0][-1] == "composition" and len(found) == 4
+    assert found[0][-1] == "composition, n = 10" and len(found) == 4
 
 
 @pytest.mark.parametrize(
@@ -74,12 +84,13 @@ def test_the_figures_to_compare_runs_by():
 
 def test_parts_have_a_table_a_metric_and_a_column_each():
     by = {"count": SHARE, "relation": SHARE | {"value": 1.0, "high": 1.0}}
-    models = {"a": {"composition_by": by}, "b": {"composition_by": {"count": SHARE}}, "c": {}}
+    a, b = {"composition": SHARE, "composition_by": by}, {"composition": SHARE, "composition_by": {"count": SHARE}}
+    models = {"a": a, "b/finetuned": b, "c": {"disk_mb_by": {"unet": 1.0}}}
     assert by_part({"models": models}) == [
         [
             ["composition by", "count", "relation"],
             ["a", "0.50 (0.24 to 0.76)", "1.00 (0.24 to 1.00)"],
-            ["b", "0.50 (0.24 to 0.76)", "–"],
+            ["b, fine-tuned", "0.50 (0.24 to 0.76)", "–"],
         ]
     ]
     assert by_part({"models": {"c": {}}}) == []
@@ -88,6 +99,10 @@ def test_parts_have_a_table_a_metric_and_a_column_each():
 def test_paired_differences_have_a_row_each():
     assert changes(REPORT) == [
         ["paired difference", "output error"],
-        ["sd-tiny/distilled - sd-tiny/pruned", "-0.5000 (0.0080 to 0.0121)"],
+        ["sd-tiny, distilled − sd-tiny, pruned", "-0.5000 (0.0080 to 0.0121)"],
     ]
     assert changes({"models": {}}) == []
+
+
+def test_a_rounded_zero_has_no_sign():
+    assert estimate({"value": -0.001, "n": 3, "low": -0.2, "high": 0.2}) == "0.00 (-0.20 to 0.20)"

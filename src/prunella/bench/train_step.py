@@ -13,7 +13,7 @@ import torch
 from prunella.bench.baselines import Mark
 from prunella.bench.workload import Workload, encoder_flops, random_pairs
 from prunella.compute.precision import BITS, rounding
-from prunella.evaluation.cost import synchronize
+from prunella.evaluation.turns import synchronize
 from prunella.params import Precision
 from prunella.tracking.memory import GB, needed
 

@@ -14,7 +14,7 @@ def register(commands: Commands) -> None:
     """Add the commands of this group."""
     check = add_command(commands, "check", "check params.yaml without running anything", _check)
     check.add_argument("params", nargs="?", type=Path, default=Path("params.yaml"))
-    add_command(commands, "summary", "print the table of the last benchmark, and where its report is", _summary)
+    add_command(commands, "summary", "say what the last benchmark found, and where its report is", _summary)
     ui = add_command(commands, "ui", "start the MLflow UI on the store that the stages log to", _ui)
     ui.add_argument("--port", type=int, default=5000)
 
@@ -36,13 +36,17 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _summary(given: argparse.Namespace) -> None:
+    from prunella.reporting.outcome import outcomes
     from prunella.reporting.summary import text
 
     path = Path("reports/benchmark.json")
     if not path.is_file():
         raise UserError(f"{path}: there is no benchmark yet; `make repro` makes one")
-    print(text(json.loads(path.read_text(encoding="utf-8"))))
+    report = json.loads(path.read_text(encoding="utf-8"))
+    print("\n".join(each["sentence"] for each in outcomes(report)), end="\n\n")
+    print(text(report))
     print(f"\nReport with pictures and curves: {path.with_name('index.html').resolve()}")
+    print(f"The same in short, as Markdown: {path.with_name('summary.md').resolve()}")
     print("MLflow: make ui, then http://127.0.0.1:5000")
 
 

@@ -1,28 +1,28 @@
-"""What a model costs: parameters and multiply-accumulates (counted), latency and memory (measured)."""
+"""What a model costs: parameters and multiply-accumulates (counted), latency, memory and energy (measured)."""
 
 import json
 import platform
-import statistics
-import time
-from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunella.evaluation.drawing import Size, draw_batch, load_to_draw
-from prunella.evaluation.memory import MemoryMeter
+from prunella.evaluation.disk import disk_mb
+from prunella.evaluation.drawing import Size
+from prunella.evaluation.energy import EnergyMeter, energy_meter
+from prunella.evaluation.turns import ENOUGH, FEWEST
+from prunella.evaluation.variants import measured
 from prunella.models.families import architecture, predict
-from prunella.params import Benchmark
+from prunella.params import Benchmark, Variant
 
 TOKENS = 77  # of a caption, in CLIP's and OpenCLIP's text encoders
 CONV_LINEAR = ("convolution", "mm", "addmm")
-PROMPT = "a picture"  # its length does not matter: captions are padded to the text encoder's
-ENOUGH = 20  # rounds, below which the 95th percentile is the largest of them
+VERSIONS = ("torch", "diffusers", "transformers")
 
 
 def parameters(unet: UNet2DConditionModel) -> dict[str, int]:
@@ -61,56 +61,58 @@ def macs(config: dict, latent: Size | None = None) -> dict[str, int]:
 
 
 def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, device: str) -> dict[str, Any]:
-    """{"hardware", "settings", "models": {name: figures}} of pipeline folders, all drawing one picture of `size`.
+    """{"hardware", "settings", "models": {name: figures}} of pipeline folders, all drawing pictures of `size`.
 
-    Memory is measured as each is loaded, latency then over all of them in turns. Both belong to an architecture: a
-    student's stages share them.
+    They are measured eager at batch 1, and in each of `params.variants` ("variants": {title: figures}); latency in
+    turns, ratios to the model called "teacher". All belong to an architecture: a student's stages share them.
     """
-    pipelines, figures = {}, {}
-    for name, folder in models.items():
-        meter = MemoryMeter()
-
-        def load(name: str = name, folder: Path = folder) -> None:
-            pipelines[name] = load_to_draw(folder, device, params.precision)
-
-        loading = meter.peak_mb(load)
-        drawing = meter.peak_mb(_drawer(pipelines[name], size, params))
-        config = json.loads((folder / "unet" / "config.json").read_text())
-        scale = pipelines[name].vae_scale_factor
-        figures[name] = {
-            **parameters(pipelines[name].unet),
-            **macs(config, (size[0] // scale, size[1] // scale)),
-            "peak_memory_mb": drawing,
-            "loading_peak_memory_mb": loading,
-        }
-        if (reserved := meter.reserved_mb()) is not None:
-            figures[name]["reserved_memory_mb"] = reserved
-    calls = {name: _drawer(pipeline, size, params) for name, pipeline in pipelines.items()}
-    for name, latency in latencies(calls, params.latency_rounds).items():
-        figures[name] |= latency
-    return {"hardware": hardware(device), "settings": _settings(params, size), "models": figures}
+    energy = energy_meter(device)
+    meter = energy if isinstance(energy, EnergyMeter) else None
+    plain = Variant(precision=params.precision, compile=False, channels_last=False, batch=1)
+    found = measured(params, plain, models, size, device, meter)
+    figures = {name: _counted(folder, size) | found[name] for name, folder in models.items()}
+    for variant in params.variants:
+        for name, costs in measured(params, variant, models, size, device, meter).items():
+            figures[name].setdefault("variants", {})[variant.title] = costs
+    settings = _settings(params, size) | ({"energy_j": f"not measured: {energy}"} if meter is None else {})
+    return {"hardware": hardware(device), "settings": settings, "models": figures}
 
 
-def _drawer(pipeline: DiffusionPipeline, size: Size, params: Benchmark) -> Callable[[], object]:
-    return lambda: draw_batch(pipeline, [PROMPT], [0], size, precision=params.precision, **params.drawing)
+def _counted(folder: Path, size: Size) -> dict[str, Any]:
+    """Parameters and operations of the UNet, MB of the weights on disk."""
+    config, scale = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
+    factor = 2 ** (len(scale["block_out_channels"]) - 1)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    disk = disk_mb(folder)
+    return {
+        **parameters(unet),
+        **macs(config, (size[0] // factor, size[1] // factor)),
+        "disk_mb": round(sum(disk.values()), 3),
+        "disk_mb_by": disk,
+    }
 
 
 def _settings(params: Benchmark, size: Size) -> dict[str, Any]:
-    few = params.latency_rounds < ENOUGH
+    few, rounds = params.latency_rounds < ENOUGH, params.latency_rounds
     return {
         "size": list(size),
-        "latency": "one picture from text to pixels, VAE included, batch 1; shared by a student's stages",
-        "latency_rounds": params.latency_rounds,
-        "latency_ms_p95": f"the largest of {params.latency_rounds} rounds" if few else "95th percentile",
+        "latency": "one picture from text to pixels, VAE included, eager, batch 1; shared by a student's stages",
+        "latency_rounds": rounds,
+        "latency_ms_p95": f"the largest of {rounds} rounds" if few else "95th percentile",
+        "unet_step": "one call of the UNet, twice the batch with guidance",
+        "speedup": "median of the rounds' ratios to the teacher, models in turns, with the interval of "
+        + ("order statistics" if rounds >= FEWEST else f"their range ({rounds} rounds are too few for 95 %)"),
         "peak_memory_mb": "drawing one picture, the model's weights included",
         "loading_peak_memory_mb": "loading the model",
+        "disk_mb": "weight files of the whole pipeline, in 10⁶ bytes",
         "compiled": False,
         "safety_checker": "left out",
     }
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """The device, the processor and the number of threads."""
+    """The device, the processor, the number of threads, and versions of what computes."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -118,33 +120,5 @@ def hardware(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
         "cpu": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     }
-
-
-def latencies(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median, 95th percentile and largest time (ms) of each call, taken in turns so that all see the same machine.
-
-    The calls have run before: nothing is warmed up here. Below 20 rounds the 95th percentile is the largest.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            synchronize()
-            began = time.perf_counter()
-            call()
-            synchronize()
-            times[name].append(1000 * (time.perf_counter() - began))
-    return {
-        name: {
-            "latency_ms_p50": round(statistics.median(taken), 1),
-            "latency_ms_p95": round(max(taken) if rounds < ENOUGH else statistics.quantiles(taken, n=20)[-1], 1),
-            "latency_ms_max": round(max(taken), 1),
-        }
-        for name, taken in times.items()
-    }
-
-
-def synchronize() -> None:
-    """Wait for the GPU, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -1,6 +1,5 @@
 """The benchmark's report: what drawing, scores and costs have given, in one JSON file, on one page, with pictures."""
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,42 +11,60 @@ from PIL import Image
 
 from prunella.evaluation.gallery.shards import STAGES, Gallery
 from prunella.evaluation.grid import grid
+from prunella.files import read_json
+from prunella.params import Filter
 from prunella.pruning.plan import read_plan
-from prunella.reporting.chart import Curves
+from prunella.reporting import figures
 from prunella.reporting.diagram import svg
-from prunella.reporting.filter_page import filter_page
+from prunella.reporting.filter_page import Filtered, filter_page
+from prunella.reporting.markdown import markdown
 from prunella.reporting.page import page
-from prunella.reporting.summary import by_part, changes, headline, rows
+from prunella.reporting.summary import headline
+from prunella.reporting.wall import NO_CLAIMS, Galleries, Judge, shown, wall
 
-SHOWN = 8  # pictures in a grid's row
-ENLARGED = 128  # pixels that a small picture is enlarged towards
+GRID = 8  # pictures in a row of the grids in images/
+ENLARGED = 128  # pixels that a small picture is enlarged towards there
+PINNED = ("source", "commit", "family", "prediction_type")  # of the teacher, that a report names
 Report = dict[str, Any]
+Show = Callable[[int, str, Image.Image], None]  # is given step 0, a name and a picture
 
 
 @dataclass(frozen=True)
 class Sources:
     """Where the report's parts are."""
 
+    teacher: Path  # as the teacher stage pinned it, a file
     plans: Path  # STUDENT.yaml
     drawn: Path  # galleries: teacher, STUDENT/STAGE
     speeds: Path  # of drawing: teacher.json, STUDENT.json
     scores: Path  # teacher.json, STUDENT.json
     costs: Path  # a file
     curves: Path  # TRAINING/STUDENT/*.csv
+    trainings: Path  # TRAINING/STUDENT.json
+    encoded: Path  # the encode stage's report, a file
     filtered: Path  # the filter's report, a file
     examples: Path  # the filter's examples
 
 
-def assemble(sources: Sources, students: list[str], settings: dict[str, Any]) -> Report:
-    """{"hardware", "settings", "models", "floors", "differences", "unavailable"} from the parts' reports.
+def assemble(sources: Sources, students: list[str], settings: dict[str, Any], origin: dict[str, Any]) -> Report:
+    """{"origin", "teacher", "data", "training", "hardware", "settings", "models", "floors", "differences",
+    "unavailable"} from the parts' reports.
 
     A model has the figures of its scores, of its drawing, and the costs of its architecture.
     """
-    costs = _read(sources.costs)
-    report: Report = {"hardware": costs["hardware"], "settings": settings | costs["settings"], "models": {}}
+    costs, pinned = read_json(sources.costs), read_json(sources.teacher)
+    report: Report = {
+        "origin": origin,
+        "teacher": {"name": pinned.get("id") or pinned.get("path")} | {name: pinned.get(name) for name in PINNED},
+        "data": _data(sources),
+        "training": {student: _trainings(sources.trainings, student) for student in students},
+        "hardware": costs["hardware"],
+        "settings": settings | costs["settings"],
+        "models": {},
+    }
     report |= {"floors": {}, "differences": {}, "unavailable": {}}
     for owner in ["teacher", *students]:
-        scores, speeds = _read(sources.scores / f"{owner}.json"), _read(sources.speeds / f"{owner}.json")
+        scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
         for name, entry in scores["models"].items():
             rate = {"images_per_second": speeds["models"][name]["images_per_second"]}
             report["models"][name] = {**costs["models"][owner], **rate, **entry}
@@ -57,76 +74,74 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any]) ->
     return report
 
 
-def write_pages(report: Report, sources: Sources, students: list[str], out: Path, show: Callable) -> None:
-    """Write headline.json, index.html, filter.html and images/ into `out`; `show` is given each grid by its name."""
-    galleries = _galleries(sources.drawn, students)
-    images = _write_grids(galleries, students, out / "images", show)
+def _data(sources: Sources) -> dict[str, Any]:
+    filtered, encoded = read_json(sources.filtered), read_json(sources.encoded)
+    found = {name: filtered[name] for name in ("source", "read", "kept")}
+    return found | {name: encoded.get(name) for name in ("train", "heldout", "sizes")}
+
+
+def _trainings(folder: Path, student: str) -> dict[str, Any]:
+    """Steps, time and memory of a student's trainings, by name."""
+    names = ("steps", "seconds", "images_per_second", "peak_memory_mb", "runtime")
+    reports = {training: folder / training / f"{student}.json" for training in ("distill", "finetune")}
+    there = {training: read_json(path) for training, path in reports.items() if path.is_file()}
+    return {training: {name: each.get(name) for name in names} for training, each in there.items()}
+
+
+def write_pages(
+    report: Report, sources: Sources, students: list[str], out: Path, show: Show, judge: Judge = NO_CLAIMS
+) -> None:
+    """Write headline.json, index.html, summary.md, filter.html and images/ into `out`; `show` is given each grid.
+
+    `judge` says of a picture and its caption which claims are true, where captions make any.
+    """
+    models = [name for name in report["models"]]
+    side = max(max(prompt.width, prompt.height) for prompt in Gallery(sources.drawn / "teacher").prompts)
+    galleries = _galleries(sources.drawn, models, shown(len(models), side, report["settings"]["prompts"]))
+    _write_grids(galleries, students, out / "images", show)
     (out / "headline.json").write_text(json.dumps(headline(report), indent=1) + "\n")
+    filtered = Filtered(read_json(sources.filtered), sources.examples)
     text = page(
         report,
-        tables=[table for table in (rows(report), *by_part(report), changes(report)) if table],
-        plans=[svg(read_plan(sources.plans / f"{student}.yaml")) for student in students],
-        images=images,
-        prompts=[prompt.text for prompt, _ in galleries["teacher"]],
-        curves={**_curves(sources.curves, students), **_errors(report, students)},
+        plans={student: svg(read_plan(sources.plans / f"{student}.yaml")) for student in students},
+        cards=wall(galleries, _errors(sources.scores, students), judge),
+        curves=figures.curves(sources.curves, students),
+        filtered=filtered,
     )
     (out / "index.html").write_text(text, encoding="utf-8")
-    filtered = filter_page(_read(sources.filtered), sources.examples)
-    (out / "filter.html").write_text(filtered, encoding="utf-8")
+    (out / "summary.md").write_text(markdown(report), encoding="utf-8")
+    (out / "filter.html").write_text(filter_page(filtered), encoding="utf-8")
 
 
-def _read(path: Path) -> Report:
-    return json.loads(path.read_text(encoding="utf-8"))
+def judge(params: Filter) -> Judge:
+    """Says of a picture and its caption which claims are true; None of all but rendered scenes."""
+    if params.source != "scenes":
+        return NO_CLAIMS
+    from prunella.scenes import judge as scenes
+    from prunella.scenes.generator import read_vocabulary
+
+    vocabulary = read_vocabulary(params.path)
+    return lambda picture, caption: scenes.judge(picture, caption, vocabulary)
 
 
-def _galleries(drawn: Path, students: list[str]) -> dict[str, list]:
+def _galleries(drawn: Path, models: list[str], count: int) -> Galleries:
     """The first prompts and pictures of every model."""
-    folders = {"teacher": drawn / "teacher"}
-    folders |= {f"{student}/{stage}": drawn / student / stage for student in students for stage in STAGES}
-    return {name: Gallery(folder).first(SHOWN) for name, folder in folders.items()}
+    return {name: Gallery(drawn / name).first(count) for name in models}
 
 
-def _write_grids(
-    galleries: dict[str, list], students: list[str], out: Path, show: Callable[[str, Image.Image], None]
-) -> dict[str, str]:
-    """A grid per student, the teacher above it; {caption: file relative to the page}."""
+def _errors(scores: Path, students: list[str]) -> dict[str, list[float]]:
+    """Output errors by held-out pair, of every model that has them."""
+    known = [read_json(scores / f"{student}.json").get("pairs", {}) for student in students]
+    return {name: each["output_error"] for pairs in known for name, each in pairs.items() if "output_error" in each}
+
+
+def _write_grids(galleries: Galleries, students: list[str], out: Path, show: Show) -> None:
+    """A grid per student, the teacher above it, as PNG for MLflow, DVC and Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = {name: [picture for _, picture in some] for name, some in galleries.items()}
-    files = {}
+    pictures = {name: [picture for _, picture in some[:GRID]] for name, some in galleries.items()}
     for student in students:
-        shown: dict[str, list[np.ndarray]] = {"teacher": pictures["teacher"]}
-        shown |= {stage: pictures[f"{student}/{stage}"] for stage in STAGES}
-        sheet = grid(shown, max(1, ENLARGED // pictures["teacher"][0].shape[0]))
+        rows: dict[str, list[np.ndarray]] = {"teacher": pictures["teacher"]}
+        rows |= {stage: pictures[name] for stage in STAGES if (name := f"{student}/{stage}") in pictures}
+        sheet = grid(rows, max(1, ENLARGED // pictures["teacher"][0].shape[0]))
         sheet.save(out / f"{student}.png")
-        show(student, sheet)
-        files[f"{student}: teacher, pruned, distilled, fine-tuned"] = f"{out.name}/{student}.png"
-    return files
-
-
-def _curves(folder: Path, students: list[str]) -> dict[str, Curves]:
-    """Charts: every held-out term of each student's distillation, and the training losses of both trainings."""
-    charts = {}
-    for student in students:
-        charts[f"{student}: distillation, held-out terms"] = _columns(folder / "distill" / student / "heldout.csv")
-    for training in ("distill", "finetune"):
-        losses = {s: _columns(folder / training / s / "train.csv").get("loss", []) for s in students}
-        charts[f"{training}: training loss"] = losses
-    return charts
-
-
-def _columns(path: Path) -> Curves:
-    with path.open(newline="") as file:
-        table = list(csv.DictReader(file))
-    return {
-        name: [(float(row["step"]), float(row[name])) for row in table if row[name]]
-        for name in table[0]
-        if name != "step"
-    }
-
-
-def _errors(report: Report, students: list[str]) -> dict[str, Curves]:
-    models = report["models"]
-    lines = {
-        s: [(float(i), models[f"{s}/{stage}"]["output_error"]) for i, stage in enumerate(STAGES)] for s in students
-    }
-    return {"output error: pruned (0), distilled (1), fine-tuned (2)": lines}
+        show(0, student, sheet)

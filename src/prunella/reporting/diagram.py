@@ -35,8 +35,9 @@ def svg(plan: Plan) -> str:
     width = max(width, MARGIN + 7 * max(len(title), len(LEGEND)))  # a letter is about 6 pixels wide
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">\n'
-        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(shapes) + "\n</svg>\n"
+        f'viewBox="0 0 {width} {height}" role="img" font-family="sans-serif" font-size="12">\n'
+        f"<title>{escape(title)}: what is kept and what is removed</title>\n"
+        '<rect class="back" width="100%" height="100%" fill="white"/>\n' + "\n".join(shapes) + "\n</svg>\n"
     )
 
 
@@ -66,7 +67,7 @@ def _share(kept: int, count: int) -> str:
 
 
 def _block(kind: str, x: float, y: float, kept: bool, text: str) -> list[str]:
-    look = f'fill="{KEPT[kind]}"' if kept else f'fill="none" stroke="{PALE}" stroke-dasharray="3 2"'
+    look = f'fill="{KEPT[kind]}"' if kept else f'class="gone" fill="none" stroke="{PALE}" stroke-dasharray="3 2"'
     shapes = [f'<rect x="{x}" y="{y}" width="{CELL}" height="{CELL}" rx="3" {look}/>']
     if text:
         middle = f'x="{x + CELL / 2}" y="{y + CELL / 2 + 4}" text-anchor="middle"'
@@ -75,4 +76,4 @@ def _block(kind: str, x: float, y: float, kept: bool, text: str) -> list[str]:
 
 
 def _label(x: float, y: float, text: str) -> str:
-    return f'<text x="{x}" y="{y}" fill="{INK}">{escape(text)}</text>'
+    return f'<text class="ink" x="{x}" y="{y}" fill="{INK}">{escape(text)}</text>'

@@ -1,12 +1,13 @@
-"""`reports/filter.html`: what fell out at each criterion, with pictures; one file that needs no other."""
+"""What fell out at each criterion of the filter, with pictures: `reports/filter.html`, and a part of index.html."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from prunella.data.examples import LISTED
+from prunella.files import read_json
 from prunella.reporting.render import render
 
+HALF = 0.5  # of all pairs, fallen out at one criterion: worth a warning
 ABOUT = {
     "broken": "cannot be used; the causes are counted above",
     "no_caption": "no caption",
@@ -29,22 +30,37 @@ ABOUT = {
 }
 
 
-def filter_page(report: dict[str, Any], folder: Path) -> str:
-    """The whole page of the filter's report; `folder` holds the examples that the filter has written."""
-    listed = json.loads((folder / LISTED).read_text(encoding="utf-8"))
-    counts = {name: count for name, count in report["fell"].items() if count}
-    read = max(report["read"], 1)
-    return render(
-        "filter.html.j2",
-        report=report,
-        rows=[(name, count, count / read) for name, count in {**counts, "none of these": report["passed"]}.items()],
-        shown=[
-            (name, ABOUT.get(name, "some of the pairs that are used"), [_with_file(each, folder) for each in some])
+class Filtered:
+    """What a page shows of the filter: its report, and its examples from the folder that the filter has written."""
+
+    def __init__(self, report: dict[str, Any], folder: Path):
+        self.report, self.folder = report, folder
+        counts = {name: count for name, count in report["fell"].items() if count}
+        read = max(report["read"], 1)
+        self.rows = [(name, count, count / read) for name, count in counts.items()]
+        self.passed = (report["passed"], report["passed"] / read)
+        listed = read_json(folder / LISTED)
+        self.shown = [
+            (name, ABOUT.get(name, "some of the pairs that are used"), [self._with_file(each) for each in some])
             for name in ["kept", *counts]
             if (some := listed.get(name))
-        ],
-    )
+        ]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The criteria at which half of all pairs or more fell out."""
+        return [
+            f"{count / self.report['read']:.0%} of all pairs fell out at {name} ({ABOUT[name]}): is that meant?"
+            for name, count, share in self.rows
+            if share >= HALF
+        ]
+
+    def _with_file(self, example: dict[str, Any]) -> dict[str, Any]:
+        """With "file", and "of" likewise: what a duplicate is a duplicate of, where the filter says."""
+        found = example | {"file": self.folder / example["image"] if example["image"] else None}
+        return found | {"of": self._with_file(example["of"]) if example.get("of") else None}
 
 
-def _with_file(example: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return example | {"file": folder / example["image"] if example["image"] else None}
+def filter_page(filtered: Filtered) -> str:
+    """The whole page."""
+    return render("filter.html.j2", filtered=filtered)

@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES, ASSETS = (Path(__file__).with_name(name) for name in ("templates", "assets"))
 
 
 @cache
@@ -21,7 +21,13 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = data_uri
+    environment.globals["asset"] = asset
     return environment
+
+
+def render_text(template: str, **values: object) -> str:
+    """A text that is no HTML, from the template with `values`: nothing is escaped. Raises as `render`."""
+    return _environment().overlay(autoescape=False).get_template(template).render(**values)
 
 
 def render(template: str, **values: object) -> str:
@@ -32,6 +38,15 @@ def render(template: str, **values: object) -> str:
 def data_uri(jpeg: Path) -> str:
     """A JPEG file as a `data:` address, so that the page needs no other file."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.read_bytes()).decode()}"
+
+
+@cache
+def asset(name: str) -> Markup:
+    """A style sheet or script of ours or of plotly's, as markup for an element of its own."""
+    text = (ASSETS / name).read_text(encoding="utf-8")
+    if "</script" in text or "</style" in text:
+        raise ValueError(f"{name} would end the element that it is put into")
+    return Markup(text)
 
 
 def svg_markup(drawing: str) -> Markup:

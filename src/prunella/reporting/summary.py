@@ -1,71 +1,90 @@
-"""The short of `reports/benchmark.json`: a table of one row a model, and the few figures to compare runs by."""
+"""The short of `reports/benchmark.json`: tables of one row a model, and the few figures to compare runs by."""
 
+from collections.abc import Sequence
 from math import floor, log10
 from typing import Any
 
-HEAD = ["model", "parameters", "of teacher", "latency ms"]
-ERROR = "output error"
+from prunella.reporting import words
+
+SIZES = ["UNet parameters", "of the teacher's UNet", "latency, ms"]
 Report = dict[str, Any]
 Table = list[list[str]]
 EMPTY = "–"
+NO_METRICS = ("output_error_estimate", "speedup", "unet_step_speedup")  # estimates, but not of pictures
 
 
 def rows(report: Report) -> Table:
-    """Table cells, the head first: size, latency, output error, and a column for each metric that has values."""
+    """Table cells, the head first: size, latency, and a column for each quality figure that has values."""
     models = report["models"]
-    whole = models["teacher"]["params"]
-    metrics = _metrics(models)
-    cells = [
-        [
-            name,
-            f"{entry['params'] / 1e6:.2f} M",
-            f"{100 * entry['params'] / whole:.1f} %",
-            f"{entry['latency_ms_p50']:.0f}",
-            estimate(entry.get("output_error_estimate")),
-            *(estimate(entry.get(metric)) for metric in metrics),
-        ]
-        for name, entry in models.items()
+    whole, (head, *cells) = models["teacher"]["params"], qualities(report)
+    sizes = [
+        [f"{entry['params'] / 1e6:.2f} M", f"{100 * entry['params'] / whole:.1f} %", f"{entry['latency_ms_p50']:.0f}"]
+        for entry in models.values()
     ]
-    floors = report.get("floors", {})
-    real = [["real pictures", "", "", "", "", *(estimate(floors.get(metric)) for metric in metrics)]] if floors else []
-    return [[*HEAD, ERROR, *map(_title, metrics)], *cells, *real]
+    sizes += [["", "", ""]] * (len(cells) - len(sizes))  # real pictures have none
+    both = zip(cells, sizes, strict=True)
+    return [[head[0], *SIZES, *head[1:]], *([line[0], *size, *line[1:]] for line, size in both)]
+
+
+def qualities(report: Report) -> Table:
+    """Table cells of quality alone, the head first: a row a model, a column for each figure that has values."""
+    models = report["models"]
+    figures, floors = ["output_error", *metrics(models)], report.get("floors", {})
+    found = {words.model(name): [quality(entry, figure) for figure in figures] for name, entry in models.items()}
+    if floors:
+        found["real pictures"] = [floors.get(figure) for figure in figures]
+    heads, columns = zip(
+        *(_column(*pair) for pair in zip(figures, zip(*found.values(), strict=True), strict=True)), strict=True
+    )
+    return [["model", *heads], *([name, *line] for name, line in zip(found, zip(*columns, strict=True), strict=True))]
+
+
+def _column(figure: str, column: Sequence[Report | None]) -> tuple[str, list[str]]:
+    """A column's head and cells; the number of observations is in the head where all have the same, else in each."""
+    counts = {found["n"] for found in column if found}
+    if len(counts) == 1:
+        return f"{words.title(figure)}, n = {counts.pop():,}", [estimate(found) for found in column]
+    return words.title(figure), [f"{estimate(found)}, n = {found['n']:,}" if found else EMPTY for found in column]
 
 
 def by_part(report: Report) -> list[Table]:
     """A table for each metric with parts, as composition by claim: a row a model, a column a part, the head first."""
     models = report["models"]
-    kinds = dict.fromkeys(name for entry in models.values() for name in entry if name.endswith("_by"))
-    return [_parts(models, kind) for kind in kinds]
+    return [_parts(models, f"{name}_by") for name in metrics(models) if any(f"{name}_by" in e for e in models.values())]
 
 
 def _parts(models: dict[str, Report], kind: str) -> Table:
     measured = {name: entry[kind] for name, entry in models.items() if kind in entry}
     names = list(dict.fromkeys(part for parts in measured.values() for part in parts))
-    shares = [[name, *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
-    return [[f"{_title(kind.removesuffix('_by'))} by", *names], *shares]
+    shares = [[words.model(name), *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
+    return [[f"{words.title(kind.removesuffix('_by'))} by", *names], *shares]
 
 
 def changes(report: Report) -> Table:
     """Table cells of the paired differences between a student's stages, the head first; [] where there are none."""
     measured = report.get("differences", {})
     names = list(dict.fromkeys(metric for entry in measured.values() for metric in entry))
-    cells = [[name, *(estimate(entry.get(metric)) for metric in names)] for name, entry in measured.items()]
-    return [["paired difference", *map(_title, names)], *cells] if cells else []
+    cells = [
+        [" − ".join(map(words.model, pair.split(" - "))), *(estimate(entry.get(metric)) for metric in names)]
+        for pair, entry in measured.items()
+    ]
+    return [["paired difference", *map(words.title, names)], *cells] if cells else []
 
 
-def _metrics(models: dict[str, Report]) -> list[str]:
-    """The metrics that any model has, in the order of the first that has them."""
+def quality(entry: Report, figure: str) -> Report | None:
+    """A model's estimate of a quality figure, as {"value", "n", "low", "high"}; None where it has none."""
+    return entry.get("output_error_estimate" if figure == "output_error" else figure)
+
+
+def metrics(models: dict[str, Report]) -> list[str]:
+    """The metrics of pictures that any model has, in the order of the first that has them."""
     known = [
         name
         for entry in models.values()
         for name, value in entry.items()
-        if isinstance(value, dict) and "low" in value and name != "output_error_estimate"
+        if isinstance(value, dict) and "low" in value and name not in NO_METRICS
     ]
     return list(dict.fromkeys(known))
-
-
-def _title(metric: str) -> str:
-    return metric.replace("_", " ").replace(" kid", " KID")
 
 
 def estimate(found: dict[str, Any] | None) -> str:
@@ -74,7 +93,7 @@ def estimate(found: dict[str, Any] | None) -> str:
         return EMPTY
     half = (found["high"] - found["low"]) / 2
     digits = min(max(1 - floor(log10(half)), 0), 6) if half > 0 else 4
-    value, low, high = (f"{found[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{round(found[name], digits) + 0.0:.{digits}f}" for name in ("value", "low", "high"))
     return f"{value} ({low} to {high})" if half > 0 else value
 
 
@@ -98,7 +117,7 @@ def aligned(cells: Table) -> str:
 def headline(report: Report) -> dict[str, dict[str, float]]:
     """{"sd-small": {"output_error_distilled": …, "composition_distilled": …, "latency_ms": …, …}, "teacher": …}."""
     figures: dict[str, dict[str, float]] = {}
-    metrics = _metrics(report["models"])
+    measured = metrics(report["models"])
     for name, entry in report["models"].items():
         model, _, stage = name.partition("/")
         mine = figures.setdefault(
@@ -106,7 +125,7 @@ def headline(report: Report) -> dict[str, dict[str, float]]:
         )
         if stage:
             mine[f"output_error_{stage}"] = round(entry["output_error"], 5)
-        for metric in metrics:
+        for metric in measured:
             if metric in entry:
                 mine["_".join(filter(None, (metric, stage)))] = entry[metric]["value"]
     return figures

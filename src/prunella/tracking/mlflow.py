@@ -110,6 +110,13 @@ class Run:
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         self._try(lambda: self.client.log_image(self.id, image, key=name, step=step))
 
+    def named(self) -> dict[str, str]:
+        """What a report names of MLflow: the store where it is a server, this run, its parent; {} without MLflow."""
+        if self.client is None:
+            return {}
+        known = {"server": None if _local() else store(), "run": self.id, "parent run": self.parent}
+        return {name: value for name, value in known.items() if value}
+
     def artifact(self, path: Path) -> None:
         self._try(
             lambda: (

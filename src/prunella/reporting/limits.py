@@ -1,0 +1,49 @@
+"""What a report cannot say, said in it."""
+
+from typing import Any
+
+from prunella.reporting import words
+from prunella.reporting.outcome import main_figure
+from prunella.reporting.summary import quality
+
+Report = dict[str, Any]
+
+
+def limits(report: Report) -> list[str]:
+    """A sentence for each limit that holds for this run."""
+    settings = report["settings"]
+    found = [
+        "Each student was trained once. How far another seed would end is in no interval here.",
+        "The safety checker is left out wherever pictures are drawn or costs are measured; saved folders keep the "
+        "teacher's, where it has one.",
+    ]
+    if report.get("teacher", {}).get("source") == "bundled":
+        found.insert(
+            0,
+            "The teacher is the bundled miniature, which draws small scenes. The run shows that the workflow works; "
+            "how a student of a published checkpoint would fare it does not show.",
+        )
+    if wide := _wide(report):
+        found.append(wide)
+    if settings.get("latency_rounds", 20) < 20:
+        rounds = settings["latency_rounds"]
+        found.append(f"Latency is of {rounds} rounds: its 95th percentile is the largest of them.")
+    if report["hardware"]["device"] == "cpu":
+        found.append(
+            "Latency and memory are of a CPU. Which share of them a GPU would save is another question; peak memory "
+            "is the process's resident memory above what it held before."
+        )
+    return found
+
+
+def _wide(report: Report) -> str:
+    """How uncertain the main quality figure is, where its interval is wide against the teacher's value."""
+    figure = main_figure(report)
+    found = quality(report["models"]["teacher"], figure) if figure else None
+    if not found or not found["value"] or found["high"] - found["low"] < abs(found["value"]) / 10:
+        return ""
+    half = (found["high"] - found["low"]) / 2
+    return (
+        f"{words.title(str(figure)).capitalize()} is of {found['n']:,} pictures, so that of the teacher is known to "
+        f"± {half:.2g}; smaller differences need more pictures (benchmark.prompts)."
+    )

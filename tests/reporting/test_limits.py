@@ -1,0 +1,16 @@
+import copy
+
+from reported import REPORT
+
+from prunella.reporting.limits import limits
+
+
+def test_limits_are_of_this_run():
+    said = " ".join(limits(REPORT))
+    assert "safety checker is left out" in said and "of 7 rounds" in said and "of a CPU" in said
+    assert "Composition is of 64 pictures, so that of the teacher is known to ± 0.06" in said
+    assert "miniature" not in said
+    other = copy.deepcopy(REPORT)
+    other["teacher"]["source"], other["hardware"]["device"], other["settings"]["latency_rounds"] = "bundled", "cuda", 50
+    said = " ".join(limits(other))
+    assert "bundled miniature" in said and "of a CPU" not in said and "rounds" not in said

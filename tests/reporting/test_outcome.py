@@ -1,0 +1,53 @@
+import copy
+
+from reported import REPORT, estimate
+
+from prunella.reporting.outcome import lost, main_figure, outcomes, sentence, verdict, won
+
+
+def test_what_was_won_by_hand():
+    assert [(each["word"], each["value"]) for each in won(REPORT, "sd-tiny")] == [
+        ("UNet", "38 %"),
+        ("on disk", "49 %"),
+        ("speed", "1.80 ×"),
+        ("memory", "50 %"),
+    ]
+    speed = won(REPORT, "sd-tiny")[2]["detail"]
+    assert speed == "as fast (1.70 to 1.90 in 7 rounds): 500 instead of 900 ms a picture"
+
+
+def test_what_was_lost_has_the_teacher_beside_it():
+    found = lost(REPORT, "sd-tiny", "composition")
+    assert (found["title"], found["better"]) == ("composition", "higher")
+    assert [(row["model"], row["text"]) for row in found["rows"]] == [
+        ("teacher", "0.440 (0.380 to 0.500)"),
+        ("pruned", "0.000 (0.000 to 0.060)"),
+        ("distilled", "0.160 (0.090 to 0.260)"),
+    ]
+    assert [row["model"] for row in lost(REPORT, "sd-tiny", "output_error")["rows"]] == ["pruned", "distilled"]
+    assert lost(REPORT, "sd-tiny", "fid") is None
+
+
+def test_the_sentence():
+    assert sentence(REPORT, "sd-tiny") == (
+        "sd-tiny: 38 % of the UNet, 49 % of the files, 1.80 times as fast; composition 0.160 (0.090 to 0.260) after "
+        "100 steps of distillation, the teacher 0.440 (0.380 to 0.500)."
+    )
+    assert [each["sentence"] for each in outcomes(REPORT)] == [sentence(REPORT, "sd-tiny")]
+
+
+def test_without_a_metric_the_sentence_is_of_the_output_error():
+    bare = copy.deepcopy(REPORT)
+    for entry in bare["models"].values():
+        del entry["composition"]
+    assert main_figure(REPORT) == "composition" and main_figure(bare) == "output_error"
+    assert sentence(bare, "sd-tiny").endswith("output error 0.060 (0.050 to 0.070) after 100 steps of distillation.")
+
+
+def test_two_models_differ_only_where_the_paired_interval_has_no_zero():
+    report = {"differences": {"a - b": {"composition": estimate(-0.2, -0.3, -0.1), "fid": estimate(-2, -3, 1)}}}
+    assert verdict(report, "a - b", "composition") == "differs by -0.20 (-0.30 to -0.10), n = 64, worse"
+    assert verdict(report, "a - b", "fid") == "no difference shown: -2.0 (-3.0 to 1.0), n = 64"
+    report["differences"]["a - b"]["output_error"] = estimate(-0.2, -0.3, -0.1)
+    assert verdict(report, "a - b", "output_error").endswith("better")
+    assert verdict(report, "b - a", "fid") == verdict({}, "a - b", "fid") == ""
