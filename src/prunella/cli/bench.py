@@ -1,25 +1,31 @@
-"""`prunella bench train`, `bench data`: how fast this machine trains and reads."""
+"""`prunella bench train`, `bench draw`, `bench data`: how fast this machine trains, draws and reads."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan
 
 if TYPE_CHECKING:
+    from prunella.bench.draw import Case
     from prunella.bench.workload import Workload
 
+SMALL = 128  # pixels, where a CPU times a UNet step
 SWITCH = {"auto": "auto", "yes": True, "no": False}  # of the line → of `runtime`
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    about = "measure: a training step (train), what is done to the data (data), how far a student heals (heal)"
+    about = (
+        "measure: a training step (train), drawing (draw), what is done to the data (data), how students heal (heal)"
+    )
     kinds = commands.add_parser("bench", help=about, description=about).add_subparsers(required=True, metavar="WHAT")
     _train_arguments(add_command(kinds, "train", "a training step with random weights, part by part", _train))
+    _draw_arguments(add_command(kinds, "draw", "what drawing costs students, with random weights, in turns", _draw))
     _data_arguments(add_command(kinds, "data", "filter, encode and reading back, of the data in params.yaml", _data))
     _heal_arguments(add_command(kinds, "heal", "a long training of what `dvc repro` has encoded, at milestones", _heal))
 
@@ -40,6 +46,25 @@ def _train_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--rounds", type=int, default=2, help="times that each way has its turn")
     bench.add_argument("--published", action="store_true", help="in turns with the published procedure, as a ratio")
     bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _draw_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--students", nargs="+", default=["all"], metavar="STUDENT", help=f"all, or each {STUDENT}")
+    bench.add_argument("--teacher", help=f"{TEACHER} (default: the original of each plan's family)")
+    whole = bench.add_mutually_exclusive_group()
+    whole.add_argument("--pictures", action="store_true", help="whole pictures (default on a GPU)")
+    whole.add_argument("--steps-alone", action="store_true", help="one UNet step alone (default on a CPU)")
+    bench.add_argument("--sampler-steps", type=int, default=25, help="of a whole picture")
+    bench.add_argument("--tiny-vae", action="store_true", help="of a whole picture, as Segmind-Vega's chart has it")
+    bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own on a GPU, 128 on a CPU)")
+    precisions = ["fp32", "tf32", "bf16", "fp16"]
+    bench.add_argument("--precision", nargs="+", choices=precisions, help="default: fp16 on a GPU, else fp32")
+    bench.add_argument("--compile", nargs="+", choices=["no", "yes"], default=["no"])
+    bench.add_argument("--channels-last", nargs="+", choices=["no", "yes"], default=["no"])
+    bench.add_argument("--batch-size", nargs="+", type=int, default=[1])
+    bench.add_argument("--rounds", type=int, default=7, help="times that teacher and student have their turn")
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--out", type=Path, help="file to append the figures to, a line of JSON a row")
 
 
 def _data_arguments(bench: argparse.ArgumentParser) -> None:
@@ -71,6 +96,54 @@ def _train(given: argparse.Namespace) -> None:
     print(aligned(train_step.rows(figures)))
     print(train_step.said(case, figures))
     _write(figures, given.json)
+
+
+def _draw(given: argparse.Namespace) -> None:
+    from prunella.bench import draw
+    from prunella.context import quiet
+    from prunella.evaluation.cost import hardware
+    from prunella.reporting.summary import aligned
+
+    quiet()
+    case = _drawing(given)
+    told = {"command": " ".join(["prunella", *sys.argv[1:]]), "hardware": hardware(case.device)}
+    rows = []
+    for row in draw.measured(case):
+        rows.append(row)
+        print(f"{row['model']}, {row['variant']}: done", file=sys.stderr, flush=True)
+        if given.out:
+            with given.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | told) + "\n")
+    print(aligned(draw.table(rows)))
+    what = f"{case.steps} steps and the VAE" if case.steps else "one UNet step, twice the batch for guidance"
+    print(f"{what}; random weights; in turns with the teacher, {case.rounds} rounds; the safety checker is left out")
+
+
+def _drawing(given: argparse.Namespace) -> Case:
+    from prunella.bench.draw import Case, variants
+    from prunella.compute.device import device
+    from prunella.evaluation.energy import EnergyMeter, energy_meter
+    from prunella.params import Runtime, check, completed
+    from prunella.pruning.plan import STUDENTS
+
+    runtime = check(Runtime, completed("runtime", {"device": given.device}), "bench")
+    where = device(runtime)
+    gpu = where.startswith("cuda")
+    names = list(STUDENTS) if given.students == ["all"] else given.students
+    plans = {name: named_plan(name) for name in names}
+    precisions = given.precision or ["fp16" if gpu else "fp32"]
+    asked = ([each == "yes" for each in given.compile], [each == "yes" for each in given.channels_last])
+    energy = energy_meter(where)
+    return Case(
+        {plan.name: (plan, given.teacher or ORIGINAL[plan.family]) for plan in plans.values()},
+        variants(precisions, *asked, given.batch_size),
+        where,
+        given.rounds,
+        given.resolution or (None if gpu else SMALL),
+        given.sampler_steps if given.pictures or (gpu and not given.steps_alone) else None,
+        given.tiny_vae,
+        energy if isinstance(energy, EnergyMeter) else None,
+    )
 
 
 def _workload(given: argparse.Namespace) -> Workload:

@@ -4,8 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from prunella.files import read_yaml
 from prunella.reporting import words
 from prunella.reporting.outcome import stages, students
 from prunella.reporting.summary import EMPTY, estimate, quality
@@ -18,7 +17,7 @@ Report = dict[str, Any]
 @cache
 def published() -> dict[str, Any]:
     """Everything in `published.yaml`."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return read_yaml(FILE)
 
 
 def sizes(report: Report) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
+from prunella.files import read_yaml
 
 FILE = Path(__file__).with_suffix(".yaml")
 
@@ -12,7 +12,7 @@ FILE = Path(__file__).with_suffix(".yaml")
 @cache
 def words() -> dict[str, dict[str, Any]]:
     """Everything in `words.yaml`, by section."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return read_yaml(FILE)
 
 
 def title(figure: str) -> str:
