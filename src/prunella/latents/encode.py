@@ -267,7 +267,8 @@ def _tensors(
     captions = [caption for pair in pairs for caption in pair.captions]
     with clock("vae"):
         latents = _latents([picture for _, picture in both], encoders, params.flip)
-    notes["as_drawn"] += sum(isinstance(picture, Drawn) for _, picture in both)
+    if as_drawn := sum(isinstance(picture, Drawn) for _, picture in both):
+        notes["as_drawn"] += as_drawn
     with clock("text"):
         tokens, cut = encoders.tokens(captions)
         text = encoders.text(captions) if params.text == "embeddings" else tokens
