@@ -15,7 +15,7 @@ SET = {
 
 @pytest.mark.graph
 def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path):
-    clone = cloned(teacher, pictures, tmp_path, students=["sd-tiny"])
+    clone = cloned(teacher, pictures, tmp_path, students=["sd-tiny"], batch_size=4)  # for two processes
     content = yaml.safe_load((clone / "params.yaml").read_text())
     content["generate"] = {"captions": SET}
     content["filter"] |= {"source": "generated", "path": "data/generated/captions"}
