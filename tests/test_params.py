@@ -195,8 +195,9 @@ def test_sets_to_generate_have_names_and_whole_entries(content):
         "params.yaml: generate.portraits.guidence: no key of section 'generate.portraits' is called 'guidence'; "
         "did you mean 'guidance'?"
     )
-    content["generate"] = {"Por traits": SET}
-    assert "generate.Por traits" in refused(content)
+    for name in ("Por traits", "por.traits"):  # DVC would take the dot to part keys
+        content["generate"] = {name: SET}
+        assert f"generate.{name}" in refused(content)
     content["generate"] = {"portraits": {key: value for key, value in SET.items() if key != "seed"}}
     assert refused(content) == "params.yaml: generate.portraits.seed: missing"
     content["generate"] = {"portraits": SET | {"sizes": []}}

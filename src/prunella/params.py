@@ -28,6 +28,7 @@ Storage = Literal["fp32", "fp16"]
 Mode = Literal["block-bk", "block-segmind", "sub-block", "self-attention"]  # which features are compared
 Normalisation = Literal["none", "teacher"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of a student, and of its files and folders
+Entry = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]  # of a section; without dots, which part keys
 Points = Annotated[list[tuple[Share, Amount]], Field(min_length=1)]
 # A number, or [share of the training done, weight] points to go straight between.
 Weight = Annotated[
@@ -263,7 +264,7 @@ class Params(Section):
     seed: Seed
     students: Annotated[list[Name], Field(min_length=1)]
     teacher: Teacher
-    generate: dict[Name, Generate]
+    generate: dict[Entry, Generate]
     filter: Filter
     encode: Encode
     prune: Prune

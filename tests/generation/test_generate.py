@@ -132,6 +132,12 @@ def test_sizes_take_turns_and_the_scheduler_is_the_one_asked_for(teacher, tmp_pa
     assert other["00000000.png"] != found["00000000.png"]
 
 
+def test_sdxl_draws_too(xl_teacher, tmp_path):
+    found = members(made(xl_teacher, tmp_path, pictures=1, storage="fp16"))
+    assert np.load(io.BytesIO(found["00000002.npy"])).dtype == np.float16
+    assert Image.open(io.BytesIO(found["00000002.png"])).size == (SIDE, SIDE)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [

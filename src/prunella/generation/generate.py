@@ -135,6 +135,8 @@ class _Drawer:
 
 def ready(pipeline: DiffusionPipeline, params: Generate, name: str) -> DiffusionPipeline:
     """The pipeline with the scheduler asked for. Raises UserError for another one, and for sizes it cannot draw."""
+    if getattr(pipeline, "unet", None) is None:
+        raise UserError(f"generate.{name}.model: {type(pipeline).__name__} has no UNet; expected SD 1.x, 2.x or SDXL")
     if params.scheduler is not None:
         known = {kind.__name__: kind for kind in pipeline.scheduler.compatibles if kind.__name__ not in OWN_NOISE}
         if params.scheduler not in known:
