@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from prunella.files import atomic_write_text, json_digest
+from prunella.errors import UserError
+from prunella.files import atomic_write_text, json_digest, read_yaml
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
@@ -23,3 +24,17 @@ def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
 def test_a_digest_stands_for_content_and_not_for_its_order():
     assert json_digest({"a": 1, "b": [2]}) == json_digest({"b": [2], "a": 1}) != json_digest({"a": 1, "b": [3]})
     assert len(json_digest(None)) == 16
+
+
+MILLION = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (n + 1, n + 1, n, n) for n in range(97, 117))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"a: \x80", b"[" * 5000, b"a: 2001-02-30", b"a: *b", b"a: 'b", b"a: &b [*b]", MILLION],
+    ids=["not UTF-8", "deep", "no date", "no anchor", "no end", "in itself", "a million in 20 lines"],
+)
+def test_what_is_no_yaml_is_said_with_the_files_name(tmp_path, text):
+    (tmp_path / "a.yaml").write_bytes(text)
+    with pytest.raises(UserError, match="yaml: "):
+        read_yaml(tmp_path / "a.yaml")

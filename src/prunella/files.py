@@ -11,6 +11,8 @@ import yaml
 
 from prunella.errors import UserError
 
+MOST_VALUES = 100_000  # in a YAML file, aliases followed; a parameter file has 200
+
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a file beside and rename it, so that whoever is killed meanwhile leaves the old one or the new."""
@@ -45,13 +47,19 @@ def read_json(path: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, as plain data. Raises UserError, naming the file, where that is no YAML, else OSError."""
+    """What a YAML file holds, whoever wrote it. Raises UserError, naming the file, where that is no YAML."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise UserError(f"{path}: not valid YAML: nested too deeply") from None
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {said}") from None
+    left, values = MOST_VALUES, [content]
+    while values and left:  # an alias costs a line and may stand for thousands, or for what it is in
+        value, left = values.pop(), left - 1
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not left:
+        raise UserError(f"{path}: holds more than {MOST_VALUES} values, its aliases followed")
+    return content
 
 
 def parse_json(text: bytes, fault: str) -> Any:

@@ -1,6 +1,7 @@
 """What someone wrote into a file, checked against a model: faults in words, and the shipped defaults."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ from prunella.errors import UserError
 from prunella.files import read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
+QUOTED = reprlib.Repr()  # how a wrong value is quoted: aliases can make a short file's value endless
+QUOTED.maxlevel, QUOTED.maxstring, QUOTED.maxother = 3, 200, 200
 # Keys of earlier versions, and where they went.
 MOVED = {
     f"{section}.{key}": f"watch.{key}"
@@ -88,7 +91,7 @@ def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
         return f"{name}: missing"
     if fault["type"] == "value_error":
         return f"{name}: {fault['ctx']['error']}"
-    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {QUOTED.repr(fault['input'])}"
 
 
 def _keys(model: type[BaseModel], path: list) -> set[str]:

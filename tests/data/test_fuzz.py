@@ -1,24 +1,19 @@
 """Hostile files: whatever bytes a reader is given, it gives pairs, counts them as broken, or raises a UserError.
 
-Each reader goes through the whole filter. PRUNELLA_FUZZ is the number of examples a reader, which are then new ones in
-every run; without it there are 500, always the same.
+Each reader goes through the whole filter; `fuzzing` says how many inputs there are, and holds them to their bounds.
 """
 
 import io
-import os
-import resource
-import signal
-import struct
-import sys
+import json
 import tarfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import layouts
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import FUZZ, MARKS, Watched, mostly, spoilt, watched
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -26,82 +21,10 @@ from prunella.data.criteria import CRITERIA
 from prunella.data.filter import filtered
 from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
 from prunella.data.manifest import read_manifest
-from prunella.errors import UserError
 from prunella.params import Filter, check, completed
 
-COUNT = int(os.environ.get("PRUNELLA_FUZZ", "500"))
-MOST_SECONDS = 30  # for one example; all but the largest pictures take milliseconds
-MOST_MEMORY = 2_500_000_000  # bytes by which a process may grow: the largest picture (1.8 GB) beside the rest
-FUZZ = settings(
-    max_examples=COUNT,
-    deadline=None,
-    database=None,
-    derandomize="PRUNELLA_FUZZ" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="alarms and a process's memory, as Linux has them"),
-]
-
-
-@contextmanager
-def bounded():
-    """Fails where the block takes too long, or where the process has grown too much."""
-    before = _memory()
-    signal.signal(signal.SIGALRM, _hang)
-    signal.alarm(MOST_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-    assert _memory() - before < MOST_MEMORY
-
-
-def _hang(*_):
-    raise AssertionError(f"an example takes more than {MOST_SECONDS} s")
-
-
-def _memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-# Bytes that were something once
-
-NUMBERS = [0, 1, 2, 127, 128, 255, 256, 511, 512, 32767, 65535, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
-
-
-@st.composite
-def spoilt(draw, seeds: list[bytes], block: int = 1) -> bytes:
-    """One of `seeds` with bytes and numbers changed, parts cut out, repeated or put in; places are blocks' starts."""
-    data = bytearray(draw(st.sampled_from(seeds)))
-    for _ in range(draw(st.integers(0, 5))):
-        at = draw(st.integers(0, max(0, len(data) - 1)))
-        kind = draw(st.sampled_from(["byte", "byte", "number", "number", "cut", "repeat", "put", "end"]))
-        if kind == "byte" and data:
-            data[at] = draw(st.integers(0, 255))
-        elif kind == "number":
-            packed = struct.pack(draw(st.sampled_from(["<I", ">I", "<H", ">H"])), 0)
-            value = draw(st.sampled_from(NUMBERS)) % 256 ** len(packed)
-            data[at : at + len(packed)] = value.to_bytes(len(packed), draw(st.sampled_from(["big", "little"])))
-        else:
-            start = at // block * block
-            part = bytes(data[start : start + block * draw(st.integers(1, 64))])
-            if kind == "cut":
-                del data[start : start + len(part)]
-            elif kind == "repeat":
-                data[start:start] = part * draw(st.sampled_from([1, 2, 50, 1000]))
-            elif kind == "put":
-                put = draw(st.binary(max_size=block * 4))
-                data[start:start] = put + bytes(-len(put) % block)
-            else:
-                del data[at:]
-        del data[2_000_000:]
-    return bytes(data)
-
-
-def mostly(usual: st.SearchStrategy, odd: st.SearchStrategy) -> st.SearchStrategy:
-    return st.integers(0, 9).flatmap(lambda number: usual if number else odd)
+pytestmark = MARKS
+__all__ = ["watched"]  # a fixture
 
 
 def encoded(kind: str, mode: str = "RGB", size=(23, 17), **options) -> bytes:
@@ -129,33 +52,29 @@ PICTURES = [
 
 @FUZZ
 @given(mostly(spoilt(PICTURES), st.binary(max_size=300)))
-def test_pictures(data):
-    with bounded():
+def test_pictures(watched, data):
+    with watched():
         try:
             picture = decoded(data)
         except RejectedImage as rejected:
-            assert rejected.cause and rejected.criterion in CRITERIA
-        else:
-            assert picture.mode == "RGB" and min(picture.size) > 0
-            assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= contrast(picture) <= 128
+            assert rejected.criterion in CRITERIA
+            raise
+        assert picture.mode == "RGB" and min(picture.size) > 0
+        assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= contrast(picture) <= 128
 
 
-def passed(root: Path, source: str, scored: bool) -> None:
+def passed(watched: Watched, root: Path, source: str, scored: bool) -> None:
     """The whole filter on what lies at `root`, held to what it promises; `scored` asks for columns too."""
     limits = {"samples": 5, "min_side": 1, "max_aspect": 100, "min_caption": 1, "max_caption": 100, "max_broken": 1.0}
     limits |= {"near_duplicates": 3, "blocked_words": ["bad"]}
     limits |= {"languages": ["en", "de"], "max_punsafe": 0.5} if scored else {}
     params = check(Filter, completed("filter", limits | {"source": source, "path": str(root)}), "filter")
-    with bounded():
-        try:
-            report, *_ = filtered(params, 0, root.parent / "out", 1)
-        except UserError as error:
-            assert str(error)
-        else:
-            pairs = read_manifest(root.parent / "out")[1]
-            assert report["kept"] == len(pairs) > 0
-            assert report["read"] == report["passed"] + sum(report["fell"].values())
-            assert all(0 < len(caption) <= 100 for pair in pairs for caption in pair.captions)
+    with watched():
+        report, *_ = filtered(params, 0, root.parent / "out", 1)
+        pairs = read_manifest(root.parent / "out")[1]
+        assert report["kept"] == len(pairs) > 0
+        assert report["read"] == report["passed"] + sum(report["fell"].values())
+        assert all(0 < len(caption) <= 100 for pair in pairs for caption in pair.captions)
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +105,6 @@ def listings(draw) -> tuple[str, bytes]:
     """A name and content of a listing."""
     if draw(st.booleans()):
         return "metadata.csv", draw(spoilt([TABLE]) | st.binary(max_size=200))
-    import json
-
     made = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=4), VALUES, max_size=6).map(
         lambda row: json.dumps(row).encode()
     )
@@ -198,11 +115,11 @@ def listings(draw) -> tuple[str, bytes]:
 
 @FUZZ
 @given(listings(), st.booleans())
-def test_listings_of_folders(root, listing, scored):
+def test_listings(watched, root, listing, scored):
     for name in ("metadata.jsonl", "metadata.csv"):
         (root / name).unlink(missing_ok=True)
     (root / listing[0]).write_bytes(listing[1])
-    passed(root, "folder", scored)
+    passed(watched, root, "folder", scored)
 
 
 def tarred(form: int, **options) -> bytes:
@@ -242,10 +159,10 @@ def tars(draw) -> bytes:
 
 @FUZZ
 @given(mostly(tars(), st.binary(max_size=2000)), st.booleans())
-def test_tars(tmp_path_factory, data, scored):
+def test_tars(watched, tmp_path_factory, data, scored):
     root = _fresh(tmp_path_factory, "tars")
     (root / "a.tar").write_bytes(data)
-    passed(root, "webdataset", scored)
+    passed(watched, root, "webdataset", scored)
 
 
 def parquets() -> list[bytes]:
@@ -280,10 +197,10 @@ def parquets() -> list[bytes]:
 
 @FUZZ
 @given(mostly(spoilt(parquets()), st.binary(max_size=300)), st.booleans())
-def test_tables(tmp_path_factory, data, scored):
+def test_tables(watched, tmp_path_factory, data, scored):
     root = _fresh(tmp_path_factory, "tables")
     (root / "a.parquet").write_bytes(data)
-    passed(root, "parquet", scored)
+    passed(watched, root, "parquet", scored)
 
 
 def _fresh(factory, name: str) -> Path:
