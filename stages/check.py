@@ -1,10 +1,13 @@
-"""Check params.yaml and the students' names before any command that holds one; the names come from whoever wrote it."""
+"""Refuse early what would be refused late, and students' names before any command that holds one."""
 
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("check", __doc__, argv, "out", logged=False) as ctx:
+        from prunella.tracking.refusals import check_parameters
+
+        check_parameters(ctx.params)
         ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
         ctx.paths.out.write_text("{}\n", encoding="utf-8")  # for all students: another one re-runs nothing of theirs
         ctx.done(f"students {', '.join(ctx.params.students)}")

@@ -22,7 +22,11 @@ def ran_once(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
     for name in ("plans", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "bundled", "*.egg-info"))
+    shutil.copytree(
+        ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors", "*.egg-info")
+    )
+    (folder / "data").mkdir()
+    shutil.copy2(ROOT / "data" / "scenes.yaml", folder / "data" / "scenes.yaml")
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     named(folder, "sd-tiny")
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

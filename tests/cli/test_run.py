@@ -14,7 +14,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
-    (tmp_path / "src").symlink_to(ROOT / "src")  # where the bundled teacher is
+    for name in ("src", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)  # where the bundled teacher and the scenes are
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
     assert said(capsys, "check").startswith("params.yaml: ")
@@ -32,7 +33,7 @@ def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     message = refused("check")
     assert "sd-small" in message and "'sd'" in message and "Stable Diffusion XL" in message
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["ssd-1b", "koala-1b"]}))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["ssd-1b"]}))
     main(["check"])
 
 

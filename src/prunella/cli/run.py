@@ -20,19 +20,17 @@ def register(commands: Commands) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from prunella.evaluation.metrics import check_metrics
-    from prunella.models.teacher import describe_folder
+    from prunella.context import quiet
     from prunella.params import read_params
-    from prunella.pruning.mapping import check_fit
-    from prunella.pruning.plan import STUDENTS, check_students
+
+    quiet()
+    from prunella.tracking.refusals import check_parameters, check_run
 
     params = read_params(given.params)
-    check_students(params.students)
-    check_metrics(params.benchmark.metrics)
+    check_parameters(params)
+    print(f"{given.params}: all keys known, all values in range", flush=True)
     if params.teacher.source in ("bundled", "folder"):  # the teacher stage resolves the others
-        for name in params.students:
-            check_fit(STUDENTS[name], describe_folder(Path(params.teacher.path))["unet"])
-    print(f"{given.params}: all keys known, all values in range")
+        check_run(params, Path(params.teacher.path), params.filter.samples - params.encode.heldout)
 
 
 def _summary(given: argparse.Namespace) -> None:

@@ -84,7 +84,7 @@ def encoded(
     source, pairs = read_manifest(manifest)
     _same_scenes(source)
     encoders = Encoders(teacher, device, params.precision)
-    among = sizes(params.buckets, params.resolution, encoders.factor * halved(teacher))
+    among = sizes(params.buckets, params.resolution, multiple(teacher))
     tasks, small = planned(pairs, params, seed, among)
     inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
     everyone = team(device)
@@ -363,6 +363,17 @@ def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
         "sizes": dict(by_size),
         "megabytes": round(total / 1e6, 1),
     }
+
+
+def multiple(teacher: Path) -> int:
+    """What both sides of a picture must be a multiple of, for the teacher's VAE and its UNet after it."""
+    return vae_factor(teacher) * halved(teacher)
+
+
+def vae_factor(teacher: Path) -> int:
+    """Pixels of a picture's side to one of its latents'."""
+    config = json.loads((teacher / "vae" / "config.json").read_text(encoding="utf-8"))
+    return 2 ** (len(config["block_out_channels"]) - 1)
 
 
 def halved(teacher: Path) -> int:

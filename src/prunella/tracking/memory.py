@@ -110,6 +110,12 @@ def there(device: torch.device) -> int:
     return whole if allowed == "max" else min(whole, int(allowed))
 
 
+def tokens(teacher: Path) -> int:
+    """How many tokens a pipeline folder's text encoder takes."""
+    config = json.loads((teacher / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    return config.get("max_position_embeddings", 77)  # CLIP's own, in transformers' configs of it
+
+
 def parameters(config: dict) -> int:
     with torch.device("meta"):
         return sum(part.numel() for part in UNet2DConditionModel.from_config(config).parameters())

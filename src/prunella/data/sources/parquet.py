@@ -20,6 +20,7 @@ from prunella.data.columns import TEXT, WANTED, as_captions, canonical, caption_
 from prunella.data.images import RejectedImage, machine_faults, of_the_machine
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import inside
+from prunella.data.sources.footers import survivable
 from prunella.errors import UserError
 
 BATCH = 131_072  # rows at a time
@@ -122,6 +123,8 @@ class _File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 
 def _opened(path: Path) -> _File:
     """Raises RejectedImage for what is no Parquet file, or one that must not be read."""
+    if not survivable(path):
+        raise RejectedImage(DAMAGED)
     try:
         with pq.ParquetFile(path) as first:
             known, plain = first.metadata, first.schema_arrow

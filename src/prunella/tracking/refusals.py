@@ -1,0 +1,139 @@
+"""What later stages would refuse, said before the first of them; and, once the filter is through, before `encode`.
+
+Nothing here decides a result, so no stage depends on it. Whatever passes is looked at again by the stage that needs it.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import torch
+
+from prunella.compute.device import device
+from prunella.data.buckets import sizes
+from prunella.data.manifest import read_manifest
+from prunella.errors import UserError
+from prunella.evaluation.metrics import check_metrics
+from prunella.latents.encode import multiple, planned, vae_factor
+from prunella.models.families import FAMILIES
+from prunella.models.teacher import describe_folder
+from prunella.params import Params, Teacher
+from prunella.pruning.mapping import check_fit, feature_pairs, student_config
+from prunella.pruning.plan import STUDENTS, check_students
+from prunella.tracking.disk import check_disk
+from prunella.tracking.memory import Subject, tokens
+from prunella.tracking.preflight import TrainingEstimate
+from prunella.training.finetune import caption_contains
+
+PINNED = Path("models/teacher.json")
+SPLITS = ("train", "heldout")
+
+
+def check_parameters(params: Params) -> None:
+    """What parameters, files and machine say by themselves. Raises UserError of one line that names the key."""
+    check_paths(params)
+    check_students(params.students)
+    check_metrics(params.benchmark.metrics)
+    check_shares(params)
+    if params.filter.samples <= params.encode.heldout:
+        raise UserError(
+            f"encode.heldout: {params.encode.heldout} pairs are to be held out, but filter.samples takes "
+            f"{params.filter.samples} at most"
+        )
+    device(params.runtime)
+    if (unet := known_unet(params.teacher)) is not None:
+        check_fits(params.students, unet)
+
+
+def check_run(params: Params, folder: Path, pairs: int) -> None:
+    """Room in memory and on disk for a run with the teacher's pipeline `folder` on `pairs` pairs; both are said.
+
+    Raises UserError where the disk is too small; memory is estimated, so that there a word has to do.
+    """
+    check_fits(params.students, describe_folder(folder)["unet"])
+    sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
+    for student in params.students:
+        for section in ("distill", "finetune"):
+            _memory(params, student, section, folder, pairs).say()
+    check_disk(params, folder, pairs)
+
+
+def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]:
+    """What the filter kept, against what is asked of it: how many pairs there are to train on, and a line of counts.
+
+    `folder` is the teacher's. Raises UserError as `encode` and `finetune` would.
+    """
+    among = sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
+    tasks, small = planned(read_manifest(manifest)[1], params.encode, params.seed, among)
+    pairs = {split: [pair for task in tasks if task.split == split for pair in task.pairs] for split in SPLITS}
+    captions = {split: [caption for pair in some for caption in pair.captions] for split, some in pairs.items()}
+    words = params.finetune.words
+    found = {split: len(caption_contains(said, words)) for split, said in captions.items()}
+    if not found["train"]:
+        raise UserError(
+            f"finetune.words: none of the {len(captions['train'])} captions to train on holds any of {words}; "
+            "[] takes all pairs"
+        )
+    counts = f"{len(captions['train'])} captions to train on, {len(captions['heldout'])} held out"
+    left = f", {small} pairs too small" if small else ""
+    return len(pairs["train"]), f"{counts}{left}; finetune.words: {found['train']} and {found['heldout']} of them"
+
+
+def check_paths(params: Params) -> None:
+    """Raises UserError where a path that the run needs leads nowhere."""
+    filters = params.filter
+    wanted = {
+        "teacher.path": params.teacher.path,
+        "filter.path": filters.path,
+        "filter.aesthetic.model": filters.aesthetic.model,
+        "filter.aesthetic.clip": filters.aesthetic.clip,
+    }
+    for key, path in wanted.items():
+        if path is None or Path(path).exists():
+            continue
+        section = getattr(params, key.split(".")[0])
+        unread = section.source == "hub" and key.endswith(".path")
+        why = "; source hub does not read it, but DVC needs a path that exists" if unread else ""
+        raise UserError(f"{key}: there is no {path} (seen from {Path.cwd()}){why}")
+
+
+def check_shares(params: Params) -> None:
+    """Raises UserError where a batch cannot be shared by the processes, or an optimizer is not installed."""
+    team = params.runtime.processes
+    for name in ("distill", "finetune"):
+        section = getattr(params, name)
+        if section.batch_size % team:
+            raise UserError(f"{name}.batch_size: {section.batch_size} is no multiple of runtime.processes, {team}")
+        if section.optimizer == "adamw-8bit" and not importlib.util.find_spec("bitsandbytes"):
+            raise UserError(f"{name}.optimizer: adamw-8bit needs bitsandbytes: pip install 'prunella[8bit]', or adamw")
+
+
+def check_fits(students: list[str], unet: dict) -> None:
+    """Raises UserError where a student's plan is not for a teacher with this UNet config."""
+    for name in students:
+        check_fit(STUDENTS[name], unet)
+
+
+def known_unet(teacher: Teacher, pinned: Path = PINNED) -> dict | None:
+    """The teacher's UNet config, where it can be had without the network and without reading weights."""
+    if teacher.source in ("bundled", "folder"):
+        return describe_folder(Path(teacher.path))["unet"]
+    known = json.loads(pinned.read_text(encoding="utf-8")) if pinned.is_file() else {}
+    named = ("source", "id", "revision") if teacher.source == "hub" else ("source", "path")
+    return known["unet"] if known and all(known.get(key) == getattr(teacher, key) for key in named) else None
+
+
+def _memory(params: Params, student: str, section: str, folder: Path, pairs: int) -> TrainingEstimate:
+    teacher, plan, settings = describe_folder(folder), STUDENTS[student], getattr(params, section)
+    config, distilled = student_config(plan, teacher["unet"]), section == "distill"
+    placed = torch.device(device(params.runtime))
+    side = params.encode.resolution // vae_factor(folder)
+    subject = Subject(
+        config,
+        teacher["unet"] if distilled else None,
+        FAMILIES[teacher["family"]].example(config, (side, side), tokens(folder)),
+        params.runtime.processes,
+        placed.type == "cuda",
+        tuple(pair.student for pair in feature_pairs(plan, settings.features)) if distilled else (),
+    )
+    return TrainingEstimate(f"{section} {student}", subject, settings, pairs, placed)

@@ -1,0 +1,136 @@
+"""What later stages would refuse, refused before them; each case is one that is sound but for the one thing."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from conftest import toy_params
+
+from prunella.errors import UserError
+from prunella.latents.encode import multiple, vae_factor
+from prunella.latents.encoders import Encoders
+from prunella.params import Params, check
+from prunella.tracking import disk, preflight
+from prunella.tracking.refusals import check_pairs, check_parameters, check_run, known_unet
+
+
+@pytest.fixture
+def content(teacher, pictures) -> dict:
+    return toy_params(teacher, pictures)
+
+
+def made(content: dict) -> Params:
+    return check(Params, content, "params.yaml")
+
+
+def refused(content: dict) -> str:
+    with pytest.raises(UserError) as caught:
+        check_parameters(made(content))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_sound_parameters_are_not_refused(content):
+    check_parameters(made(content))
+
+
+@pytest.mark.parametrize("key", ["teacher.path", "filter.path", "filter.aesthetic.clip"])
+def test_a_path_that_leads_nowhere_is_named(content, key):
+    section, name = content, key.split(".")
+    for each in name[:-1]:
+        section = section[each]
+    if "aesthetic" in key:
+        section |= {"model": content["teacher"]["path"]}
+    section[name[-1]] = "no/where"
+    assert refused(content).startswith(f"{key}: there is no no/where (seen from ")
+
+
+def test_a_path_that_the_hub_does_not_need_must_be_there_for_dvc(content):
+    content["filter"] |= {"source": "hub", "id": "a/b", "path": "no/where"}
+    assert "source hub does not read it" in refused(content)
+
+
+def test_batches_that_processes_cannot_share_and_pairs_that_are_too_few(content):
+    content["runtime"]["processes"] = 2
+    content["finetune"]["batch_size"] = 7
+    content["distill"]["batch_size"] = 8
+    assert refused(content) == "finetune.batch_size: 7 is no multiple of runtime.processes, 2"
+    content["finetune"]["batch_size"] = 8
+    content["encode"]["heldout"] = content["filter"]["samples"] = 29
+    assert refused(content).startswith("encode.heldout: 29 pairs are to be held out, but filter.samples takes 29")
+
+
+def test_an_optimizer_that_is_not_installed(content, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    content["finetune"]["optimizer"] = "adamw-8bit"
+    assert refused(content).startswith("finetune.optimizer: ")
+
+
+def test_every_student_must_fit_the_teacher(content, xl_teacher):
+    content["students"] = ["sd-tiny", "ssd-1b"]
+    assert "ssd-1b" in refused(content)
+    content["students"] = ["ssd-1b"]
+    content["teacher"]["path"] = str(xl_teacher)
+    check_parameters(made(content))
+
+
+def test_a_hub_teacher_is_known_once_it_is_pinned_and_only_then(content, tmp_path):
+    content["teacher"] |= {"source": "hub", "id": "a/b"}
+    pinned = tmp_path / "teacher.json"
+    assert known_unet(made(content).teacher, pinned) is None
+    pinned.write_text('{"source": "hub", "id": "a/b", "revision": "main", "unet": {"a": 1}}')
+    assert known_unet(made(content).teacher, pinned) == {"a": 1}
+    content["teacher"]["revision"] = "other"
+    assert known_unet(made(content).teacher, pinned) is None
+
+
+def test_words_are_counted_among_the_captions_to_train_on(content, teacher, manifest):
+    content["finetune"]["words"] = []
+    pairs, said = check_pairs(made(content), teacher, manifest)
+    assert pairs == 22 and said.startswith("22 captions to train on, 7 held out; finetune.words: 22 and 7 of them")
+    content["finetune"]["words"] = ["unheard-of"]
+    with pytest.raises(UserError, match=r"finetune.words: none of the 22 captions .* \['unheard-of'\]"):
+        check_pairs(made(content), teacher, manifest)
+
+
+def test_more_pairs_held_out_than_passed(content, teacher, manifest):
+    content["encode"]["heldout"] = 29
+    with pytest.raises(UserError, match=r"encode.heldout: 29 pairs .* only 29 passed"):
+        check_pairs(made(content), teacher, manifest)
+
+
+def test_a_resolution_that_the_teacher_cannot_take(content, teacher):
+    content["encode"]["resolution"] = 33
+    with pytest.raises(UserError, match=r"encode.resolution: 33 is no multiple of 32"):
+        check_run(made(content), teacher, 22)
+
+
+def test_memory_and_disk_are_said_and_a_disk_that_is_too_small_refused(content, teacher, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    content["students"] = ["sd-tiny"]
+    check_run(made(content), teacher, 22)
+    said = capsys.readouterr().out
+    assert "distill sd-tiny: " in said and "finetune sd-tiny: " in said and "hardly" not in said
+    monkeypatch.setattr(preflight, "there", lambda device: 1_000_000)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1_000_000))
+    with pytest.raises(UserError, match=r"disk: .* GB are needed at .* for latents and the trainings' states"):
+        check_run(made(content), teacher, 22)
+    assert "that will hardly fit" in capsys.readouterr().out
+    (tmp_path / "work").mkdir()
+    with (tmp_path / "work" / "state").open("wb") as state:
+        state.truncate(10**10)  # what a run has written counts as room
+    check_run(made(content), teacher, 22)
+
+
+def test_latents_are_reckoned_as_encode_writes_them(content, teacher, latents):
+    written = sum(path.stat().st_size for path in latents.glob("*.safetensors") if path.name[:5] in ("train", "heldo"))
+    reckoned = disk.room_for(made(content), teacher, 29)["latents"]
+    assert reckoned == pytest.approx(written, rel=0.1)
+
+
+def test_a_teachers_factors_are_those_of_its_parts(teacher):
+    factor = Encoders(Path(teacher), "cpu").factor
+    assert vae_factor(teacher) == factor == 4
+    assert multiple(teacher) == 32
