@@ -14,6 +14,10 @@ from prunella.params import Params, check
 from prunella.tracking import disk, preflight
 from prunella.tracking.refusals import check_pairs, check_parameters, check_run, known_unet
 
+SET = {"prompts": "", "samples": 3, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main"}
+SET |= {"negative_prompt": "", "guidance": 3.0, "scheduler": None, "inference_steps": 2, "sizes": [[32, 32]]}
+SET |= {"batch_size": 2, "precision": "fp32", "storage": "fp32", "seed": 0}
+
 
 @pytest.fixture
 def content(teacher, pictures) -> dict:
@@ -49,6 +53,15 @@ def test_a_path_that_leads_nowhere_is_named(content, key):
 def test_a_path_that_the_hub_does_not_need_must_be_there_for_dvc(content):
     content["filter"] |= {"source": "hub", "id": "a/b", "path": "no/where"}
     assert "source hub does not read it" in refused(content)
+
+
+def test_what_the_run_generates_itself_need_not_be_there(content):
+    content["filter"] |= {"source": "generated", "path": "data/generated/mine"}
+    assert "data/generated/mine" in refused(content)
+    content["generate"] = {"mine": SET | {"prompts": content["teacher"]["path"]}}
+    check_parameters(made(content))
+    content["generate"]["mine"]["prompts"] = "no/where"
+    assert refused(content).startswith("generate.mine.prompts: there is no no/where")
 
 
 def test_batches_that_processes_cannot_share_and_pairs_that_are_too_few(content):

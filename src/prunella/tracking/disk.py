@@ -83,7 +83,8 @@ def _pair(params: Params, folder: Path, teacher: dict) -> int:
     text = sum(math.prod(shapes[name]) for name in ("states", "pooled") if name in shapes) * number
     if params.encode.text == "tokens":
         text = 4 * tokens(folder) * len(FAMILIES[teacher["family"]].encoders)
-    return 2 * math.prod(shapes["latents"]) * number + text  # mean and std
+    sides = 2 if params.encode.flip else 1
+    return 2 * sides * math.prod(shapes["latents"]) * number + text  # mean and std
 
 
 def _other_parameters(folder: Path, family: str) -> int:

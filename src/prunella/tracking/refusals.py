@@ -26,6 +26,7 @@ from prunella.tracking.preflight import TrainingEstimate
 from prunella.training.finetune import caption_contains
 
 PINNED = Path("models/teacher.json")
+GENERATED = Path("data/generated")
 SPLITS = ("train", "heldout")
 
 
@@ -82,17 +83,16 @@ def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]
 def check_paths(params: Params) -> None:
     """Raises UserError where a path that the run needs leads nowhere."""
     filters = params.filter
-    wanted = {
-        "teacher.path": params.teacher.path,
-        "filter.path": filters.path,
-        "filter.aesthetic.model": filters.aesthetic.model,
-        "filter.aesthetic.clip": filters.aesthetic.clip,
-    }
+    wanted = {"teacher.path": params.teacher.path, "filter.path": filters.path}
+    models = {"model": filters.aesthetic.model, "clip": filters.aesthetic.clip}
+    wanted |= {f"filter.aesthetic.{name}": path for name, path in models.items() if path}
+    for name, made in params.generate.items():
+        wanted |= {f"generate.{name}.prompts": made.prompts, f"generate.{name}.model": made.model}
+    ours = {PINNED, *(GENERATED / name for name in params.generate)}  # which the run makes
     for key, path in wanted.items():
-        if path is None or Path(path).exists():
+        if Path(path).exists() or Path(path) in ours:
             continue
-        section = getattr(params, key.split(".")[0])
-        unread = section.source == "hub" and key.endswith(".path")
+        unread = key in ("teacher.path", "filter.path") and getattr(params, key.split(".")[0]).source == "hub"
         why = "; source hub does not read it, but DVC needs a path that exists" if unread else ""
         raise UserError(f"{key}: there is no {path} (seen from {Path.cwd()}){why}")
 
