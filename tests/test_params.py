@@ -202,3 +202,8 @@ def test_sets_to_generate_have_names_and_whole_entries(content):
     assert refused(content) == "params.yaml: generate.portraits.seed: missing"
     content["generate"] = {"portraits": SET | {"sizes": []}}
     assert "generate.portraits.sizes" in refused(content)
+
+
+def test_only_students_are_chosen_to_be_tuned(content):
+    content["finetune"]["students"] = ["sd-tiny", "sd-tinny"]
+    assert refused(content).endswith("finetune.students: 'sd-tinny' is not among students: sd-small, sd-tiny")

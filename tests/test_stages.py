@@ -1,6 +1,7 @@
 """Each stage's door, one after the other, in the recipe of SD-Tiny; what stock diffusers makes of the models."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,3 +181,21 @@ def test_a_device_that_is_not_there(spoilt, folder, tmp_path):
     about = ["--teacher", "models/teacher.json", "--pairs", "data/filtered"]
     message = refused("encode", *about, "--out", str(tmp_path / "out"), "--report", str(tmp_path / "r.json"))
     assert message.startswith("encode: runtime.device: 'cuda:17' cannot be used: ")
+
+
+@pytest.mark.slow
+def test_a_student_that_is_not_tuned_is_benchmarked_all_the_same(folder, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy", symlinks=True))
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(copy))
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["finetune"]["students"] = []
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    words = inprocess.commands(["sd-tiny"])
+    for name in ("finetune@sd-tiny", "draw@sd-tiny", "score@sd-tiny", "benchmark"):
+        inprocess.run(words[name][2:])
+    found = report(copy, "benchmark")
+    distilled, finetuned = (found["models"][f"sd-tiny/{stage}"] for stage in ("distilled", "finetuned"))
+    assert finetuned["output_error"] == distilled["output_error"]
+    assert "not tuned" in found["unavailable"]["sd-tiny/finetuned"]
+    assert report(copy, "finetune/sd-tiny")["steps"] == 0

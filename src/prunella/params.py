@@ -199,6 +199,7 @@ class Distill(Learning):
 
 
 class Finetune(Learning):
+    students: list[Name] | None  # None: all; the others are passed on as they are
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
 
 
@@ -280,6 +281,18 @@ class Params(Section):
         if len(set(students)) < len(students):
             raise ValueError(f"{students} names a student twice")
         return students
+
+    @model_validator(mode="after")
+    def _tuned(self) -> Self:
+        if others := sorted(set(self.finetune.students or ()) - set(self.students)):
+            raise ValueError(f"finetune.students: {others[0]!r} is not among students: {', '.join(self.students)}")
+        return self
+
+
+def untuned(params: Params) -> list[str]:
+    """The students that are not fine-tuned but passed on as they are."""
+    chosen = params.finetune.students
+    return [] if chosen is None else [name for name in params.students if name not in chosen]
 
 
 def read_params(path: Path | str = "params.yaml") -> Params:

@@ -28,6 +28,8 @@ PINNED = ("source", "commit", "family", "prediction_type")  # of the teacher, th
 Report = dict[str, Any]
 Show = Callable[[int, str, Image.Image], None]  # is given step 0, a name and a picture
 
+UNTUNED = "not tuned (finetune.students): its figures are those of what was passed on"
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -63,6 +65,8 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
         "models": {},
     }
     report |= {"floors": {}, "differences": {}, "unavailable": {}}
+    untuned = [name for name, each in report["training"].items() if each.get("finetune", {}).get("steps") == 0]
+    report["unavailable"] |= {f"{name}/finetuned": UNTUNED for name in untuned}
     for owner in ["teacher", *students]:
         scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
         for name, entry in scores["models"].items():

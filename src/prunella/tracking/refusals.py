@@ -17,7 +17,7 @@ from prunella.evaluation.metrics import check_metrics
 from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
-from prunella.params import Params, Teacher
+from prunella.params import Params, Teacher, untuned
 from prunella.pruning.mapping import check_fit, feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.tracking.disk import check_disk
@@ -54,7 +54,7 @@ def check_run(params: Params, folder: Path, pairs: int) -> None:
     check_fits(params.students, describe_folder(folder)["unet"])
     sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
     for student in params.students:
-        for section in ("distill", "finetune"):
+        for section in ("distill", "finetune")[: 1 if student in untuned(params) else 2]:
             _memory(params, student, section, folder, pairs).say()
     check_disk(params, folder, pairs)
 
@@ -70,10 +70,10 @@ def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]
     captions = {split: [caption for pair in some for caption in pair.captions] for split, some in pairs.items()}
     words = params.finetune.words
     found = {split: len(caption_contains(said, words)) for split, said in captions.items()}
-    if not found["train"]:
+    if not found["train"] and len(untuned(params)) < len(params.students):
         raise UserError(
             f"finetune.words: none of the {len(captions['train'])} captions to train on holds any of {words}; "
-            "[] takes all pairs"
+            "[] takes all pairs, and finetune.students: [] tunes nobody"
         )
     counts = f"{len(captions['train'])} captions to train on, {len(captions['heldout'])} held out"
     left = f", {small} pairs too small" if small else ""

@@ -53,8 +53,8 @@ class TrainingJob:
 
 
 def deciding(params: Learning) -> dict:
-    """The parameters that decide what is learned: all but how it is stored."""
-    return params.model_dump(exclude={"storage"})
+    """The parameters that decide what is learned: all but how it is stored, and which others learn."""
+    return params.model_dump(exclude={"storage", "students"})
 
 
 @contextmanager

@@ -1,0 +1,19 @@
+"""A student that is not fine-tuned: what it would be tuned from is passed on, so that it is benchmarked as well."""
+
+import shutil
+from pathlib import Path
+
+from prunella.training.validation import HELDOUT
+
+
+def pass_on(student: Path, out: Path, curves: Path) -> dict:
+    """The folder `student` at `out`, tables of no step in `curves`, and a report that says so."""
+    half = out.with_name(f"{out.name}.half")
+    for old in (half, out):
+        shutil.rmtree(old, ignore_errors=True)
+    shutil.copytree(student, half, ignore=shutil.ignore_patterns("best"))
+    half.rename(out)
+    (curves / "samples").mkdir(parents=True, exist_ok=True)
+    for name, column in (("train", "loss"), (HELDOUT, "task")):
+        (curves / f"{name}.csv").write_text(f"step,{column}\n", encoding="utf-8")
+    return {"steps": 0, "seconds": 0.0, "passed_on": str(student), "train": {}, "heldout": {}, "best": {}}
