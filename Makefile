@@ -1,7 +1,7 @@
 # make repro: the whole workflow.  make ui: MLflow on the right store.
 # make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
-# make faults: `dvc repro` killed twenty times, the same bits (ten minutes).
-# make fuzz: 10,000 hostile files for each reader of data (under an hour).
+# make faults: every stage killed, out of room, a process short, and the same bits (under two hours; goes on if stopped).
+# make fuzz: 10,000 hostile inputs for each reader (under an hour).
 # make miniature-check: the bundled teacher's gates (minutes).
 # make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
 PYTHON ?= python3
@@ -28,10 +28,11 @@ test-all: install
 	$(BIN)/python -m pytest -m "slow or graph"
 
 faults: install
-	$(BIN)/python -m pytest -n 0 -s -m faults
+	PRUNELLA_FAULTS_TABLE=docs/evidence/faults.jsonl $(BIN)/python -m pytest -n 0 -s -m faults tests/faults
 
 fuzz: install
-	PRUNELLA_FUZZ=10000 $(BIN)/python -m pytest -m slow --dist load tests/data/test_fuzz.py
+	PRUNELLA_FUZZ=10000 PRUNELLA_FUZZ_TABLE=docs/evidence/fuzz.jsonl $(BIN)/python -m pytest -m slow --dist load \
+		tests/test_fuzz.py tests/data/test_fuzz.py
 
 ui: install
 	$(BIN)/prunella ui
