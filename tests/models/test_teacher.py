@@ -10,7 +10,7 @@ from singlefile import single
 
 from prunella.errors import UserError
 from prunella.models.pipeline import load_pipeline, teacher_folder
-from prunella.models.teacher import pin
+from prunella.models.teacher import earlier_pin, pin
 from prunella.params import Teacher
 
 
@@ -225,3 +225,13 @@ def test_what_is_no_checkpoint_of_one_file(tmp_path, teacher):
 def test_without_configs_the_originals_are_asked_for(checkpoints, cache, kind, original):
     with pytest.raises(UserError, match=rf"teacher.config: {original} at 'main' is not in .* teacher.config: FOLDER"):
         pin(asked(checkpoints[kind][0], source="file"))
+
+
+@pytest.mark.parametrize("content", [None, "", '{"id": ', "[]", "\x80"])
+def test_what_an_earlier_run_left_half_written_is_nothing(tmp_path, content):
+    path = tmp_path / "teacher.json"
+    if content is not None:
+        path.write_bytes(content.encode("latin-1"))
+    assert earlier_pin(path) == {}
+    path.write_text('{"id": "a/b"}')
+    assert earlier_pin(path) == {"id": "a/b"}

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from prunella.tracking.mlflow import EXPERIMENT, Run, flat, stage_run, store
+from prunella.tracking.mlflow import EXPERIMENT, Run, _make_store, flat, stage_run, store
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +50,35 @@ def test_the_store_is_under_the_repository_unless_told(local, monkeypatch):
     assert store() == f"sqlite:///{local.resolve() / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
     assert store() == "http://mlflow.example:5000"
+
+
+class Creator:
+    """As MLflow's client, which makes its tables when it is first asked; `fails` before it is through."""
+
+    def __init__(self, fails: bool):
+        self.fails = fails
+
+    def __call__(self, uri: str) -> "Creator":
+        with Path(uri.removeprefix("sqlite:///")).open("a") as file:
+            file.write("half")
+        return self
+
+    def get_experiment_by_name(self, name: str) -> None:
+        if self.fails:
+            raise OSError("No space left on device")
+
+
+def test_our_own_store_is_whole_or_absent_and_made_once(bare, monkeypatch):
+    path = bare / "mlflow.db"
+    with pytest.raises(OSError, match="No space"):
+        _make_store(Creator(fails=True))
+    assert not path.exists()
+    for _ in range(2):
+        _make_store(Creator(fails=False))
+        assert path.read_text() == "half" and [each.name for each in bare.iterdir()] == ["mlflow.db"]
+    path.unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    _make_store(Creator(fails=True))
 
 
 def test_nested_names_are_joined():

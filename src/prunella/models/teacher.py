@@ -6,7 +6,7 @@ Needs no torch: configs and headers are read, not weights. What `prunella.models
 from pathlib import Path
 
 from prunella.errors import UserError
-from prunella.files import sha256
+from prunella.files import read_json, sha256
 from prunella.models import hub
 from prunella.models.configs import described, models, stem
 from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
@@ -36,6 +36,15 @@ def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
     if not folder.is_dir():
         raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
     return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle)
+
+
+def earlier_pin(path: Path) -> dict:
+    """What an earlier run has written to `path`; {} where there is nothing, or nothing whole."""
+    try:
+        known = read_json(path)
+    except (OSError, UserError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _pin_hub(teacher: Teacher, earlier: dict) -> dict:

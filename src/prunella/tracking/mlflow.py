@@ -26,6 +26,7 @@ from prunella.files import atomic_write_text
 from prunella.tracking.process import is_gone, process_tags
 
 EXPERIMENT = "prunella"
+DATABASE = "mlflow.db"
 PARENT = "prunella.execution"
 PARENT_KEY = "prunella.execution.sha256"  # of what PARENT says, which a filter cannot hold when it has quotes
 CHILD_OF = "mlflow.parentRunId"
@@ -41,10 +42,12 @@ def root() -> Path:
 
 def store() -> str:
     """The tracking URI: MLFLOW_TRACKING_URI, else SQLite under the repository root."""
-    path = str(root() / "mlflow.db")
-    if set("?%") & set(path):  # which SQLAlchemy and MLflow would take for a query or an escape
-        path = os.path.relpath(path)
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(root() / DATABASE)
+
+
+def _sqlite(path: Path) -> str:
+    odd = set("?%") & set(str(path))  # which SQLAlchemy and MLflow would take for a query or an escape
+    return f"sqlite:///{os.path.relpath(path) if odd else path}"
 
 
 class Run:
@@ -169,7 +172,8 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
         if not _local():  # whoever waits for a server waits without the lock
             mlflow.MlflowClient(store()).get_experiment_by_name(EXPERIMENT)
         with _lock():
-            client = mlflow.MlflowClient(store())  # creates a store of SQLite
+            _make_store(mlflow.MlflowClient)
+            client = mlflow.MlflowClient(store())
             experiment = _experiment(client)
             parent = _parent(client, experiment, all_params)
         _close_dead(client, experiment)
@@ -178,10 +182,21 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
         _parent_status(client, parent)
         return run
     except Exception as error:  # as above
-        warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {error}", stacklevel=4)
+        said = str(error).partition("\n")[0]
+        warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {said}", stacklevel=4)
         if not _local():
             atomic_write_text(_dead(), json.dumps(_execution()))
         return Run()
+
+
+def _make_store(client: Callable[[str], Any]) -> None:
+    """Create our own store of SQLite, whole or not at all: MLflow never mends tables that are half made."""
+    path, half = root() / DATABASE, root() / f"{DATABASE}.half"
+    if "MLFLOW_TRACKING_URI" in os.environ or path.is_file():
+        return
+    half.unlink(missing_ok=True)
+    client(_sqlite(half)).get_experiment_by_name(EXPERIMENT)
+    half.replace(path)
 
 
 def _local() -> bool:
