@@ -133,7 +133,7 @@ def test_outs_that_dvc_could_take_for_valid_are_removed(folder):
 
 def test_by_hand_outs_stay_and_the_student_is_told_by_the_command(folder, monkeypatch):
     monkeypatch.delenv("DVC_STAGE")
-    assert "distill.steps changed 100 → 3" in run(lambda: edited(folder, "distill", "steps", 3))
+    assert "distill.steps changed 600 → 3" in run(lambda: edited(folder, "distill", "steps", 3))
     assert (folder / "models/distilled/sd-tiny").exists()
 
 
@@ -202,7 +202,7 @@ def test_dvc_itself_records_nothing_of_a_stage_whose_parameters_were_edited(tmp_
     toygraph.run(tmp_path, toygraph.DVC, "init", "--no-scm", "--quiet")
     (tmp_path / "edit").touch()
     environment = {"PYTHONPATH": str(ROOT / "src")}
-    with pytest.raises(AssertionError, match=r"distill.steps changed 100 → 7"):
+    with pytest.raises(AssertionError, match=r"distill.steps changed 600 → 7"):
         toygraph.run(tmp_path, toygraph.DVC, "repro", **environment)
     assert not (tmp_path / "dvc.lock").exists() and not (tmp_path / "o").exists()
     (tmp_path / "edit").unlink()
