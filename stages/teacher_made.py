@@ -5,6 +5,7 @@ Reads what `dvc repro encode` has made here. Each unit's row is appended to --ou
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from prunella.bench import teacher_made as bench
@@ -34,6 +35,6 @@ given.out.parent.mkdir(parents=True, exist_ok=True)
 for unit in bench.waiting(bench.read_rows(given.out), units, given.steps):
     row = bench.measured(shared, unit, folders[unit.arm], params.filter.samples, given.pictures, work)
     with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(row | {"command": " ".join(["python stages/teacher_made.py", *sys.argv[1:]])}) + "\n")
 for (student, steps), found in bench.compared(bench.read_rows(given.out)).items():
     print(f"{student}, {steps} steps: output error × {found.ratios}, composition {found.composition}")
