@@ -4,8 +4,8 @@ from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("pruned", "distilled", "finetuned", "teacher", "latents", "pairs", "drawn", "predictions", "report")
-    with stage_context("score", __doc__, argv, *names) as ctx:
+    student, teacher = ("pruned", "distilled", "finetuned", "drawn"), ("teacher", "taught", "predictions")
+    with stage_context("score", __doc__, argv, *student, *teacher, "latents", "pairs", "report") as ctx:
         from prunella.evaluation.gallery.shards import STAGES
         from prunella.evaluation.scores.score import score_student
         from prunella.models.pipeline import teacher_folder
@@ -13,12 +13,14 @@ def main(argv: list[str] | None = None) -> None:
         params, paths = ctx.params, ctx.paths
         report = score_student(
             params.benchmark,
+            words=params.finetune.words,
             student=paths.drawn.name,
             models={stage: getattr(paths, stage) for stage in STAGES},
             teacher=teacher_folder(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
             drawn=paths.drawn,
+            taught=paths.taught,
             predictions=paths.predictions,
             device=ctx.device,
         )

@@ -19,7 +19,10 @@ def main(argv: list[str] | None = None) -> None:
             predictions=paths.predictions,
             device=ctx.device,
         )
-        ctx.done(f"measured by {', '.join(params.benchmark.metrics)}", report)
+        why = report["unavailable"]
+        measured = [name for name in params.benchmark.metrics if name not in why]
+        missing = [f"not measured: {name}: {reason}" for name, reason in why.items()]
+        ctx.done("\n".join([f"measured: {', '.join(measured) or 'the output error alone'}", *missing]), report)
 
 
 if __name__ == "__main__":

@@ -235,16 +235,77 @@ class Variant(Section):
         return " ".join([self.precision, *how, f"batch {self.batch}"])
 
 
+class Backbones(Section):
+    """Networks that metrics look through: a local folder or file, or the id of a Hub model that is in the cache."""
+
+    clip: str | None  # folder or id, as transformers has it
+    dino: str | None  # folder or id, as transformers has it
+    inception: str | None  # file, TorchScript
+    aesthetic: str | None  # file, LAION's head on `clip`
+    preference: str | None  # folder or id of a CLIP that was trained on preferences
+
+
+class Real(Section):
+    """Real pictures that sets of drawn ones are compared with."""
+
+    path: str | None  # folder of them; None: those that passed the filter and whose captions are not drawn
+    pictures: Count  # at most
+
+
+Scheduler = Literal["ddim", "ddpm", "dpm++", "dpm++-sde", "euler", "euler-ancestral", "heun", "lcm", "pndm", "unipc"]
+
+
+# What a published protocol fixes: figures of another setting are not to be put beside its own.
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "bk-sdm": {
+        "prompts": 30_000,
+        "prompts_from": "file",
+        "negative_prompt": "",
+        "size": 512,
+        "seeds": 1,
+        "noise": "stream",
+        "seed": 1234,
+        "scheduler": "pndm",
+        "inference_steps": 25,
+        "guidance": 7.5,
+        "precision": "fp16",
+        "resize": 256,
+        "jpeg": True,
+    }
+}
+
+
 class Benchmark(Section):
-    prompts: Count
+    protocol: Literal["bk-sdm"] | None  # beside whose published figures the report puts its own
+    prompts: Count  # at most
+    prompts_from: Literal["heldout", "file"]  # held-out captions, chosen by seed, or the first of a file
+    prompt_file: Annotated[str, Field(min_length=1)]  # .txt, .jsonl, .csv; a dependency, so it always exists
+    negative_prompt: str
+    size: Literal["own", "every"] | Pixels  # of pictures: the prompt's pair's, each of the pairs', or a square
+    seeds: Count  # pictures a prompt
+    noise: Literal[
+        "own", "stream"
+    ]  # each picture's by its number, or all from one generator, as published protocols do
+    scheduler: Scheduler | None  # None: the model's own
     inference_steps: Count
     guidance: Annotated[float, Field(ge=1)]
     batch_size: Count
     latency_rounds: Count
     variants: list[Variant]  # measured by cost beside eager drawing of one picture at a time
     metrics: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]]  # of drawn pictures: files of evaluation/metrics
+    backbones: Backbones
+    real: Real
+    resize: Pixels | None  # pictures are squashed to a square of it before they are measured; None: as they are drawn
+    jpeg: bool  # pictures go through JPEG before they are measured, as published protocols store them
     precision: Precision
     seed: Seed
+
+    @model_validator(mode="after")
+    def _as_published(self) -> Self:
+        fixed = PROTOCOLS[self.protocol] if self.protocol else {}
+        if other := [f"{name}: {value}" for name, value in fixed.items() if getattr(self, name) != value]:
+            raise ValueError(f"protocol {self.protocol} needs {', '.join(other)}; or protocol: null")
+        return self
 
     @property
     def drawing(self) -> dict[str, Any]:

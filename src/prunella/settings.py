@@ -1,6 +1,7 @@
 """What someone wrote into a file, checked against a model: faults in words, and the shipped defaults."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping
 from functools import cache
@@ -78,9 +79,13 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
     )
 
 
+# What pydantic says of which of a key's several types it tried.
+CHOICE = re.compile(r"(number|points|constrained-.*|literal\[.*)$")
+
+
 def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     *path, last = fault["loc"] or ("(top level)",)
-    name = ".".join(str(part) for part in fault["loc"] if part not in ("number", "points")) or "(top level)"
+    name = ".".join(str(part) for part in fault["loc"] if not CHOICE.match(str(part))) or "(top level)"
     if name in MOVED:
         return f"{name}: is {MOVED[name]} now"
     if fault["type"] == "extra_forbidden":

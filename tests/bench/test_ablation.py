@@ -7,7 +7,7 @@ from prunella.bench import ablation as rooms
 from prunella.bench.ablation import VARIANTS, Setting, ablation, by_steps, rows, run
 from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
-from prunella.params import Benchmark, Distill, check
+from prunella.params import Benchmark, Distill, check, completed
 from prunella.pruning.plan import STUDENTS
 from prunella.scenes.generator import read_vocabulary
 
@@ -25,7 +25,7 @@ DRAWING = {
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = check(Distill, DISTILLING | {"steps": 6, "warmup_steps": 2}, "distill")
-    drawing = check(Benchmark, DRAWING | {"precision": "fp32"}, "benchmark")
+    drawing = check(Benchmark, completed("benchmark", DRAWING | {"precision": "fp32"}), "benchmark")
     return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
 
 

@@ -5,7 +5,7 @@ from conftest import DISTILLING, ROOT
 
 from prunella.bench.ablation import Setting
 from prunella.bench.healing import Ledger, heal, healing_settings
-from prunella.params import Benchmark, Distill, check
+from prunella.params import Benchmark, Distill, check, completed
 from prunella.scenes.generator import read_vocabulary
 
 DRAWING = {
@@ -23,7 +23,7 @@ DRAWING = {
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = healing_settings(check(Distill, DISTILLING, "distill"), 1e-3, 0.9)
-    drawing = check(Benchmark, DRAWING, "benchmark")
+    drawing = check(Benchmark, completed("benchmark", DRAWING), "benchmark")
     return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
 
 

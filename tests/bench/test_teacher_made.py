@@ -6,7 +6,7 @@ from conftest import DISTILLING, ROOT, SIDE
 from prunella.bench.ablation import Setting
 from prunella.bench.teacher_made import GENERATED, RENDERED, Unit, compared, learned_from, measured, read_rows, waiting
 from prunella.latents.shards import Latents
-from prunella.params import Benchmark, Distill, check
+from prunella.params import Benchmark, Distill, check, completed
 from prunella.scenes.generator import read_vocabulary
 
 DRAWING = {
@@ -18,7 +18,7 @@ DRAWING = {
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = check(Distill, DISTILLING | {"steps": 2}, "distill")
-    drawing = check(Benchmark, DRAWING, "benchmark")
+    drawing = check(Benchmark, completed("benchmark", DRAWING), "benchmark")
     return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
 
 

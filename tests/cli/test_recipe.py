@@ -12,6 +12,16 @@ def test_a_recipe_is_written_as_a_whole_parameter_file(capsys, tmp_path):
     assert said(capsys, "recipe", "ssd-1b") == path.read_text()
 
 
+def test_a_recipe_changes_a_parameter_file_that_is_there(capsys, tmp_path):
+    path = tmp_path / "params.yaml"
+    said(capsys, "recipe", "bk-sdm", "--out", str(path))
+    said(capsys, "recipe", "coco-30k", "--onto", str(path), "--out", str(path))
+    params = read_params(path)
+    assert params.students == ["bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"] and params.distill.steps == 50_000
+    assert (params.benchmark.prompts, params.benchmark.scheduler, params.benchmark.resize) == (30_000, "pndm", 256)
+    assert "no parameter file" in refused("recipe", "coco-30k", "--onto", str(tmp_path / "none.yaml"))
+
+
 def test_recipes_are_listed_when_none_is_named(capsys):
     assert [line.split()[0] for line in said(capsys, "recipe").splitlines()] == recipe_names()
 

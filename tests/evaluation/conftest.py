@@ -1,17 +1,57 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from networks import toy_clip, toy_dino, toy_head, toy_inception
 
+from prunella.evaluation.gallery.prompts import Prompt
+from prunella.evaluation.gallery.shards import collect, draw_shards
+from prunella.evaluation.gallery.tars import shards
 from prunella.evaluation.metrics.base import Subject
 from prunella.latents.shards import Latents
+from prunella.params import Backbones, Real
+
+NONE = {"clip": None, "dino": None, "inception": None, "aesthetic": None, "preference": None}
+
+
+def picture(number: int, width: int = 32, height: int = 32) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
 
 
 @pytest.fixture
-def make_subject(latents, teacher):
+def prompts(latents) -> list[Prompt]:
+    """The seven held-out captions, in the split's order."""
+    return [Prompt(i, text, 32, 32, i) for i, text in enumerate(Latents(latents, "heldout").captions)]
+
+
+@pytest.fixture
+def taught(prompts, tmp_path) -> Path:
+    """The teacher's gallery of the seven: random pixels, numbered from 100."""
+    tasks = shards(prompts, 2)
+    draw_shards(tasks, lambda some: np.stack([picture(100 + each.number) for each in some]), tmp_path / "work", "draw")
+    collect(tasks, tmp_path / "work", tmp_path / "taught", {})
+    return tmp_path / "taught"
+
+
+@pytest.fixture
+def make_subject(latents, teacher, manifest, prompts, taught):
     """A function from a number of held-out pairs that are drawn, of seven, to what they are measured against."""
 
-    def made(drawn: int, batch_size: int = 2) -> Subject:
-        source = {"source": "folder", "path": "pictures"}
-        return Subject(teacher, Latents(latents, "heldout"), np.arange(drawn), source, "cpu", batch_size)
+    def made(drawn: int, batch_size: int = 2, **changes) -> Subject:
+        given = {
+            "teacher": teacher,
+            "heldout": Latents(latents, "heldout"),
+            "prompts": prompts[:drawn],
+            "manifest": manifest,
+            "taught": taught,
+            "backbones": Backbones(**NONE),
+            "real": Real(path=None, pictures=100),
+            "resize": None,
+            "jpeg": False,
+            "device": "cpu",
+            "batch_size": batch_size,
+        }
+        return Subject(**given | changes)
 
     return made
 
@@ -19,3 +59,21 @@ def make_subject(latents, teacher):
 @pytest.fixture
 def subject(make_subject) -> Subject:
     return make_subject(3)
+
+
+@pytest.fixture(scope="session")
+def networks(teacher, once) -> Backbones:
+    """Small random networks for every metric that looks through one."""
+
+    def made(folder: Path) -> None:
+        for name in ("clip", "preference"):
+            toy_clip(folder / name, teacher / "tokenizer")
+        toy_dino(folder / "dino")
+        toy_head(folder / "head.pth")
+        toy_inception(folder / "inception.pt")
+
+    folder = once("networks", made)
+    places = {name: str(folder / name) for name in ("clip", "dino", "preference")}
+    return Backbones(
+        **NONE | places | {"inception": str(folder / "inception.pt"), "aesthetic": str(folder / "head.pth")}
+    )

@@ -1,12 +1,14 @@
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from conftest import SIDE
 
-from prunella.evaluation.drawing import draw, draw_batch, load_to_draw
+from prunella.evaluation.drawing import SCHEDULERS, Stream, draw, draw_batch, load_to_draw
 from prunella.models.pipeline import load_pipeline
+from prunella.params import Scheduler
 
 PROMPTS = ["a small red heart", "a ring", "a star"]
 HOW = {"steps": 2, "guidance": 3.0, "seed": 1}
@@ -87,3 +89,35 @@ def test_the_vae_decodes_a_picture_at_a_time(teacher):
     pipeline.vae._decode = lambda z, **named: shapes.append(len(z)) or decode(z, **named)
     draw_batch(pipeline, PROMPTS, range(3), (32, 32), **HOW)
     assert shapes == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_draws_and_batches_change_no_picture(name, teacher):
+    pipeline = load_to_draw(teacher, "cpu", scheduler=name)
+    assert type(pipeline.scheduler).__name__ == SCHEDULERS[name][0]
+    trained = load_pipeline(teacher).scheduler.config
+    assert pipeline.scheduler.config.prediction_type == trained.prediction_type
+    assert pipeline.scheduler.config.beta_start == trained.beta_start
+    both = draw_batch(pipeline, PROMPTS[:2], [4, 5], (32, 32), **HOW)
+    alone = draw_batch(pipeline, PROMPTS[1:2], [5], (32, 32), **HOW)
+    assert np.abs(both[1].astype(int) - alone[0]).max() <= 1  # what a sampler adds is the picture's own, too
+
+
+def test_schedulers_by_name_are_those_that_params_allow():
+    assert set(SCHEDULERS) == set(get_args(Scheduler))
+
+
+def test_a_stream_of_noise_is_one_generator_s_whatever_is_asked_for():
+    source = torch.Generator().manual_seed(1234)
+    expected = [torch.randn(1, 4, 8, 8, generator=source)[0] for _ in range(6)]
+    stream = Stream(1234, torch.device("cpu"), torch.float32)
+    for numbers in ([0, 1], [2], [4, 5], [0], [3]):
+        found = stream(numbers, (4, 8, 8))
+        assert all(torch.equal(a, expected[number]) for a, number in zip(found, numbers, strict=True))
+
+
+def test_a_picture_starts_from_the_noise_that_is_given(pipeline):
+    stream = Stream(1234, torch.device("cpu"), torch.float32)
+    first, again = (draw_batch(pipeline, ["a ring"], [3], (32, 32), noise=stream, **HOW) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, draw_batch(pipeline, ["a ring"], [3], (32, 32), **HOW))

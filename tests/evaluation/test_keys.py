@@ -55,7 +55,14 @@ def test_scoring(params, recorded, teacher, latents, manifest, tmp_path):
     READ.clear()
     models = {"pruned": teacher}
     score_student(
-        recorded, student="a", models=models, drawn=out.parent, predictions=tmp_path / "predictions", **shared
+        recorded,
+        words=[],
+        student="a",
+        models=models,
+        drawn=out.parent,
+        taught=out,
+        predictions=tmp_path / "predictions",
+        **shared,
     )
     assert listed("score") == READ
 

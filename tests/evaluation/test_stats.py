@@ -42,5 +42,15 @@ def test_a_paired_difference_is_narrower_than_the_values_apart():
         paired_difference([1, 2, 3], [1, 2])
 
 
+def test_paired_shares_by_hand():
+    # Bonett & Price: 3 of 10 won, 1 lost: (4/12 - 2/12) ± 1.96·sqrt((6/12 - (2/12)²) / 12).
+    after = [True] * 3 + [False] + [True] * 6
+    before = [False] * 3 + [True] + [True] * 6
+    found = paired_difference(after, before)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 1 / 6 - 0.38879, 1 / 6 + 0.38879), abs=1e-4)
+    same = paired_difference([True] * 64, [True] * 64)
+    assert same.value == 0 and same.low == -same.high < 0  # none differs, yet one might have
+
+
 def test_reports_have_six_digits():
     assert Estimate(1 / 3, 7, 0.0, 123456.789).rounded() == {"value": 0.333333, "n": 7, "low": 0.0, "high": 123457.0}

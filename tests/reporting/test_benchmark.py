@@ -43,7 +43,9 @@ def sources(tmp_path) -> Sources:
         speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in own}
         scores = {name: {"output_error": 0.5, "output_error_estimate": ERROR} for name in own}
         write(found.speeds / f"{owner}.json", {"models": speed})
-        write(found.scores / f"{owner}.json", {"models": scores, "unavailable": {"fid": "too few"}})
+        pairs = {name: {"output_error": [0.4, 0.6] * 16} for name in own}
+        parts = {"unavailable": {"fid": "too few"}, "pairs": pairs, "heldout": {"timesteps": [1, 7] * 16, "last": 8}}
+        write(found.scores / f"{owner}.json", {"models": scores, **parts})
         for value, name in enumerate(own):
             gallery(found.drawn / name, tmp_path / "work" / name, 100 + value)
     write(found.plans / "sd-tiny.yaml", (CATALOGUE / "sd-tiny.yaml").read_text())

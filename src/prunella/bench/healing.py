@@ -16,8 +16,8 @@ from diffusers import UNet2DConditionModel
 from prunella.bench.ablation import Setting
 from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.evaluation.metrics.composition import Composition
-from prunella.evaluation.metrics.latent_kid import kid
 from prunella.evaluation.scores.features import features
+from prunella.evaluation.scores.kernels import cubic, discrepancy
 from prunella.evaluation.stats import share
 from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.latents.encoders import open_latents, raw_latents
@@ -129,10 +129,10 @@ class Pictures:
         pictures = list(draw(self.pipeline, self.prompts, **self.drawing))
         judge = Composition(self.vocabulary)
         judge.update(pictures, self.prompts)
-        right = [all(verdict.values()) for verdict in judge.verdicts]
+        right = [bool(true) for true in judge.values()[""]]
         return {
             "composition": share(sum(right), len(right)).rounded(),
-            "kid": kid(self._features(pictures), self.others).rounded(),
+            "kid": discrepancy(self._features(pictures), self.others, cubic).estimate().rounded(),
             "verdicts": "".join("01"[found] for found in right),
         }
 

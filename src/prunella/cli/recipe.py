@@ -10,16 +10,21 @@ def register(commands: Commands) -> None:
     """Add the commands of this group."""
     recipe = add_command(commands, "recipe", "write the whole parameter file of a published training", _recipe)
     recipe.add_argument("name", nargs="?", help="of the recipe (default: list them)")
+    recipe.add_argument("--onto", type=Path, help="parameter file that it changes (default: the shipped defaults)")
     recipe.add_argument("--out", type=Path, help="file to write (default: standard output)")
 
 
 def _recipe(given: argparse.Namespace) -> None:
+    from prunella.errors import UserError
     from prunella.recipe import DEFAULTS, merge_recipe, recipe_names, recipe_text
 
     if given.name is None:
         print("\n".join(f"{name:10} {recipe_text(name).splitlines()[0].lstrip('# ')}" for name in recipe_names()))
         return
-    text = merge_recipe(recipe_text(given.name), DEFAULTS.read_text(encoding="utf-8"))
+    onto: Path = given.onto or DEFAULTS
+    if not onto.is_file():
+        raise UserError(f"--onto: there is no parameter file {onto}")
+    text = merge_recipe(recipe_text(given.name), onto.read_text(encoding="utf-8"))
     if given.out is None:
         print(text, end="")
         return

@@ -1,23 +1,41 @@
 """Pictures from a pipeline: fixed prompts, fixed noise."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from torch import Tensor
 
 from prunella.compute.precision import BITS, rounding
 from prunella.compute.seeds import DRAWING, generator
 from prunella.models.pipeline import load_pipeline
-from prunella.params import Precision
+from prunella.params import Precision, Scheduler
 
 Size = tuple[int, int]  # width and height in pixels
+Noise = Callable[[Sequence[int], tuple[int, ...]], Tensor]  # numbers of pictures, CHW → NCHW
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # by class of diffusers, and what differs from its defaults
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "dpm++-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),  # as Stable Diffusion's own folders have it
+    "unipc": ("UniPCMultistepScheduler", {}),
+}
 
 
-def load_to_draw(folder: Path, device: str, precision: Precision = "fp32") -> DiffusionPipeline:
-    """The pipeline of `folder`, its weights read in the precision that it draws in.
+def load_to_draw(
+    folder: Path, device: str, precision: Precision = "fp32", scheduler: Scheduler | None = None
+) -> DiffusionPipeline:
+    """The pipeline of `folder`, its weights read in the precision that it draws in; `scheduler` replaces its own.
 
     The safety checker is left out: it blackens what it flags, often the noise of a freshly pruned model, and takes
     time and memory that are not the model's. The VAE decodes a picture at a time, so that its memory is one picture's.
@@ -26,7 +44,35 @@ def load_to_draw(folder: Path, device: str, precision: Precision = "fp32") -> Di
     left_out = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
     pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **left_out)
     pipeline.vae.enable_slicing()
+    if scheduler is not None:
+        kind, settings = SCHEDULERS[scheduler]
+        pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **settings)
     return pipeline
+
+
+class Stream:
+    """Noise of all pictures from one generator on the device, in the order of their numbers, as published protocols.
+
+    What lies before the first picture that is asked for is drawn and dropped, so that a restart or another process
+    sees what one run would have seen. Pictures are all of one size.
+    """
+
+    def __init__(self, seed: int, device: torch.device, dtype: torch.dtype):
+        self.seed, self.device, self.dtype, self.at = seed, device, dtype, -1
+        self.generator = torch.Generator(device)
+
+    def __call__(self, numbers: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+        return torch.stack([self._of(number, shape) for number in numbers])
+
+    def _of(self, number: int, shape: tuple[int, ...]) -> Tensor:
+        if number < self.at or self.at < 0:
+            self.generator.manual_seed(self.seed)
+            self.at = 0
+        while True:
+            noise = torch.randn((1, *shape), generator=self.generator, device=self.device, dtype=self.dtype)[0]
+            self.at += 1
+            if self.at > number:
+                return noise
 
 
 def draw(
@@ -75,8 +121,9 @@ def draw_batch(
     precision: Precision = "fp32",
     dtype: torch.dtype | None = None,
     negative_prompt: str = "",
+    noise: Noise | None = None,
 ) -> np.ndarray:
-    """NHWC uint8 pictures of one size; picture i starts from the noise of number `numbers[i]`.
+    """NHWC uint8 pictures of one size; picture i starts from the noise of number `numbers[i]`, by `noise` or its own.
 
     `precision` says whether a GPU may round products to TF32; the weights' own precision is that of `load_to_draw`.
     """
@@ -91,6 +138,7 @@ def draw_batch(
         precision=precision,
         dtype=dtype,
         negative_prompt=negative_prompt,
+        noise=noise,
     )[0]
 
 
@@ -107,6 +155,7 @@ def drawn_with_latents(
     precision: Precision = "fp32",
     dtype: torch.dtype | None = None,
     negative_prompt: str = "",
+    noise: Noise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `draw_batch`, and the raw latents (NCHW fp32) that the pictures were decoded from.
 
@@ -115,7 +164,7 @@ def drawn_with_latents(
     unet, (width, height) = pipeline.unet, size
     shape = (unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
     sources = [generator(DRAWING, seed, number) for number in numbers]
-    noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
+    drawn_from = noise(numbers, shape) if noise else torch.stack([torch.randn(shape, generator=s) for s in sources])
     against = {"negative_prompt": [negative_prompt] * len(prompts)} if negative_prompt else {}
     final: dict[str, torch.Tensor] = {}
 
@@ -131,7 +180,7 @@ def drawn_with_latents(
             height=height,
             num_inference_steps=steps,
             guidance_scale=guidance,
-            latents=noise.to(unet.device, dtype or unet.dtype),
+            latents=drawn_from.to(unet.device, dtype or unet.dtype),
             generator=sources,
             output_type="np",
             callback_on_step_end=keep,

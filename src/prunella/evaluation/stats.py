@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, norm
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -49,10 +49,27 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def paired_difference(after: Sequence[float], before: Sequence[float]) -> Estimate:
-    """Mean of `after` − `before`, value by value, with its bootstrap interval: an interval without 0 is a difference.
+    """Mean of `after` − `before`, value by value, with its interval: one without 0 is a difference.
 
-    Raises ValueError where the two are not of equal length.
+    The interval is that of `mean`; of truths (bool), of which few may differ, that of `_shares_apart`. Raises
+    ValueError where the two are not of equal length.
     """
     if len(after) != len(before):
         raise ValueError(f"paired values: {len(after)} and {len(before)} are not pairs")
+    if len(after) and all(isinstance(value, bool) for value in (*after, *before)):
+        return _shares_apart(after, before)
     return mean(np.asarray(after, float) - np.asarray(before, float))
+
+
+def _shares_apart(after: Sequence[float], before: Sequence[float]) -> Estimate:
+    """Difference of two paired shares with Bonett & Price's adjusted Wald interval (2012, J. Educ. Behav. Stat. 37).
+
+    A pair that was won and one that was lost are added, so that it has a width even where no pair differs, and holds
+    for few pairs, where a bootstrap's is too narrow.
+    """
+    n = len(after)
+    won = sum(a and not b for a, b in zip(after, before, strict=True))
+    lost = sum(b and not a for a, b in zip(after, before, strict=True))
+    up, down = (won + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Estimate((won - lost) / n, n, max(-1.0, float(up - down - half)), min(1.0, float(up - down + half)))

@@ -13,8 +13,8 @@ from prunella.errors import UserError
 from prunella.evaluation.drawing import draw
 from prunella.evaluation.grid import grid
 from prunella.evaluation.metrics.composition import composition
-from prunella.evaluation.metrics.latent_frechet import frechet
 from prunella.evaluation.scores.features import features
+from prunella.evaluation.scores.frechet import frechet
 from prunella.latents.encoders import raw_latents
 from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline
@@ -117,8 +117,8 @@ def distances(vae: AutoencoderKL, scenes: Scenes, drawn: list[np.ndarray]) -> di
     half = len(rendered) // 2
     there = features(_means(vae, drawn))
     return {
-        "frechet": round(frechet(there[:half], rendered[half:]), 4),
-        "frechet_floor": round(frechet(rendered[:half], rendered[half:]), 4),
+        "frechet": round(frechet(there[:half], rendered[half:]).value, 4),
+        "frechet_floor": round(frechet(rendered[:half], rendered[half:]).value, 4),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from prunella.evaluation.differences import Values, between, timestep_bins
 from prunella.evaluation.gallery.shards import STAGES, Gallery
 from prunella.evaluation.grid import grid
 from prunella.files import read_json
@@ -52,7 +53,9 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     """{"origin", "teacher", "data", "training", "hardware", "settings", "models", "floors", "differences",
     "unavailable"} from the parts' reports.
 
-    A model has the figures of its scores, of its drawing, and the costs of its architecture.
+    A model has the figures of its scores, of its drawing, and the costs of its architecture. "differences" are paired
+    ("A - B": A minus B, docs/evaluation.md): a student's stages from the one before and from the teacher, and every two
+    students stage by stage.
     """
     costs, pinned = read_json(sources.costs), read_json(sources.teacher)
     report: Report = {
@@ -67,6 +70,7 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     report |= {"floors": {}, "differences": {}, "unavailable": {}}
     untuned = [name for name, each in report["training"].items() if each.get("finetune", {}).get("steps") == 0]
     report["unavailable"] |= {f"{name}/finetuned": UNTUNED for name in untuned}
+    values: dict[str, Values] = {}
     for owner in ["teacher", *students]:
         scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
         for name, entry in scores["models"].items():
@@ -75,6 +79,9 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
             report["settings"]["prompts"] = speeds["models"][name]["pictures"]
         for part in ("floors", "differences", "unavailable"):
             report[part] |= scores.get(part, {})
+        values |= scores["pairs"]
+    bins = timestep_bins(**read_json(sources.scores / "teacher.json")["heldout"])
+    report["differences"] |= between(values, students, STAGES, bins)
     return report
 
 

@@ -63,7 +63,7 @@ def _parts(models: dict[str, Report], kind: str) -> Table:
 def changes(report: Report) -> Table:
     """Table cells of the paired differences between a student's stages, the head first; [] where there are none."""
     measured = report.get("differences", {})
-    names = list(dict.fromkeys(metric for entry in measured.values() for metric in entry))
+    names = list(dict.fromkeys(name for entry in measured.values() for name, found in entry.items() if "low" in found))
     cells = [
         [" − ".join(map(words.model, pair.split(" - "))), *(estimate(entry.get(metric)) for metric in names)]
         for pair, entry in measured.items()

@@ -39,7 +39,7 @@ def wall(galleries: Galleries, errors: dict[str, list[float]], judge: Judge = NO
             cells[model] = {
                 "source": data_uri(picture),
                 "false": [claim for claim, true in (verdict or {}).items() if not true],
-                "error": errors[model][prompt.pair] if model in errors else None,
+                "error": errors[model][prompt.pair] if model in errors and prompt.pair is not None else None,
                 "apart": _apart(picture, theirs),
             }
         cards.append({"number": prompt.number + 1, "text": prompt.text, "claims": claims or [], "cells": cells})

@@ -18,12 +18,12 @@ def test_features_are_means_over_cells():
 
 def test_drawn_pictures_have_the_features_of_the_held_out_ones_that_they_equal(subject, manifest):
     found = latent_features(subject)
-    assert found.drawn_ones.shape == (3, 64) and found.others.shape == (4, 64)
+    assert found.asked.shape == (3, 64) and found.real.shape == (4, 64)
     source, pairs = read_manifest(manifest)
     keys = {pair.text: pair.key for pair in pairs}
     image = open_source(source).image
     pictures = [fitted(image(keys[text]), 32, 32) for text in subject.heldout.captions[:3]]
-    assert found(pictures) == pytest.approx(found.drawn_ones, abs=1e-3)
+    assert found(pictures) == pytest.approx(found.asked, abs=1e-3)
 
 
 def test_pictures_are_encoded_one_at_a_time_and_once_for_all_metrics(subject):

@@ -33,10 +33,13 @@ def batch(pair: int, *values: float) -> dict:
 
 def test_errors_pair_by_pair_by_hand(scheduler, tmp_path):
     batches = [batch(4, 1.0, 2.0), batch(2, 0.0, 3.0)]
-    assert predict(Scaled(1.0), scheduler, batches, tmp_path) == 2
+    assert predict(Scaled(1.0), scheduler, batches, tmp_path) == [0, 0]
     # Predictions 3·x and x differ by 2·x: (2, 4) and (0, 6).
-    assert output_errors(Scaled(3.0), scheduler, batches, tmp_path) == [(4 + 16) / 2, 36 / 2]
-    assert output_errors(Scaled(1.0), scheduler, batches, tmp_path) == [0.0, 0.0]
+    assert output_errors(Scaled(3.0), scheduler, batches, tmp_path) == (
+        [36 / 2, (4 + 16) / 2],
+        [0, 0],
+    )  # pair 2, pair 4
+    assert output_errors(Scaled(1.0), scheduler, batches, tmp_path).errors == [0.0, 0.0]
 
 
 def test_predictions_of_other_pairs_are_refused(scheduler, tmp_path):

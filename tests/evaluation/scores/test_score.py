@@ -41,7 +41,14 @@ def scored(params, teacher, latents, manifest, drawn, pruned_tiny, tmp_path_fact
     first = score_teacher(params.benchmark, drawn=drawn / "teacher", predictions=predictions, **shared)
     models = {"pruned": pruned_tiny, "distilled": teacher, "finetuned": pruned_tiny}
     second = score_student(
-        params.benchmark, student="tiny", models=models, drawn=drawn / "tiny", predictions=predictions, **shared
+        params.benchmark,
+        words=["red"],
+        student="tiny",
+        models=models,
+        drawn=drawn / "tiny",
+        taught=drawn / "teacher",
+        predictions=predictions,
+        **shared,
     )
     return first, second, predictions
 
@@ -74,7 +81,20 @@ def test_stages_are_compared_pair_by_pair(scored):
     assert list(report["differences"]) == ["tiny/distilled - tiny/pruned", "tiny/finetuned - tiny/distilled"]
     change = report["differences"]["tiny/distilled - tiny/pruned"]["output_error"]
     assert change["value"] == pytest.approx(-report["models"]["tiny/pruned"]["output_error"], rel=1e-4)
-    assert change["high"] < 0
+    assert change["high"] < 0 and change["n"] == 7 and not change["different"]  # of too few pairs
+    parts = report["differences"]["tiny/distilled - tiny/pruned"]["output_error_by"]
+    assert sum(part["n"] for part in parts.values()) == 7 and len(parts) == 4
+    assert sum(part["n"] * part["value"] for part in parts.values()) == pytest.approx(7 * change["value"], rel=1e-4)
+
+
+def test_fine_tuning_is_measured_on_its_words_and_on_the_rest(scored, latents):
+    change = scored[1]["differences"]["tiny/finetuned - tiny/distilled"]
+    own = sum("red" in caption.split() for caption in Latents(latents, "heldout").captions)
+    assert 0 < own < 7
+    assert [change[part]["output_error"]["n"] for part in ("on_words", "on_rest")] == [own, 7 - own]
+    whole = own * change["on_words"]["output_error"]["value"] + (7 - own) * change["on_rest"]["output_error"]["value"]
+    assert whole == pytest.approx(7 * change["output_error"]["value"], rel=1e-4)
+    assert "on_words" not in scored[1]["differences"]["tiny/distilled - tiny/pruned"]
 
 
 def test_metrics_and_their_floor_or_why_there_is_none(scored):
@@ -95,12 +115,14 @@ def test_the_teacher_predicts_once(scored, params, teacher, latents, manifest, d
     )
     score_student(
         params.benchmark,
+        words=[],
         student="tiny",
         models={"pruned": pruned_tiny},
         teacher=teacher,
         latents=latents,
         manifest=manifest,
         drawn=drawn / "tiny",
+        taught=drawn / "teacher",
         predictions=scored[2],
         device="cpu",
     )

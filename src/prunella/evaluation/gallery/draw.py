@@ -8,8 +8,8 @@ import numpy as np
 from prunella.compute.distributed import team
 from prunella.compute.launch import rank, size
 from prunella.compute.workdir import DONE, identity, resume_dir, sweep
-from prunella.evaluation.drawing import draw_batch, load_to_draw
-from prunella.evaluation.gallery.prompts import Prompt, read_prompts
+from prunella.evaluation.drawing import Noise, Stream, draw_batch, load_to_draw
+from prunella.evaluation.gallery.prompts import Prompt, asked_prompts
 from prunella.evaluation.gallery.shards import collect, draw_shards
 from prunella.evaluation.gallery.tars import shards
 from prunella.files import atomic_write_text
@@ -19,14 +19,15 @@ ROOMS = ("compute", "evaluation/drawing.py", "evaluation/gallery", "models")  # 
 
 
 def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, out: Path, device: str) -> dict[str, Any]:
-    """Draw `params.prompts` held-out captions of `latents` with the pipeline folder `model` into the gallery `out`.
+    """Draw what `params` ask for, such as held-out captions of `latents`, with the pipeline folder `model` into `out`.
 
     Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
     reports. Of several processes each draws its share of the shards; rank 0 writes `out` and returns.
     """
-    prompts = read_prompts(latents, params.prompts, params.seed)
+    prompts = asked_prompts(params, latents)
     tasks = shards(prompts, params.batch_size)
     settings = {**params.drawing, "batch_size": params.batch_size, "precision": params.precision}
+    settings |= {name: value for name, value in _added(params).items() if value not in ("", None, "own")}
     known = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
     everyone = team(device)
     stage = f"draw-{name.replace('/', '-')}"
@@ -43,20 +44,31 @@ def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, ou
         return {"pictures": pictures, "images_per_second": rate and round(rate, 3)}
 
 
+def _added(params: Benchmark) -> dict[str, Any]:
+    """Named in a gallery where they are asked for alone, so that galleries of versions without them stay the same."""
+    return {"negative_prompt": params.negative_prompt, "scheduler": params.scheduler, "noise": params.noise}
+
+
 class _Drawer:
     """Draws a batch of prompts; the model is loaded for the first one."""
 
     def __init__(self, params: Benchmark, model: Path, device: str):
         self.params, self.model, self.device, self.pipeline = params, model, device, None
+        self.noise: Noise | None = None
 
     def __call__(self, prompts: list[Prompt]) -> np.ndarray:
         if self.pipeline is None:
-            self.pipeline = load_to_draw(self.model, self.device, self.params.precision)
+            model = load_to_draw(self.model, self.device, self.params.precision, self.params.scheduler)
+            if self.params.noise == "stream":
+                self.noise = Stream(self.params.seed, model.unet.device, model.unet.dtype)
+            self.pipeline = model
         return draw_batch(
             self.pipeline,
             [prompt.text for prompt in prompts],
             [prompt.number for prompt in prompts],
             (prompts[0].width, prompts[0].height),
             precision=self.params.precision,
+            negative_prompt=self.params.negative_prompt,
+            noise=self.noise,
             **self.params.drawing,
         )

@@ -13,20 +13,25 @@ class Composition:
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
-        self.verdicts: list[dict[str, bool]] = []
+        self.verdicts: list[dict[str, bool] | None] = []
 
     def update(self, images: Images, prompts: Sequence[str]) -> None:
-        found = (judge(image, prompt, self.vocabulary) for image, prompt in zip(images, prompts, strict=True))
-        self.verdicts += [verdict for verdict in found if verdict is not None]
+        self.verdicts += [judge(image, prompt, self.vocabulary) for image, prompt in zip(images, prompts, strict=True)]
 
     def compute(self) -> Estimate:
-        if not self.verdicts:
+        judged = [bool(true) for true in self.values()[""] if true is not None]
+        if not judged:
             raise Unavailable("no caption describes a scene of the vocabulary; it is for filter.source: scenes")
-        return share(sum(all(verdict.values()) for verdict in self.verdicts), len(self.verdicts))
+        return share(sum(judged), len(judged))
+
+    def values(self) -> dict[str, Sequence[float | bool | None]]:
+        """Whether every claim is true; None where the caption makes none."""
+        return {"": [None if verdict is None else all(verdict.values()) for verdict in self.verdicts]}
 
     def parts(self) -> dict[str, Estimate]:
         """The share of pictures in which each claim is true, of those whose caption makes it."""
-        by = {claim: [verdict[claim] for verdict in self.verdicts if claim in verdict] for claim in CLAIMS}
+        judged = [verdict for verdict in self.verdicts if verdict is not None]
+        by = {claim: [bool(verdict[claim]) for verdict in judged if claim in verdict] for claim in CLAIMS}
         return {claim: share(sum(true), len(true)) for claim, true in by.items() if true}
 
     def floor(self) -> None:
@@ -43,4 +48,4 @@ def composition(pictures: Images, captions: Sequence[str], vocabulary: Vocabular
     """ "composition" and "composition_by" of a list of pictures; {} where no caption describes a scene."""
     metric = Composition(vocabulary)
     metric.update(pictures, captions)
-    return figures("composition", metric) if metric.verdicts else {}
+    return figures("composition", metric) if any(metric.verdicts) else {}

@@ -22,7 +22,7 @@ def features(latents: Tensor) -> np.ndarray:
 
 
 class LatentFeatures:
-    """Features of drawn pictures and of the held-out ones that are not drawn, in the space of the teacher's VAE."""
+    """A space to compare pictures in: the teacher's VAE's. Real ones are the held-out ones that are not drawn."""
 
     def __init__(self, subject: Subject):
         self.subject = subject
@@ -31,7 +31,7 @@ class LatentFeatures:
         self.vae.enable_slicing()  # memory is that of one picture, whatever the batch
         first = set(subject.drawn.tolist())
         others = np.array([pair for pair in range(len(subject.heldout)) if pair not in first], int)
-        self.drawn_ones, self.others = self._stored(subject.drawn), self._stored(others)
+        self.asked, self.real = self._stored(subject.drawn), self._stored(others)
         self.last: tuple[Images, np.ndarray] | None = None
 
     def __call__(self, images: Images) -> np.ndarray:

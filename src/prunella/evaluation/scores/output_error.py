@@ -5,6 +5,7 @@ The teacher predicts once, into a folder of a file a batch; every student is com
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DDPMScheduler
@@ -16,27 +17,35 @@ from prunella.training.batch import Batch
 from prunella.training.losses import Task, squares
 
 
-def predict(teacher: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path) -> int:
-    """Write the teacher's predictions (NCHW fp32) of each batch to `out`; the number of pairs."""
+class Errors(NamedTuple):
+    """Held-out pair by pair, in the split's order."""
+
+    errors: list[float]  # mean squared difference from the teacher's prediction
+    timesteps: list[int]
+
+
+def predict(teacher: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path) -> list[int]:
+    """Write the teacher's predictions (NCHW fp32) of each batch to `out`; the timestep of each pair, as in `Errors`."""
     out.mkdir(parents=True, exist_ok=True)
-    count = 0
+    timesteps: dict[int, int] = {}
     for number, (batch, predicted) in enumerate(_predicted(teacher, scheduler, batches)):
         save_file({"pairs": batch["pairs"], "prediction": predicted.contiguous()}, out / f"{number:05d}.safetensors")
-        count += len(predicted)
-    return count
+        timesteps |= _by_pair(batch, batch["timesteps"])
+    return [timesteps[pair] for pair in sorted(timesteps)]
 
 
-def output_errors(
-    unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], predictions: Path
-) -> list[float]:
-    """Mean squared difference from the teacher's prediction, pair by pair, in the order of the batches.
-
-    Raises UserError where the predictions are of other batches.
-    """
-    errors: list[float] = []
+def output_errors(unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], predictions: Path) -> Errors:
+    """The errors of a UNet. Raises UserError where the predictions are of other batches."""
+    errors: dict[int, float] = {}
+    timesteps: dict[int, int] = {}
     for number, (batch, predicted) in enumerate(_predicted(unet, scheduler, batches)):
-        errors += squares(predicted, _stored(predictions, number, batch)).tolist()
-    return errors
+        errors |= _by_pair(batch, squares(predicted, _stored(predictions, number, batch)))
+        timesteps |= _by_pair(batch, batch["timesteps"])
+    return Errors([errors[pair] for pair in sorted(errors)], [timesteps[pair] for pair in sorted(timesteps)])
+
+
+def _by_pair(batch: Batch, values: Tensor) -> dict[int, Any]:
+    return dict(zip(batch["pairs"].tolist(), values.tolist(), strict=True))
 
 
 @torch.no_grad()

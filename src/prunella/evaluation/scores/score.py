@@ -4,19 +4,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from prunella.data.manifest import read_manifest
+from prunella.evaluation.differences import ERROR, Values, difference, of_some, timestep_bins
 from prunella.evaluation.gallery.shards import Gallery
 from prunella.evaluation.metrics import check_metrics, find_metric
 from prunella.evaluation.metrics.base import Metric, Subject, Unavailable, figures
+from prunella.evaluation.scores.measured import as_measured
 from prunella.evaluation.scores.output_error import output_errors, predict
-from prunella.evaluation.stats import mean, paired_difference
+from prunella.evaluation.stats import mean
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Benchmark
 from prunella.training.batch import heldout_batches
+from prunella.training.finetune import caption_contains
 
 Report = dict[str, Any]
 
@@ -27,75 +27,137 @@ def score_teacher(
     """Scores of the teacher's gallery `drawn`, under {"models": {"teacher": …}}; its predictions into `predictions`.
 
     "floors" has what real pictures get, by metric, and "unavailable" the metrics that cannot be measured, with why.
+    "pairs" is as `score_student` has it; "heldout" says what each pair of the output error is: {"timesteps", "last"}.
     """
     check_metrics(params.metrics)
     heldout, scheduler = open_latents(latents, teacher, device)[1], load_scheduler(teacher)
-    batches = heldout_batches(heldout, params.batch_size, scheduler.config.num_train_timesteps)
-    pairs = predict(load_unet(teacher, device), scheduler, batches, predictions)
+    last = scheduler.config.num_train_timesteps
+    batches = heldout_batches(heldout, params.batch_size, last)
+    timesteps = predict(load_unet(teacher, device), scheduler, batches, predictions)
     scores = _Scores(params, teacher, heldout, manifest, drawn, device)
-    entry = {"output_error": 0.0, "output_error_estimate": mean([0.0] * pairs).rounded(), **scores.of(drawn)}
-    return {"models": {"teacher": entry}, "floors": scores.floors, "unavailable": scores.unavailable}
+    found, values = scores.of(drawn)
+    entry = {"output_error": 0.0, "output_error_estimate": mean([0.0] * len(timesteps)).rounded(), **found}
+    return {
+        "models": {"teacher": entry},
+        "floors": scores.floors,
+        "unavailable": scores.unavailable,
+        "pairs": {"teacher": _rounded(values)},
+        "heldout": {"timesteps": timesteps, "last": last},
+    }
 
 
 def score_student(
     params: Benchmark,
     *,
+    words: list[str],
     student: str,
     models: dict[str, Path],
     teacher: Path,
     latents: Path,
     manifest: Path,
     drawn: Path,
+    taught: Path,
     predictions: Path,
     device: str,
 ) -> Report:
-    """Scores of a student at every stage: `models` are its folders by stage, `drawn` holds its galleries.
+    """Scores of a student at every stage: `models` are its folders by stage, `drawn` holds its galleries;
+    `taught` is the teacher's gallery, of the same prompts and noise.
 
     {"models": {"STUDENT/STAGE": …}, "differences": {"STUDENT/STAGE - STUDENT/STAGE": …}, "pairs": …}: differences of a
-    stage from the one before are paired, held-out pair by pair; "pairs" has every pair's output error.
+    stage from the one before, paired (`prunella.evaluation.differences`), and of the fine-tuned stage "on_words" and
+    "on_rest" besides, where `words` chose what was fine-tuned on; "pairs" has the output error of every held-out pair
+    and the value of every picture by the metrics that have one.
     """
     check_metrics(params.metrics)
     heldout, scheduler = open_latents(latents, teacher, device)[1], load_scheduler(teacher)
-    scores = _Scores(params, teacher, heldout, manifest, drawn / next(iter(models)), device)
-    entries, errors = {}, {}
+    scores = _Scores(params, teacher, heldout, manifest, taught, device)
+    entries: dict[str, Report] = {}
+    values: dict[str, Values] = {}
+    timesteps: list[int] = []
+    last = scheduler.config.num_train_timesteps
     for stage, folder in models.items():
-        batches = heldout_batches(heldout, params.batch_size, scheduler.config.num_train_timesteps)
-        name = f"{student}/{stage}"
-        errors[name] = output_errors(load_unet(folder, device), scheduler, batches, predictions)
-        estimate = mean(errors[name])
-        entries[name] = {"output_error": estimate.value, "output_error_estimate": estimate.rounded()}
-        entries[name] |= scores.of(drawn / stage)
-    differences = {
-        f"{after} - {before}": {"output_error": paired_difference(errors[after], errors[before]).rounded()}
-        for before, after in pairwise(errors)
+        batches = heldout_batches(heldout, params.batch_size, last)
+        errors, timesteps = output_errors(load_unet(folder, device), scheduler, batches, predictions)
+        bins = {name: [errors[i] for i in some] for name, some in timestep_bins(timesteps, last).items() if some}
+        name, (found, each) = f"{student}/{stage}", scores.of(drawn / stage)
+        entries[name] = {"output_error": mean(errors).value, "output_error_estimate": mean(errors).rounded()}
+        entries[name] |= {"output_error_by": {part: mean(some).rounded() for part, some in bins.items()}} | found
+        values[name] = {ERROR: errors} | each
+    return {
+        "models": entries,
+        "differences": _changes(values, timestep_bins(timesteps, last), words, scores.texts, heldout.captions),
+        "unavailable": scores.unavailable,
+        "pairs": {name: _rounded(each) for name, each in values.items()},
     }
-    pairs = {name: {"output_error": [float(f"{error:.6g}") for error in each]} for name, each in errors.items()}
-    return {"models": entries, "differences": differences, "unavailable": scores.unavailable, "pairs": pairs}
+
+
+def _changes(
+    values: dict[str, Values],
+    bins: dict[str, list[int]],
+    words: list[str],
+    prompts: list[str],
+    captions: list[str],
+) -> dict[str, dict]:
+    """Each stage against the one before; a fine-tuned one also on the captions with its words, and on the rest."""
+    found = {}
+    for before, after in pairwise(values):
+        found[f"{after} - {before}"] = changed = difference(values[after], values[before], bins)
+        if words and after.endswith("/finetuned"):
+            own = [set(caption_contains(some, words).tolist()) for some in (captions, prompts)]
+            rest = [set(range(len(some))) - mine for some, mine in zip((captions, prompts), own, strict=True)]
+            for name, (pairs, pictures) in {"on_words": own, "on_rest": rest}.items():
+                now, then = (of_some(values[each], sorted(pairs), sorted(pictures)) for each in (after, before))
+                changed[name] = difference(now, then, {})
+    return found
+
+
+def _rounded(values: Values) -> Values:
+    """For a report: six digits, truths as they are."""
+    return {
+        name: [each if each is None or isinstance(each, bool) else float(f"{each:.6g}") for each in every]
+        for name, every in values.items()
+    }
 
 
 class _Scores:
     """Measures galleries by every metric asked for; what they share is loaded once."""
 
-    def __init__(self, params: Benchmark, teacher: Path, heldout: Latents, manifest: Path, drawn: Path, device: str):
+    def __init__(self, params: Benchmark, teacher: Path, heldout: Latents, manifest: Path, taught: Path, device: str):
         self.params = params
         self.unavailable: dict[str, str] = {}
-        pairs = np.array([prompt.pair for prompt in Gallery(drawn).prompts], int)
-        source = read_manifest(manifest)[0]
-        self.subject = Subject(teacher, heldout, pairs, source, device, params.batch_size)
+        prompts = Gallery(taught).prompts
+        self.texts = [prompt.text for prompt in prompts]
+        self.subject = Subject(
+            teacher=teacher,
+            heldout=heldout,
+            prompts=prompts,
+            manifest=manifest,
+            taught=taught,
+            backbones=params.backbones,
+            real=params.real,
+            resize=params.resize,
+            jpeg=params.jpeg,
+            device=device,
+            batch_size=params.batch_size,
+        )
 
-    def of(self, folder: Path) -> dict[str, dict]:
-        """{metric: estimate, …} of the gallery in `folder`."""
+    def of(self, folder: Path) -> tuple[dict[str, dict], Values]:
+        """{metric: estimate, …} of the gallery in `folder`, and the values of its pictures by the metrics that do."""
         metrics = self._metrics()
         for prompts, images in Gallery(folder).batches(self.params.batch_size):
+            measured = as_measured(images, self.params.resize, self.params.jpeg)
             for metric in metrics.values():
-                metric.update(images, [prompt.text for prompt in prompts])
+                metric.update(measured, [prompt.text for prompt in prompts])
         found: dict[str, dict] = {}
+        values: Values = {}
         for name, metric in metrics.items():
             try:
                 found |= figures(name, metric)
             except Unavailable as reason:
                 self.unavailable[name] = str(reason)
-        return found
+                continue
+            values |= {f"{name}{of}": each for of, each in metric.values().items()}
+        return found, values
 
     @property
     def floors(self) -> dict[str, dict]:

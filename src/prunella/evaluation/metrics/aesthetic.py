@@ -1,0 +1,25 @@
+"""LAION's aesthetic score, about 1 to 10, by a linear head on the CLIP that it was trained on."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from prunella.data.aesthetic import Aesthetic
+from prunella.errors import UserError
+from prunella.evaluation.metrics.base import Images, PerPicture, Subject, Unavailable
+from prunella.evaluation.scores.backbones import place
+
+
+def build(subject: Subject) -> PerPicture:
+    def load() -> Aesthetic:
+        try:
+            return Aesthetic(place(subject, "aesthetic"), place(subject, "clip"), subject.device)
+        except UserError as error:
+            raise Unavailable(str(error)) from None
+
+    model = subject.common("aesthetic", load)
+
+    def scores(images: Images, prompts: Sequence[str]) -> list[float]:
+        return model([Image.fromarray(image) for image in images])
+
+    return PerPicture(scores)

@@ -1,0 +1,9 @@
+"""Likeness to the teacher: cosine of the DINO embeddings of its picture and ours, from the same prompt and noise."""
+
+from prunella.evaluation.metrics.base import PerPicture, Subject
+from prunella.evaluation.scores.backbones import dino
+from prunella.evaluation.scores.similarity import similarity
+
+
+def build(subject: Subject) -> PerPicture:
+    return similarity(subject, "dino", dino(subject).images)

@@ -1,0 +1,19 @@
+"""KID: the kernel distance of drawn from real pictures in Inception's features.
+
+Bińkowski et al. 2018, arXiv 1801.01401. Unbiased at any number of pictures, unlike FID. Of all pictures at once: no
+subsets are drawn by chance.
+"""
+
+from functools import partial
+
+from prunella.evaluation.metrics.base import Subject
+from prunella.evaluation.scores.backbones import inception
+from prunella.evaluation.scores.distance import SetMetric, enough
+from prunella.evaluation.scores.kernels import FEWEST, cubic, discrepancy
+from prunella.evaluation.scores.real import picture_space
+
+
+def build(subject: Subject) -> SetMetric:
+    space = picture_space(subject, "inception", inception(subject).features)
+    enough(space, len(subject.prompts), FEWEST, "benchmark.prompts, benchmark.real")
+    return SetMetric(space, partial(discrepancy, kernel=cubic), FEWEST)

@@ -1,0 +1,34 @@
+"""How alike a model's picture and the teacher's are, from the same prompt and noise."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from prunella.evaluation.gallery.shards import Gallery
+from prunella.evaluation.metrics.base import Images, PerPicture, Subject
+from prunella.evaluation.scores.measured import as_measured
+
+Embed = Callable[[Images], Tensor]  # pictures → unit embeddings, ND
+
+
+class Similarity(PerPicture):
+    """Cosines of pictures' embeddings with `theirs` (ND), which are in the same order."""
+
+    def __init__(self, embed: Embed, theirs: Tensor):
+        super().__init__(self._cosines)
+        self.embed, self.theirs = embed, theirs
+
+    def _cosines(self, images: Images, prompts: Sequence[str]) -> list[float]:
+        at = len(self.each)
+        return (self.embed(images) * self.theirs[at : at + len(images)]).sum(1).tolist()
+
+
+def similarity(subject: Subject, name: str, embed: Embed) -> Similarity:
+    """`name` is the backbone's; the teacher's pictures go through it once for all models."""
+
+    def taught() -> Tensor:
+        batches = Gallery(subject.taught).batches(subject.batch_size)
+        return torch.cat([embed(as_measured(images, subject.resize, subject.jpeg)) for _, images in batches])
+
+    return Similarity(embed, subject.common(f"{name} of the teacher's pictures", taught))
