@@ -1,23 +1,132 @@
+from collections import Counter
+
 import pytest
 import torch
+from conftest import LATENT, TOKENS, WIDTH
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from prunella.compute.compile import compiled, eager
+from prunella.compute import compile
+from prunella.compute.compile import compiled, eager, fused
+from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
+from prunella.training.losses import feature_error
+
+
+class Regions:
+    """A backend that counts the regions it compiles, and runs each under a name."""
+
+    def __init__(self):
+        self.compiled = 0
+
+    def __call__(self, graph, inputs):
+        self.compiled += 1
+
+        def run(*given):
+            with torch.profiler.record_function("region"):
+                return graph.forward(*given)
+
+        return run
+
+
+def outside(call) -> Counter:
+    """The operators that run in no region, by name."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        call()
+    return Counter(event.name for event in profiler.events() if event.cpu_parent is None and "aten::" in event.name)
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Nothing that other tests have compiled counts here."""
+    torch._dynamo.reset()
+
+
+def inputs(side: int = LATENT, batch: int = 2) -> tuple:
+    return torch.randn(batch, 4, side, side), torch.zeros(batch), torch.randn(batch, TOKENS, WIDTH)
 
 
 def test_the_largest_parts_without_a_tap_inside_are_compiled(teacher):
     unet = load_unet(teacher)
     with compiled(unet, ["up_blocks.1", "mid_block.attentions.0.transformer_blocks.0.attn1"], "eager") as names:
-        assert "mid_block.resnets.0" in names and "down_blocks.0.attentions.0.transformer_blocks.0" in names
+        # A stage whose output is tapped is a part, and so is one without a tap.
+        assert {"down_blocks.0", "up_blocks.1", "mid_block.resnets.0"} < set(names)
         # Where a tap is inside, its parts are.
+        assert "mid_block" not in names and "mid_block.attentions.0" not in names
         assert "mid_block.attentions.0.transformer_blocks.0" not in names
         assert "mid_block.attentions.0.transformer_blocks.0.attn1" in names
         assert "mid_block.attentions.0.transformer_blocks.0.ff" in names
         assert not any(a != b and b.startswith(f"{a}.") for a in names for b in names)
         assert all("forward" in vars(unet.get_submodule(name)) for name in names)
     assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_parts_that_run_again_are_not_inside_of_one(teacher):
+    unet = load_unet(teacher)
+    unet.enable_gradient_checkpointing()
+    with compiled(unet, [], "eager") as names:
+        assert "down_blocks.0" not in names
+        assert {"down_blocks.0.resnets.0", "down_blocks.0.attentions.0.transformer_blocks.0"} <= set(names)
+
+
+def test_many_layers_alike_are_compiled_once(teacher, monkeypatch):
+    unet = load_unet(teacher)
+    monkeypatch.setattr(compile, "LAYERS", 1)
+    with compiled(unet, [], "eager") as names:
+        assert "down_blocks.0" not in names and "down_blocks.0.attentions.0" in names and "down_blocks.3" in names
+    monkeypatch.setattr(compile, "LAYERS", 0)
+    with compiled(unet, [], "eager") as names:
+        assert "down_blocks.0.attentions.0.transformer_blocks.0.attn1" in names
+
+
+@pytest.mark.parametrize(
+    ("tapped", "most"), [(["down_blocks.0", "up_blocks.3"], 25), (["down_blocks.0.resnets.0"], 30)]
+)
+def test_what_is_left_outside_is_little(teacher, tapped, most):
+    unet, regions, given = load_unet(teacher).requires_grad_(False), Regions(), inputs()
+    with compiled(unet, [tapped], regions), torch.no_grad():
+        unet(*given)
+        left = outside(lambda: unet(*given))
+    # Time embedding, first and last convolution, last norm; no norm, product or skip of a stage.
+    assert left["aten::conv2d"] == 2 and left["aten::group_norm"] == 1, left
+    assert sum(left.values()) <= most, left
+    with torch.no_grad():
+        every = outside(lambda: unet(*given))
+    assert every["aten::conv2d"] > 40 and sum(every.values()) > 10 * most
+
+
+def test_several_sizes_share_their_code(teacher):
+    unet, regions = load_unet(teacher).requires_grad_(False), Regions()
+    with compiled(unet, [], regions, sizes=3), torch.no_grad():
+        unet(*inputs(16, batch=5))  # 5: two sizes that happen to be equal would be taken for one
+        made = regions.compiled
+        for side in (24, 32):
+            x = inputs(side, batch=5)
+            ours = unet(*x).sample
+            with eager():
+                assert torch.equal(ours, unet(*x).sample)
+    assert regions.compiled == made > 5
+
+
+def test_more_shapes_than_are_compiled_stop_the_run(teacher, monkeypatch):
+    unet = load_unet(teacher).requires_grad_(False)
+    monkeypatch.setattr(compile, "VARIANTS", 2)
+    said = r"torch.compile: a part of the UNet came in more than 2 shapes; runtime.compile: false runs without"
+    with pytest.raises(UserError, match=said), compiled(unet, [], "eager"), torch.no_grad():
+        for side in (8, 16, 24, 32):
+            unet(*inputs(side))
+
+
+@pytest.mark.parametrize("normalisation", ["none", "teacher"])
+def test_a_features_error_is_one_region_for_all_sizes(normalisation):
+    regions = Regions()
+    one = fused(feature_error, regions)
+    for shape in ((2, 3, 8, 6), (2, 5, 4, 7), (3, 3, 8, 9)):
+        ours, theirs = torch.randn(shape, requires_grad=True), torch.randn(shape)
+        assert torch.allclose(one(ours, theirs, normalisation), feature_error(ours, theirs, normalisation))
+    assert regions.compiled == 1
+    assert not outside(lambda: one(ours, theirs, normalisation))
+    assert sum(outside(lambda: feature_error(ours, theirs, normalisation)).values()) >= 5
 
 
 @pytest.mark.slow

@@ -117,6 +117,14 @@ def test_min_snr_weighs_task_and_output_but_not_what_is_told(scheduler):
     assert weighed["loss"].item() == pytest.approx(expected.item())
 
 
+def test_min_snr_that_leaves_the_last_timestep_out_is_warned_of():
+    bare = DDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    with pytest.warns(UserWarning, match="snr_gamma: nothing is left of the signal at the teacher's last timestep"):
+        Task(bare, 5.0)
+    Task(bare)
+    Task(DDPMScheduler(prediction_type="v_prediction"), 5.0)
+
+
 def test_a_teacher_without_weight_is_left_alone_in_training_and_measured_otherwise(scheduler):
     loss, student = distillation(scheduler, output_weight=0, feature_weight=0), Toy(1.0)
     loss.teacher.forward = None  # calling it fails

@@ -6,11 +6,14 @@ overflows when squared), and a mean over examples, so that a batch may be cut in
 "sizes" (N6, size conditioning); while training "share", of the training that is done, for weights that change.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from prunella.compute.compile import fused
 from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
@@ -46,6 +49,13 @@ class Task:
     def __init__(self, scheduler: DDPMScheduler, snr_gamma: float | None = None):
         self.objective: Objective = objective(scheduler)
         self.snr_gamma = snr_gamma
+        last = torch.tensor([scheduler.config.num_train_timesteps - 1])
+        if snr_gamma is not None and not self.objective.weight(last, snr_gamma).item():
+            warnings.warn(
+                "snr_gamma: nothing is left of the signal at the teacher's last timestep, which min-SNR then gives no "
+                "weight, though such teachers are made for it; snr_gamma: null weighs it like the others",
+                stacklevel=2,
+            )
 
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
         """The UNet's prediction (NCHW) of the batch's corrupted latents."""
@@ -76,11 +86,20 @@ class Distillation:
     either the teacher does not run. In evaluation mode every term is measured, whatever its weight.
     """
 
-    def __init__(self, teacher: nn.Module, pairs: list[FeaturePair], scheduler: DDPMScheduler, weights: Distill):
+    def __init__(
+        self,
+        teacher: nn.Module,
+        pairs: list[FeaturePair],
+        scheduler: DDPMScheduler,
+        weights: Distill,
+        *,
+        compile: bool = False,
+    ):
         self.teacher = teacher.requires_grad_(False).eval()
         self.pairs = pairs
         self.task = Task(scheduler, weights.snr_gamma)
         self.weights = weights
+        self.feature_error = fused(feature_error) if compile else feature_error
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         measured, weights = not student.training, self.weights
@@ -107,7 +126,7 @@ class Distillation:
         """Each pair's error; its tensors are let go of as soon as it is known."""
         how = self.weights.feature_normalisation
         return {
-            f"feature/{pair.name}": feature_error(ours.pop(pair.student), theirs.pop(pair.teacher), how).mean()
+            f"feature/{pair.name}": self.feature_error(ours.pop(pair.student), theirs.pop(pair.teacher), how).mean()
             for pair in pairs
         }
 
