@@ -1,7 +1,9 @@
+import threading
+
 import pytest
 import torch
 
-from prunella.training.loader import loaded_batches
+from prunella.training.loader import AHEAD, loaded_batches
 
 
 def batches(number: int) -> dict:
@@ -24,6 +26,27 @@ def test_what_fails_in_making_a_batch_is_raised_where_it_is_wanted(device):
     next(feed)
     with pytest.raises(OSError, match="unreadable"):
         next(feed)
+
+
+def test_beside_a_gpu_several_are_made_side_by_side():
+    together, begun = threading.Barrier(AHEAD, timeout=30), []
+
+    def waited(number: int) -> dict:
+        begun.append(number)
+        if number < AHEAD:
+            together.wait()  # until all of the first are being made at once
+        return {"pairs": torch.tensor(number)}
+
+    got = [int(batch["pairs"]) for batch in loaded_batches(waited, iter(range(11)), torch.device("meta"))]
+    assert got == list(range(11)) and sorted(begun) == got
+
+
+def test_no_more_are_made_ahead_than_are_allowed():
+    begun = []
+    feed = loaded_batches(lambda number: begun.append(number) or batches(1), iter(range(99)), torch.device("meta"))
+    next(feed)
+    feed.close()
+    assert len(begun) <= AHEAD + 1
 
 
 def test_a_feed_may_be_left(tmp_path):

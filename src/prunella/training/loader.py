@@ -1,12 +1,16 @@
-"""Batches on their way to the device: the next is made and copied while this one is learned from."""
+"""Batches on their way to the device: the next are made and copied while this one is learned from."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from prunella.training.batch import Batch
+
+AHEAD = 4  # batches that are being made, a thread each: rows that are not in memory yet are waited for side by side
 
 
 def loaded_batches(
@@ -14,20 +18,22 @@ def loaded_batches(
 ) -> Iterator[Batch]:
     """The batches of `numbers` on `device`, one after the other.
 
-    Beside a GPU a thread makes the next one in page-locked memory. On a CPU it would only compete with training.
+    Beside a GPU threads make the next ones in page-locked memory. On a CPU they would only compete with training.
     """
     if device.type == "cpu":
         yield from (Batch(batches(number)) for number in numbers)
         return
 
-    def made(number: int | None) -> Batch | None:
-        if number is None:
-            return None
+    def made(number: int) -> Batch:
         batch = Batch(batches(number))
         return batch.pin_memory() if device.type == "cuda" else batch
 
-    with ThreadPoolExecutor(1, thread_name_prefix="feeding") as thread:
-        waiting = thread.submit(made, next(numbers, None))
-        while (batch := waiting.result()) is not None:
-            waiting = thread.submit(made, next(numbers, None))
+    threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="loading")
+    try:
+        waiting = deque(threads.submit(made, number) for number in islice(numbers, AHEAD))
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting += [threads.submit(made, number) for number in islice(numbers, 1)]
             yield batch.to(device, non_blocking=True)
+    finally:
+        threads.shutdown(cancel_futures=True)
