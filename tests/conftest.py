@@ -36,6 +36,8 @@ TRAINING = {
     "seed": 0,
 }
 LEARNING = TRAINING | {
+    "betas": [0.9, 0.999],
+    "eps": 1e-8,
     "snr_gamma": None,
     "noise_offset": 0.0,
     "caption_dropout": 0.1,

@@ -162,9 +162,14 @@ class Training(Section):
     seed: Seed
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Learning(Training):
     """What distillation and fine-tuning share."""
 
+    betas: tuple[Decay, Decay]  # AdamW's averages of the gradient and of its square
+    eps: Annotated[float, Field(gt=0)]  # AdamW's
     snr_gamma: Annotated[float, Field(gt=0)] | None  # min-SNR weighting by timestep; None: all alike
     noise_offset: Amount
     caption_dropout: Share
@@ -320,6 +325,7 @@ class Runtime(Section):
     threads: Whole  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
     channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU
+    micro_batch: Literal["auto"] | Count  # examples of a batch that a device trains on at once; auto: as many as fit
 
 
 class Params(Section):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from prunella.bench import baselines
 from prunella.bench.baselines import Ours, Published
 from prunella.bench.train_step import compared, report, rows, said
 from prunella.bench.workload import Workload, encoder_flops, settings
@@ -11,6 +12,7 @@ from prunella.errors import UserError
 from prunella.evaluation.cost import macs
 from prunella.models.originals import teacher_config
 from prunella.pruning.plan import STUDENTS
+from prunella.training.loop import train
 
 PARTS = ["data", "teacher", "student", "backward", "optimizer"]
 
@@ -38,6 +40,22 @@ def test_our_step_is_timed_part_by_part(case):
     assert "measured_ratios" not in figures
 
 
+def test_our_steps_are_those_of_the_training_loop(case, monkeypatch):
+    made = []
+
+    def counted(*given, **named):
+        for row in train(*given, **named):
+            made.append(row)
+            yield row
+
+    monkeypatch.setattr(baselines, "train", counted)
+    longer = case._replace(settings=settings(batch_size=2, accumulation=2, ema_decay=0.9))
+    figures = report(longer, compared(longer, 2, 1, (Ours,)))
+    assert len(made) == 2 + 2 * 2 and list(figures["ways"]["ours"]["shares"]) == PARTS
+    ours = figures["ways"]["ours"]
+    assert ours["images_per_second"] == pytest.approx(4 / ours["seconds_a_step"])
+
+
 def test_the_published_procedure_encodes_in_every_step(teacher):
     case = Workload(
         STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
@@ -51,7 +69,7 @@ def test_the_published_procedure_encodes_in_every_step(teacher):
     head, ours, published = rows(figures)
     assert [head[0], ours[0], published[0]] == ["procedure", "ours", "published"]
     assert ours[head.index("encoders")] == "–" != published[head.index("encoders")]
-    assert "sd-tiny at 32 px, batch 2, fp32, cpu, compile False" in said(case, figures)
+    assert "sd-tiny at 32 px, batch 2, 2 at once, fp32, cpu, compile False" in said(case, figures)
 
 
 def test_the_counted_ratio_of_sd_small_at_512_px():

@@ -32,7 +32,7 @@ def trained(content: dict, processes: int) -> dict:
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.SiLU(), nn.Linear(5, 1))
-    rows = list(train(model, loss, batches, chosen))
+    rows = [row for _, known in train(model, loss, batches, chosen) for row in known]
     return {"rows": rows, "weight": model[0].weight.tolist()}
 
 

@@ -1,6 +1,7 @@
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import ANY
 
 import numpy as np
@@ -231,6 +232,29 @@ def test_batches_that_processes_cannot_share_are_refused(learn, monkeypatch):
         UserError, match=r"batch_size: 3 examples cannot be shared by 2 processes .* a multiple of 2 can"
     ):
         learn(distilling())
+
+
+def test_how_much_of_a_batch_is_taken_at_once_changes_nothing(learn, tmp_path):
+    given = {"steps": 2, "batch_size": 8, "storage": "fp32", "ema_decay": 0, "feature_normalisation": "teacher"}
+    whole = learn(distilling(**given), "whole")
+    parts = learn(distilling(**given, evaluate_every=3), "parts", placement=Placement(micro_batch=3))
+    assert whole["runtime"]["micro_batch"] == 8 and parts["runtime"]["micro_batch"] == 3
+    assert parts["train"] == pytest.approx(whole["train"], rel=1e-4)
+    assert parts["heldout"] == pytest.approx(whole["heldout"], rel=1e-4)
+    one, two = (load_unet(tmp_path / name / "sd-tiny").state_dict() for name in ("whole", "parts"))
+    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)
+
+
+def test_memory_is_reckoned_for_the_largest_size_of_pictures():
+    class Several:
+        shards = tuple(SimpleNamespace(size=size) for size in ((64, 32), (48, 64), (64, 48), (32, 32)))
+        starts = np.array([0, 4, 5, 9, 11])
+
+        def take(self, indices):
+            return {"mean": torch.zeros(1, 4, *{4: (8, 6)}[indices[0]]), "text": torch.zeros(1, 19, 24)}
+
+    shapes = job.example_of(validation.Data(Several(), None))
+    assert shapes == {"latents": (4, 8, 6), "states": (19, 24)}
 
 
 def test_words_choose_pairs_as_whole_words():

@@ -8,6 +8,7 @@ from torch import nn
 
 from prunella.errors import UserError
 from prunella.params import Training, check
+from prunella.training import checkpoint, loop
 from prunella.training.loop import averaged, ema_weights, numbers, rate, train
 
 
@@ -30,9 +31,14 @@ def loss(model, batch) -> dict:
     return {"loss": 2 * square, "square": square}
 
 
+def flat(steps) -> list:
+    """What `train` makes known, step by step."""
+    return [row for _, known in steps for row in known]
+
+
 def run(model, **options) -> list:
     chosen = options.pop("settings", settings())
-    return list(train(model, loss, batches, chosen, **options))
+    return flat(train(model, loss, batches, chosen, **options))
 
 
 def test_it_learns_and_reports_every_step():
@@ -62,7 +68,7 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
     part = train(
         broken, loss, batches, settings(), folder=tmp_path, checkpoint_every=1, ema=averaged(broken, settings())
     )
-    seen = [next(part) for _ in range(4)]
+    seen = flat(next(part) for _ in range(4))
     part.close()
     fresh = line(seed=9)
     second = averaged(fresh, settings())
@@ -148,9 +154,17 @@ def test_fp16_passes_over_a_step_and_goes_on():
         bad = batch["x"][0, 0] == batches(2)["x"][0, 0]
         return {"loss": small + (model.weight * 0).sum().sqrt() if bad else small}
 
-    rows = list(train(line(), once, batches, settings(precision="fp16")))
+    rows = flat(train(line(), once, batches, settings(precision="fp16")))
     assert [done for done, values in rows if "gradient_norm" not in values] == [3]
     assert len(rows) == 7
+
+
+def test_fp16_begins_with_too_large_a_scale_and_finds_its_own():
+    model, before = line(), line()
+    rows = flat(train(model, loss, batches, settings(precision="fp16", steps=60)))
+    skipped = [done for done, values in rows if "gradient_norm" not in values]
+    assert skipped[0] == 1 and max(skipped) < 10
+    assert rows[-1][1]["square"] < 0.2 * rows[0][1]["square"] and not torch.equal(model.weight, before.weight)
 
 
 def test_accumulated_batches_are_one_large_batch():
@@ -162,9 +176,22 @@ def test_accumulated_batches_are_one_large_batch():
         return {name: value[:4] for name, value in batches(number).items()}
 
     one, two = line(), line()
-    expected = list(train(one, loss, wholes, settings()))
-    rows = list(train(two, loss, halves, settings(accumulation=2)))
+    expected = flat(train(one, loss, wholes, settings()))
+    rows = flat(train(two, loss, halves, settings(accumulation=2)))
     assert torch.allclose(one.weight, two.weight, atol=1e-6)
+    for (_, a), (_, b) in zip(expected, rows, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_a_batch_in_unequal_parts_is_the_whole_batch():
+    def eights(number: int) -> dict:
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(number))
+        return {"x": x, "y": x.sum(1, keepdim=True)}
+
+    one, two = line(), line()
+    expected = flat(train(one, loss, eights, settings(accumulation=2)))
+    rows = flat(train(two, loss, eights, settings(accumulation=2), micro_batch=3))  # 3, 3 and 2
+    assert torch.allclose(one.weight, two.weight, atol=1e-6) and not torch.equal(one.weight, line().weight)
     for (_, a), (_, b) in zip(expected, rows, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
@@ -180,7 +207,7 @@ def test_the_gradients_norm_is_told():
     model = line()
     loss(model, batches(0))["loss"].backward()
     norm = torch.cat([part.grad.flatten() for part in model.parameters()]).norm().item()
-    _, values = next(train(line(), loss, batches, settings(clip_norm=1e-3)))
+    _, ((_, values),) = next(train(line(), loss, batches, settings(clip_norm=1e-3)))
     assert values["gradient_norm"] == pytest.approx(norm)
 
 
@@ -189,9 +216,9 @@ def test_a_signal_ends_the_run_after_its_step_and_keeps_it(number, name, tmp_pat
     expected = run(line(), settings=settings())
     seen = []
     with pytest.raises(SystemExit, match="143"):
-        for row in train(line(), loss, batches, settings(), folder=tmp_path):
-            seen.append(row)
-            if row[0] == 3:
+        for done, known in train(line(), loss, batches, settings(), folder=tmp_path):
+            seen += known
+            if done == 3:
                 os.kill(os.getpid(), number)
     assert f"stopped by {name} after step 4; its state is kept in" in capsys.readouterr().err
     fresh = line(seed=9)
@@ -226,3 +253,70 @@ def test_without_decay_there_is_no_average():
     assert averaged(line(), settings(ema_decay=0)) is None
     with ema_weights(model := line(), None):
         assert not model.training
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Numbers are looked at a step late, as beside a GPU."""
+    monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
+
+
+def test_read_late_a_run_is_the_same(late, tmp_path, monkeypatch):
+    one, two = line(), line()
+    steps = list(train(one, loss, batches, settings(), checkpoint_every=3, folder=tmp_path))
+    # Each step tells of the one before; nothing is left untold when a state is kept, at 3, 6 and the end.
+    told = [[step for step, _ in known] for _, known in steps]
+    assert told == [[], [1], [2, 3], [], [4], [5, 6], [7]]
+    monkeypatch.undo()
+    assert flat(steps) == run(two) and torch.equal(one.weight, two.weight)
+
+
+@pytest.mark.parametrize("spoiled", ["term", "gradient"])
+def test_read_late_a_step_that_is_not_finite_and_those_after_it_are_passed_over(late, tmp_path, spoiled):
+    def told(step: int) -> dict:
+        return batches(step) | {"pairs": torch.tensor([7, 1, 8, 2, 6])}
+
+    def bad(model, batch):
+        terms = loss(model, batch)
+        if batch["x"][0, 0] != batches(2)["x"][0, 0]:
+            return terms
+        if spoiled == "gradient":
+            return {**terms, "loss": terms["loss"] + (model.weight * 0).sum().sqrt()}
+        return {**terms, "square": terms["square"] / 0}
+
+    model, sound = line(), line()
+    said = {"term": "square", "gradient": "gradient_norm"}[spoiled]
+    with pytest.raises(UserError, match=rf"step 2: {said} is not finite \(pairs 7, 1, 8, 2, 6 of the training"):
+        list(train(model, bad, told, settings(schedule="constant")))
+    list(train(sound, loss, batches, settings(schedule="constant", steps=2)))
+    assert torch.equal(model.weight, sound.weight)
+
+
+def test_read_late_fp16_passes_over_a_step_and_goes_on(late):
+    def once(model, batch):
+        small = 1e-4 * loss(model, batch)["loss"]
+        bad = batch["x"][0, 0] == batches(2)["x"][0, 0]
+        return {"loss": small + (model.weight * 0).sum().sqrt() if bad else small}
+
+    rows = flat(train(line(), once, batches, settings(precision="fp16")))
+    assert [done for done, values in rows if "gradient_norm" not in values] == [3] and len(rows) == 7
+
+
+def test_read_late_a_signal_ends_the_run_a_step_later_with_all_of_it_told(late, tmp_path):
+    seen = []
+    with pytest.raises(SystemExit, match="143"):
+        for done, known in train(line(), loss, batches, settings(), folder=tmp_path):
+            seen += known
+            if done == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5] and checkpoint.newest(tmp_path) == 5
+
+
+def test_a_term_that_overflows_is_passed_over_in_fp16_as_a_gradient_is():
+    def overflowing(model, batch):
+        terms = loss(model, batch)
+        bad = batch["x"][0, 0] == batches(2)["x"][0, 0]
+        return {"loss": 1e-4 * terms["loss"] * (float("inf") if bad else 1.0)}
+
+    rows = flat(train(line(), overflowing, batches, settings(precision="fp16")))
+    assert len(rows) == 7 and rows[2] == (3, {})

@@ -2,10 +2,10 @@ import sys
 
 import pytest
 import torch
-from conftest import TRAINING
+from conftest import LEARNING, TRAINING
 
 from prunella.errors import UserError
-from prunella.params import Training, check
+from prunella.params import Learning, Training, check
 from prunella.training.optimizer import adamw
 
 
@@ -17,6 +17,15 @@ def test_adamw_is_torchs_fused_one():
     optimizer = adamw([torch.nn.Parameter(torch.zeros(2))], settings(weight_decay=0.25))
     assert type(optimizer) is torch.optim.AdamW
     assert optimizer.defaults["fused"] and optimizer.defaults["weight_decay"] == 0.25
+
+
+def test_its_averages_are_those_that_are_asked_for():
+    chosen = check(Learning, LEARNING | {"betas": [0.8, 0.95], "eps": 1e-6}, "settings")
+    asked = adamw([torch.nn.Parameter(torch.zeros(2))], chosen).defaults
+    assert (asked["betas"], asked["eps"]) == ((0.8, 0.95), 1e-6)
+    of_torch = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]).defaults
+    shipped = check(Learning, LEARNING, "settings")
+    assert (shipped.betas, shipped.eps) == (of_torch["betas"], of_torch["eps"])
 
 
 def test_eight_bits_without_their_library_are_refused(monkeypatch):

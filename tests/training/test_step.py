@@ -7,12 +7,14 @@ import torch
 from conftest import DISTILLING
 
 from prunella.compute.compile import compiled
+from prunella.compute.device import Placement, placed
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
+from prunella.training import loop, readings
 from prunella.training.batch import training_batches
 from prunella.training.losses import Distillation
 
@@ -106,3 +108,66 @@ def test_a_step_is_the_plain_one(step, name, mode, way):
         assert (part.grad - gradients[key]).abs().max() <= 1e-5 * scale, key
         assert part.grad.abs().sum() > 0, key
     assert all(part.grad is None or part.grad.abs().sum() == 0 for part in teacher.parameters())
+
+
+class Descent(torch.optim.Optimizer):
+    """Plain gradient descent."""
+
+    def __init__(self, parameters, settings):
+        super().__init__(parameters, {"lr": settings.learning_rate})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for part in group["params"]:
+                part.add_(part.grad, alpha=-group["lr"])
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("name", ["sd-tiny", "koala-700m"])
+def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeypatch, name, micro_batch):
+    # Tensors on "meta" have no numbers, so that whatever asks for one fails; a GPU would stop there.
+    student, teacher, pairs, scheduler, _ = step(name, "sub-block")
+    settings = SETTINGS.model_copy(update={"accumulation": 2, "steps": 3, "ema_decay": 0.9})
+    student, teacher = student.to("meta"), teacher.to("meta")
+    ema = loop.averaged(student, settings)
+    data = Latents(latents if STUDENTS[name].family == "sd" else xl_latents, "train")
+    batches = training_batches(data, 3, settings, scheduler.config.num_train_timesteps)
+    read = []
+
+    class Reading:
+        def __init__(self, numbers):
+            read.append(numbers)
+
+        def values(self):
+            return [0.0] * len(read[-1])
+
+    monkeypatch.setattr(readings, "Reading", Reading)
+    monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
+    monkeypatch.setattr(loop, "autocast", lambda device, precision: nullcontext())  # knows no such device
+    monkeypatch.setattr(loop, "adamw", Descent)  # torch's fused AdamW knows no such device either
+    loss = Distillation(teacher, pairs, scheduler, settings)
+    steps = list(loop.train(student, loss, batches, settings, ema=ema, micro_batch=micro_batch))
+    assert len(steps) == len(read) == 3 and all(numbers.device.type == "meta" for numbers in read)
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        read[0].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, which has many
+def test_inductor_trains_in_bf16_as_eager_does(step, latents):
+    settings = SETTINGS.model_copy(update={"precision": "bf16", "steps": 2, "ema_decay": 0.0})
+    told = {}
+    for compile in (False, True):
+        student, teacher, pairs, scheduler, _ = step("sd-tiny", "block-segmind")
+        teacher.bfloat16()
+        loss = Distillation(teacher, pairs, scheduler, settings, compile=compile)
+        batches = training_batches(Latents(latents, "train"), 3, settings, scheduler.config.num_train_timesteps)
+        place = Placement(compile=compile)
+        with (
+            placed(teacher, [pair.teacher for pair in pairs], place),
+            placed(student, [pair.student for pair in pairs], place),
+        ):
+            told[compile] = [row for _, known in loop.train(student, loss, batches, settings) for row in known]
+    for (_, ours), (_, eager) in zip(told[True], told[False], strict=True):
+        assert ours == pytest.approx(eager, rel=0.02)

@@ -1,9 +1,9 @@
-"""Two ways to make a training step on models of the same configs.
+"""Two ways to make training steps on models of the same configs.
 
-`Ours` is of the loop's own parts. `Published` is what the public distillation scripts do (BK-SDM's
-kd_train_text_to_image.py, segmind/distill-sd): pictures through the VAE and captions through the text encoders in every
-step, fp16 autocast on a GPU and fp32 on a CPU, the teacher in fp32 among the prepared models, torch's AdamW as it is,
-nothing compiled.
+`Ours` is the training loop itself. `Published` is what the public distillation scripts do (segmind/distill-sd, and
+BK-SDM's kd_train_text_to_image.py): pictures through the VAE and captions through the text encoders in every step, fp16
+autocast on a GPU and fp32 on a CPU, torch's AdamW as it is, nothing compiled. The teacher is in fp32 among the prepared
+models, as segmind/distill-sd has it; BK-SDM casts its own to fp16, which is faster on a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,63 +13,68 @@ from pathlib import Path
 import torch
 from diffusers import DDPMScheduler
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from prunella.bench.workload import Workload, random_texts, random_unet, random_vae
 from prunella.compute.device import placed
-from prunella.compute.precision import BITS, autocast, rounding
+from prunella.compute.precision import BITS, autocast
 from prunella.latents.shards import Latents
 from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
 from prunella.training.batch import Batch, training_batches
-from prunella.training.loader import loaded_batches
+from prunella.training.loop import averaged, train
 from prunella.training.losses import Distillation
-from prunella.training.optimizer import adamw
 
 Mark = Callable[[str], None]  # is told at the end of each part of a step
 
 
 class Ours:
-    """The step that `distill` makes."""
+    """The steps that `distill` makes: `train` itself, of `steps` steps."""
 
-    def __init__(self, case: Workload, folder: Path, stack: ExitStack):
-        device = torch.device(case.place.device)
-        self.student, self.teacher = random_unet(case.student, device).train(), random_unet(case.teacher, device)
-        pairs, precision = feature_pairs(case.plan, case.settings.features), case.settings.precision
-        if precision in BITS:
-            self.teacher.to(BITS[precision])
-        if case.settings.gradient_checkpointing:
-            self.student.enable_gradient_checkpointing()
-        stack.enter_context(placed(self.teacher, [pair.teacher for pair in pairs], case.place))
-        stack.enter_context(placed(self.student, [pair.student for pair in pairs], case.place))
-        self.loss = Distillation(self.teacher, pairs, DDPMScheduler(), case.settings)
-        self.optimizer = adamw(self.student.parameters(), case.settings)
-        batches = training_batches(Latents(folder, "train"), case.settings.batch_size, case.settings, 1000)
-        self.feed = loaded_batches(batches, iter(range(10**9)), device)
-        self.settings, self.device = case.settings, device
+    def __init__(self, case: Workload, folder: Path, stack: ExitStack, steps: int):
+        device, settings = torch.device(case.place.device), case.settings.model_copy(update={"steps": steps})
+        student, teacher = random_unet(case.student, device), random_unet(case.teacher, device)
+        pairs = feature_pairs(case.plan, settings.features)
+        if settings.precision in BITS:
+            teacher.to(BITS[settings.precision])
+        if settings.gradient_checkpointing:
+            student.enable_gradient_checkpointing()
+        stack.enter_context(placed(teacher, [pair.teacher for pair in pairs], case.place))
+        stack.enter_context(placed(student, [pair.student for pair in pairs], case.place))
+        self.loss = Distillation(teacher, pairs, DDPMScheduler(), settings, compile=case.place.compile)
+        self.mark: Mark = lambda name: None
+        self.passed = False  # whether a forward pass of this step was made
+        before = register_optimizer_step_pre_hook(lambda *given: self.mark("backward"))
+        stack.callback(before.remove)
+        self.steps = train(
+            student,
+            self._marked_loss,
+            training_batches(Latents(folder, "train"), settings.batch_size, settings, 1000),
+            settings,
+            ema=averaged(student, settings),
+            micro_batch=case.at_once,
+            title="bench",
+        )
+        stack.callback(self.steps.close)
 
     def step(self, mark: Mark) -> None:
-        with rounding(self.settings.precision):
-            self._step(mark)
-
-    def _step(self, mark: Mark) -> None:
-        batch = next(self.feed)
-        mark("data")
-        with _marked(self.teacher, mark), autocast(self.device, self.settings.precision):
-            total = self.loss(self.student, Batch(batch))["loss"]
-        mark("student")
-        total.backward()
-        mark("backward")
-        nn.utils.clip_grad_norm_(self.student.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.item()  # the loop looks at it at every step
+        self.mark, self.passed = mark, False
+        next(self.steps)
         mark("optimizer")
+
+    def _marked_loss(self, student: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        self.mark("backward" if self.passed else "data")  # of the pass before, its data included; those are ahead
+        self.passed = True
+        with _marked(self.loss.teacher, self.mark):
+            terms = self.loss(student, batch)
+        self.mark("student")
+        return terms
 
 
 class Published:
     """The step of the public scripts."""
 
-    def __init__(self, case: Workload, folder: Path, stack: ExitStack):
+    def __init__(self, case: Workload, folder: Path, stack: ExitStack, steps: int):
         self.device = torch.device(case.place.device)
         self.precision: Precision = "fp16" if self.device.type == "cuda" else "fp32"
         frozen = BITS.get(self.precision, torch.float32)
@@ -88,7 +93,7 @@ class Published:
         self.loss = Distillation(self.teacher, pairs, DDPMScheduler(), case.settings)
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=case.settings.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        # Made once: the public scripts have workers that read and decode meanwhile.
+        # Made once, in the scripts' favour: without workers, as their commands are, they read and decode in every step.
         side, n = case.side * case.factor, case.settings.batch_size
         source = torch.Generator().manual_seed(0)
         self.pixels = torch.rand(n, 3, side, side, generator=source) * 2 - 1

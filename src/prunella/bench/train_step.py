@@ -15,11 +15,11 @@ from prunella.bench.workload import Workload, encoder_flops, random_pairs
 from prunella.compute.precision import BITS, rounding
 from prunella.evaluation.turns import synchronize
 from prunella.params import Precision
-from prunella.tracking.memory import GB, needed
+from prunella.training.memory import GB, needed
 
 
 class Timing(NamedTuple):
-    """Of a way to make a step: median seconds, seconds of each part, the highest memory in bytes (None: unknown)."""
+    """Of a way to make a step: mean seconds, seconds of each part, the highest memory in bytes (None: unknown)."""
 
     seconds: float
     parts: dict[str, float]
@@ -27,24 +27,27 @@ class Timing(NamedTuple):
 
 
 def timed(way: type, case: Workload, steps: int, warmup: int = 2) -> Timing:
-    """Time `steps` steps of a way, after `warmup` and before as many again whose parts are timed one by one."""
+    """Time `steps` steps of a way, after `warmup` and before as many again whose parts are timed one by one.
+
+    The steps are timed together, so that a GPU may go on while it is looked at, as it does in training.
+    """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         random_pairs(case, Path(folder))
         gpu = case.place.device.startswith("cuda")
         if gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        one = way(case, Path(folder), stack)
+        one = way(case, Path(folder), stack, warmup + 2 * steps)
         for _ in range(warmup):
             one.step(lambda name: None)
-        seconds = [_seconds(lambda: one.step(lambda name: None)) for _ in range(steps)]
+        seconds = _seconds(lambda: [one.step(lambda name: None) for _ in range(steps)]) / steps
         peak = torch.cuda.max_memory_allocated() if gpu else None
         marks: list[dict[str, float]] = []
         for _ in range(steps):
             marks.append({})
             one.step(_marker(marks[-1]))
         parts = {name: statistics.median(mark[name] for mark in marks) for name in marks[0]}
-    return Timing(statistics.median(seconds), parts, peak)
+    return Timing(seconds, parts, peak)
 
 
 def matrix_peak(device: str, precision: Precision) -> float:
@@ -68,13 +71,13 @@ def compared(case: Workload, steps: int, rounds: int, ways: tuple[type, ...]) ->
 
 def report(case: Workload, timings: dict[str, list[Timing]]) -> dict:
     """Images/s, TFLOP/s and shares of each way, and how they compare."""
-    flops, batch = case.flops(), case.settings.batch_size
+    flops, batch = case.flops(), case.settings.batch_size * case.settings.accumulation
     peak = matrix_peak(case.place.device, case.settings.precision)
     ways = {name: _way(case, runs, batch, flops, peak) for name, runs in timings.items()}
     result = {
         "tflop_an_image": flops / 1e12,
         "matrix_peak_tflops": peak / 1e12,
-        "memory_gb_reckoned": needed(case.subject, case.settings).total / GB,
+        "memory_gb_reckoned": needed(case.subject, case.settings, case.at_once).total / GB,
         "ways": ways,
     }
     if len(ways) == 2:
@@ -109,7 +112,8 @@ def said(case: Workload, figures: dict) -> str:
     """What stands beside the table."""
     settings, place = case.settings, case.place
     lines = [
-        f"{case.plan.name} at {case.side * case.factor} px, batch {settings.batch_size}, {settings.precision}, "
+        f"{case.plan.name} at {case.side * case.factor} px, batch {settings.batch_size}, {case.at_once} at once, "
+        f"{settings.precision}, "
         f"{place.device}, compile {place.compile}, channels last {place.channels_last}, "
         f"gradient checkpointing {settings.gradient_checkpointing}, {torch.get_num_threads()} threads",
         f"counted: {figures['tflop_an_image']:.4g} TFLOP an image; a plain matrix product reaches "

@@ -17,7 +17,7 @@ from prunella.models.families import architecture, family, plain
 from prunella.params import Distill, check, shipped_defaults
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
-from prunella.tracking.memory import Example, Subject
+from prunella.training.memory import Example, Subject, examples_at_once, memory_of
 
 PAIRS = 64  # of the random set that is learned from
 
@@ -81,6 +81,12 @@ class Workload(NamedTuple):
         hooked = tuple(pair.student for pair in pairs)
         gpu = self.place.device.startswith("cuda")
         return Subject(self.student, self.teacher, self.example, gpu=gpu, hooked=hooked)
+
+    @property
+    def at_once(self) -> int:
+        """Examples of a batch in one pass."""
+        memory = memory_of(torch.device(self.place.device))
+        return examples_at_once(self.place.micro_batch, self.subject, self.settings, memory)
 
     def flops(self) -> float:
         """Of an image: the teacher's forward, the student's forward and twice that for its backward pass."""

@@ -36,11 +36,13 @@ def _train_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--teacher-config", help=f"{TEACHER} (default: the original of the plan's family)")
     bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own)")
     bench.add_argument("--batch-size", type=int, default=4)
+    bench.add_argument("--accumulation", type=int, default=1, help="batches a step")
     bench.add_argument("--precision", choices=["fp32", "tf32", "bf16", "fp16"], help=f"default: bf16 {gpu}, else fp32")
     bench.add_argument("--device", default="auto")
     bench.add_argument("--compile", choices=list(SWITCH), default="auto", help=f"auto: {gpu}")
     bench.add_argument("--channels-last", choices=list(SWITCH), default="auto", help=f"auto: {gpu}")
     bench.add_argument("--gradient-checkpointing", action="store_true")
+    bench.add_argument("--ema-decay", type=float, default=0.0, help="of an average of the weights; 0: none")
     bench.add_argument("--optimizer", choices=["adamw", "adamw-8bit"], default="adamw")
     bench.add_argument("--steps", type=int, default=5, help="steps timed at a time")
     bench.add_argument("--rounds", type=int, default=2, help="times that each way has its turn")
@@ -160,6 +162,8 @@ def _workload(given: argparse.Namespace) -> Workload:
     name = given.teacher_config or ORIGINAL[plan.family]
     learning = settings(
         batch_size=given.batch_size,
+        accumulation=given.accumulation,
+        ema_decay=given.ema_decay,
         precision=given.precision or ("bf16" if where.device.startswith("cuda") else "fp32"),
         gradient_checkpointing=given.gradient_checkpointing,
         optimizer=given.optimizer,

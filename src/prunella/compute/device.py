@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -18,23 +18,28 @@ class Placement(NamedTuple):
     device: str = "cpu"
     compile: bool = False
     channels_last: bool = False
+    micro_batch: Literal["auto"] | int = "auto"  # examples of a batch in one pass; auto: what `training.memory` reckons
 
 
 def place(runtime: Runtime, device: str) -> Placement:
     """What `runtime` asks for on `device`. "auto" compiles, and puts channels last, on a GPU, where both pay off."""
     gpu = device.startswith("cuda")
-    return Placement(device, *(gpu if asked == "auto" else asked for asked in (runtime.compile, runtime.channels_last)))
+    compile, channels_last = (gpu if asked == "auto" else asked for asked in (runtime.compile, runtime.channels_last))
+    return Placement(device, compile, channels_last, runtime.micro_batch)
 
 
 @contextmanager
-def placed(model: nn.Module, hooked: Iterable[str], place: Placement) -> Iterator[nn.Module]:
-    """Inside, the model computes as `place` says. `listened` are modules whose outputs are tapped."""
+def placed(model: nn.Module, hooked: Iterable[str], place: Placement, *, sizes: int = 1) -> Iterator[nn.Module]:
+    """Inside, the model computes as `place` says. `hooked` are modules whose outputs are tapped.
+
+    Pictures have `sizes` different ones. Gradient checkpointing is set before.
+    """
     if place.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
     if not place.compile:
         yield model
         return
-    with compiled(model, hooked):
+    with compiled(model, hooked, sizes=sizes):
         yield model
 
 

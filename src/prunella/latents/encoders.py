@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL
 from torch import Tensor
 
-from prunella.compute.precision import autocast, rounding
+from prunella.compute.precision import BITS, autocast, rounding
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, read_manifest
 from prunella.models.pipeline import load_pipeline
@@ -42,6 +42,8 @@ class Encoders:
     """
 
     def __init__(self, folder: Path, device: str, precision: Precision = "fp32"):
+        from diffusers import StableDiffusionXLPipeline  # takes long to import, and a training needs no `Encoders`
+
         self.pipeline = load_pipeline(folder, device, unet=None)
         self.vae = self.pipeline.vae.eval()
         self.scaling_factor = float(self.vae.config.scaling_factor)
@@ -96,10 +98,14 @@ class Encoders:
 
 
 class Texts:
-    """The text encoders of a pipeline: tokens as `Encoders.tokens` makes them to what stock `encode_prompt` gives."""
+    """The text encoders of a pipeline: tokens as `Encoders.tokens` makes them to what stock `encode_prompt` gives.
 
-    def __init__(self, folder: Path, device: str):
-        self.pipeline = load_pipeline(folder, device, unet=None, vae=None)
+    They have the bits of the training's `precision`.
+    """
+
+    def __init__(self, folder: Path, device: str, precision: Precision = "fp32"):
+        dtype = BITS.get(precision, torch.float32)
+        self.pipeline = load_pipeline(folder, device, dtype=dtype, unet=None, vae=None)
         self.device = torch.device(device)
         # Of its own, so that it runs beside a training step and not after it.
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -130,7 +136,7 @@ class Texts:
         return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
 
 
-def open_latents(folder: Path, pipeline: Path, device: str) -> tuple[Latents, Latents]:
+def open_latents(folder: Path, pipeline: Path, device: str, precision: Precision = "fp32") -> tuple[Latents, Latents]:
     """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens."""
-    texts = Texts(pipeline, device) if read_manifest(folder).get("text") == "tokens" else None
+    texts = Texts(pipeline, device, precision) if read_manifest(folder).get("text") == "tokens" else None
     return Latents(folder, "train", texts), Latents(folder, "heldout", texts)

@@ -132,8 +132,9 @@ def _trained(
     began = time.perf_counter()
     cadence = settings.checkpoint_every
     steps = train(model, loss, batches, settings, folder=folder, checkpoint_every=cadence, ema=ema, title=folder.name)
-    for done, terms in steps:
-        log.metrics(done, "train", {**terms, "seconds": time.perf_counter() - began})
+    for done, known in steps:
+        for step, terms in known:
+            log.metrics(step, "train", {**terms, "seconds": (time.perf_counter() - began) / len(known)})
         began = time.perf_counter()
         if preview and done % PREVIEW_EVERY == 0:
             with ema_weights(model, ema):

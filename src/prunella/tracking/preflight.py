@@ -12,33 +12,35 @@ from tqdm import tqdm
 
 from prunella.errors import UserError
 from prunella.params import Learning
-from prunella.tracking.memory import GB, Subject, advice, knobs, needed, there
+from prunella.training.memory import GB, PLANNED, Subject, advice, knobs, memory_of, needed
 
 FIRST = 10  # steps until it is known how long one takes
 
 
 class TrainingEstimate(NamedTuple):
-    """A training that is to come: of what, by which parameters, on how many `pairs`, on which device."""
+    """A training that is to come: of what, by which parameters, `at_once` examples in a pass, on how many `pairs`."""
 
     title: str
     subject: Subject
     params: Learning
+    at_once: int
     pairs: int
     device: torch.device
 
     def say(self) -> dict[str, float]:
         """Print what is coming, with what would help where memory will hardly do; the same as figures."""
         images = self.params.steps * self.params.batch_size * self.params.accumulation
-        need, whole, team = needed(self.subject, self.params), there(self.device), self.subject.processes
+        team = self.subject.processes
+        need, whole = needed(self.subject, self.params, self.at_once), memory_of(self.device, team)
         parts = {name: size / GB for name, size in need._asdict().items() if size}
         print(
             f"{self.title}: {images} images in {self.params.steps} steps, {images / self.pairs:.1f} times each of "
-            f"{self.pairs} pairs; memory: about {need.total / GB:.2f} GB"
+            f"{self.pairs} pairs; {self.at_once} at once; memory: about {need.total / GB:.2f} GB"
             + (f" for each of {team} processes" if team > 1 else "")
             + f" ({', '.join(f'{name} {size:.2f}' for name, size in parts.items())}) of {whole / GB:.1f} GB",
             flush=True,
         )
-        if need.total * (1 if self.subject.gpu else team) > whole:
+        if need.total > PLANNED * whole:
             print(f"{self.title}: that will hardly fit: {self._advice()}", flush=True)
         figures = {"images": images, "epochs": images / self.pairs}
         memory = {**parts, "needed": need.total / GB, "there": whole / GB}
@@ -61,4 +63,4 @@ class TrainingEstimate(NamedTuple):
             raise UserError(f"out of memory: {str(error).splitlines()[0]}\n{self._advice()}") from error
 
     def _advice(self) -> str:
-        return advice(knobs(self.subject, self.params))
+        return advice(knobs(self.subject, self.params, self.at_once))

@@ -17,10 +17,8 @@ from prunella.compute.launch import rank
 from prunella.compute.precision import computing
 from prunella.evaluation.drawing import draw
 from prunella.evaluation.grid import grid
-from prunella.models.families import plain
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Watch
-from prunella.tracking.memory import Example, Subject
 from prunella.tracking.preflight import FIRST, TrainingEstimate
 from prunella.training.job import METRICS, SECONDS, TrainingJob
 from prunella.training.loop import ema_weights
@@ -67,7 +65,9 @@ class TrainingWatch:
         pictures = Pictures(job, self.settings, work, self.tracker)
 
         def look(done: int, ema: EMAModel | None) -> None:
-            if done in (0, job.params.steps) or done % self.settings.picture_every == 0:
+            # What a short training begins with, the stage before has shown.
+            first = done == 0 and job.params.steps >= self.settings.picture_every
+            if first or done == job.params.steps or (done and done % self.settings.picture_every == 0):
                 pictures(done, ema)
             if done == resumed + FIRST < job.params.steps:
                 rows = MetricsLog(work / METRICS).rows("train")[-FIRST:]
@@ -126,20 +126,6 @@ def captions(data: Data, count: int) -> list[str]:
 
 
 def _estimate(job: TrainingJob, processes: int) -> TrainingEstimate:
-    subject = Subject(
-        plain(job.unet.config),
-        plain(job.teacher.config) if job.teacher is not None else None,
-        example_of(job.data),
-        processes,
-        job.unet.device.type == "cuda",
-        tuple(pair.student for pair in job.pairs),
-    )
     pairs = len(job.data.train) if job.data.among is None else len(job.data.among)
-    return TrainingEstimate(job.title, subject, job.params, pairs, job.unet.device)
-
-
-def example_of(data: Data) -> Example:
-    """Shapes of one pair, as the UNet gets it."""
-    row = data.train.take([0])
-    names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
-    return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
+    at_once = job.examples_at_once(processes)
+    return TrainingEstimate(job.title, job.subject(processes), job.params, at_once, pairs, job.unet.device)

@@ -26,8 +26,23 @@ class Batch(dict[str, Tensor]):
     """
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The same on another device."""
-        return Batch({name: value.to(device, non_blocking=non_blocking) for name, value in self.items()})
+        """The same on another device; but "pairs", which nothing computes with, stay where they can be read."""
+        return Batch(
+            {
+                name: value if name == "pairs" else value.to(device, non_blocking=non_blocking)
+                for name, value in self.items()
+            }
+        )
+
+    @property
+    def examples(self) -> int:
+        """N."""
+        return len(next(iter(self.values())))
+
+    def cut(self, most: int | None) -> "list[Batch]":
+        """Parts of at most `most` examples, in order; the whole where that is None."""
+        starts = range(0, self.examples, most or self.examples)
+        return [Batch({name: value[at : at + starts.step] for name, value in self.items()}) for at in starts]
 
     def pin_memory(self) -> "Batch":
         """The same in page-locked memory."""

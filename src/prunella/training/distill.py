@@ -34,9 +34,9 @@ def distill(
         job = TrainingJob(
             title="distill",
             unet=unet,
-            loss=Distillation(taught_by, list(pairs), load_scheduler(teacher), params),
+            loss=Distillation(taught_by, list(pairs), load_scheduler(teacher), params, compile=placement.compile),
             params=params,
-            data=Data(*open_latents(latents, teacher, placement.device)),
+            data=Data(*open_latents(latents, teacher, placement.device, params.precision)),
             student=student,
             placement=placement,
             decided_by=OUTPUT,

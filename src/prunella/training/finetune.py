@@ -27,7 +27,7 @@ def finetune(
     observer: Observer | None = None,
 ) -> dict:
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    train_pairs, heldout = open_latents(latents, student, placement.device)
+    train_pairs, heldout = open_latents(latents, student, placement.device, params.precision)
     among = tuple(caption_contains(pairs.captions, params.words) for pairs in (train_pairs, heldout))
     if not len(among[0]):
         raise UserError(

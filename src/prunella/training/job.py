@@ -1,6 +1,7 @@
 """A training of a student, from its data to the saved pipeline folder: what distillation and fine-tuning share."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from prunella.compute.precision import BITS
 from prunella.compute.workdir import DONE, Identity, identity, locked, noted_runs, resume_dir, same_params
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, link_or_copy
+from prunella.models.families import plain
 from prunella.models.pipeline import load_scheduler, save_pipeline, save_unet
 from prunella.params import Learning
 from prunella.pruning.mapping import FeaturePair
@@ -26,6 +28,7 @@ from prunella.pruning.plan import BESIDE
 from prunella.training import checkpoint
 from prunella.training.batch import Batch, training_batches
 from prunella.training.loop import averaged, train
+from prunella.training.memory import Example, Subject, examples_at_once, memory_of
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.observer import NoObserver, Observer
 from prunella.training.validation import BEST, HELDOUT, Data, Validation
@@ -51,6 +54,23 @@ class TrainingJob:
     teacher: UNet2DConditionModel | None = None
     pairs: tuple[FeaturePair, ...] = ()
 
+    def subject(self, processes: int) -> Subject:
+        """What takes memory, where `processes` train together."""
+        return Subject(
+            plain(self.unet.config),
+            plain(self.teacher.config) if self.teacher is not None else None,
+            example_of(self.data),
+            processes,
+            self.unet.device.type == "cuda",
+            tuple(pair.student for pair in self.pairs),
+        )
+
+    def examples_at_once(self, processes: int) -> int:
+        """Of a process's batch, in one pass."""
+        device = self.unet.device
+        memory = memory_of(device, processes)
+        return examples_at_once(self.placement.micro_batch, self.subject(processes), self.params, memory)
+
 
 def deciding(params: Learning) -> dict:
     """The parameters that decide what is learned: all but how it is stored, and which others learn."""
@@ -75,10 +95,13 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
 
     The state is kept in the folder `work` and gone on with; it stays there after the end.
     """
+    if job.params.gradient_checkpointing:
+        job.unet.enable_gradient_checkpointing()
+    sizes = len({shard.size for shard in job.data.train.shards})
     with ExitStack() as stack:
         if job.teacher is not None:
-            stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement))
-        stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement))
+            stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement, sizes=sizes))
+        stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement, sizes=sizes))
         return _run(job, out, curves, work, observer or NoObserver())
 
 
@@ -87,16 +110,24 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
     team = distributed.team(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
     num_train_timesteps = load_scheduler(job.student).config.num_train_timesteps
-    batches = training_batches(data.train, _share(params, team.num_processes), params, num_train_timesteps, data.among)
+    share = _share(params, team.num_processes)
+    batches = training_batches(data.train, share, params, num_train_timesteps, data.among)
     ema = averaged(unet, params)
-    if params.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     if job.teacher is not None and params.precision in BITS:
         job.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoint.newest(work)
+    at_once = job.examples_at_once(team.num_processes)
     log = MetricsLog(work / METRICS, observer.metrics)
     validation = Validation(
-        unet, job.loss, data, params, log, work, num_train_timesteps=num_train_timesteps, decided_by=job.decided_by
+        unet,
+        job.loss,
+        data,
+        params,
+        log,
+        work,
+        num_train_timesteps=num_train_timesteps,
+        decided_by=job.decided_by,
+        batch_size=at_once if at_once < share else params.batch_size,
     )
     if team.is_main_process:
         checkpoint.clear_halves(work)
@@ -109,7 +140,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         if team.is_main_process and not resumed:
             validation(0, ema)
             look(0, ema)
-        began = time.perf_counter()
+        began, seconds = time.perf_counter(), 0.0
         steps = train(
             unet,
             job.loss,
@@ -118,11 +149,15 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
             folder=work,
             checkpoint_every=job.checkpoint_every,
             ema=ema,
+            micro_batch=at_once,
             title=job.title,
         )
-        for done, values in steps:
+        for done, known in steps:
+            seconds += time.perf_counter() - began
             if team.is_main_process:
-                log.metrics(done, "train", {**values, SECONDS: time.perf_counter() - began})
+                for step, values in known:
+                    log.metrics(step, "train", {**values, SECONDS: seconds / len(known)})
+                seconds = 0.0 if known else seconds
                 validation(done, ema)
                 look(done, ema)
             began = time.perf_counter()
@@ -131,12 +166,20 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         return {}
     if ema:
         ema.copy_to(unet.parameters())
-    report = _report(job, log, validation)
+    report = _report(job, log, validation, at_once)
     _save(job, out, validation)
     log.tables(curves)
     checkpoint.drop(work, lambda step: step < params.steps)  # a longer training goes on from the last state alone
     atomic_write_text(work / DONE, json.dumps(report))
     return report
+
+
+def example_of(data: Data) -> Example:
+    """Shapes of one pair, as the UNet gets it; the largest where pictures have several sizes."""
+    largest = max(range(len(data.train.shards)), key=lambda number: math.prod(data.train.shards[number].size))
+    row = data.train.take([int(data.train.starts[largest])])
+    names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
+    return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
 
 
 def check_room(work: Path, parameters: int, params: Learning) -> None:
@@ -220,7 +263,7 @@ def _save(job: TrainingJob, out: Path, validation: Validation) -> None:
         save_unet(job.unet, out / "best", job.params.storage)
 
 
-def _report(job: TrainingJob, log: MetricsLog, validation: Validation) -> dict:
+def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: int) -> dict:
     params, best, rows = job.params, validation.best(), log.rows("train")
     seconds = sum(row[SECONDS] for row in rows)  # over all the lives of the run, without watching
     return {
@@ -228,7 +271,12 @@ def _report(job: TrainingJob, log: MetricsLog, validation: Validation) -> dict:
         "images_per_second": round(params.steps * params.batch_size * params.accumulation / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
-        "runtime": {**job.placement._asdict(), "processes": size(), "threads": torch.get_num_threads()},
+        "runtime": {
+            **job.placement._asdict(),
+            "micro_batch": at_once,
+            "processes": size(),
+            "threads": torch.get_num_threads(),
+        },
         "train": _values(rows),
         "heldout": _values(log.rows(HELDOUT)),
         "best": {"step": best[0], job.decided_by: best[1]} if best else {},

@@ -9,7 +9,7 @@ is seeded anew at each step, a resumed run sees what an undisturbed one would ha
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prunella.compute import distributed
+from prunella.compute.kernels import fast_kernels
 from prunella.compute.precision import autocast, rounding
 from prunella.compute.seeds import STEP, generator
-from prunella.errors import UserError
 from prunella.params import Training
 from prunella.training import checkpoint
 from prunella.training.batch import Batch
 from prunella.training.loader import loaded_batches
 from prunella.training.optimizer import adamw
+from prunella.training.readings import Readings, Terms, reads_late
 from prunella.training.shutdown import graceful_shutdown
-
-Terms = dict[str, float]
-NORM = "gradient_norm"  # over all parameters, before clipping
-SKIPS = 20  # steps in a row that fp16 may pass over: from 65,536 its scale has then fallen below 1
 
 
 def train(
@@ -45,16 +42,21 @@ def train(
     folder: Path | None = None,
     checkpoint_every: int | None = None,
     ema: EMAModel | None = None,
+    micro_batch: int | None = None,
     groups: list[dict] | None = None,
     title: str = "train",
-) -> Iterator[tuple[int, Terms]]:
-    """Train `model` in place, yielding (steps done, means of the step's terms and gradient norm) after each step.
+) -> Generator[tuple[int, list[tuple[int, Terms]]], None, None]:
+    """Train `model` in place, yielding after each step: steps done, and what is newly known of steps.
+
+    That is a list of (steps done then, means of the step's terms and gradient norm): of the step itself, but on a GPU
+    of the one before, lest it stops to be read; nothing is left out before a state is kept.
 
     Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
-    examples. `folder` keeps a checkpoint every `checkpoint_every` steps (None: at the end) and is resumed from; None
-    keeps none. `groups` are AdamW's parameter groups where not all parameters learn alike. After SIGTERM or Ctrl-C the
-    step is finished and kept, then SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a
-    term is not finite; the weights are then those before the step.
+    examples, which go through the model in parts of at most `micro_batch` (None: whole). `folder` keeps a checkpoint
+    every `checkpoint_every` steps (None: at the end) and is resumed from; None keeps none. `groups` are AdamW's
+    parameter groups where not all parameters learn alike. After SIGTERM or Ctrl-C the step is finished and kept, then
+    SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
+    then those before the step.
     """
     device = next(model.parameters()).device
     team = distributed.team(device)
@@ -83,20 +85,18 @@ def train(
         range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0,
         disable=not team.is_main_process,
     )  # fmt: skip
-    skipped = 0
-    with graceful_shutdown() as stop, rounding(settings.precision):
+    readings = Readings(device, late=reads_late(device, optimizer), scaler=scaler.is_enabled())
+    with graceful_shutdown() as stop, rounding(settings.precision), fast_kernels(device):
         for step in bar:
             torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
-            terms, pairs = passes(forward, feed, settings, step, scaler, team)
+            terms, pairs = passes(forward, feed, settings, step, scaler, team, micro_batch)
             scaler.unscale_(optimizer)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-            told = torch.stack([*terms.values(), norm, norm.new_tensor(stop.asked)])
-            *values, stopping = team.reduce(told, "mean").tolist()
-            values = dict(zip([*terms, NORM], values, strict=True))
-            # fp16's scaler passes over a step whose gradients are not finite, and scales less from then on.
-            skipped = skipped + 1 if scaler.is_enabled() and not math.isfinite(values[NORM]) else 0
-            if skipped > SKIPS or not scaler.is_enabled():
-                check_finite({NORM: values[NORM]}, step, pairs)
+            told = torch.stack([*terms.values(), norm, norm.new_full((), float(stop.asked))])
+            readings.add(step, list(terms), team.reduce(told, "mean"), pairs)
+            readings.guard(optimizer)
+            # fp16's scaler passes over a step whose gradients are not finite, and scales less from then on. The
+            # schedule goes on: it counts steps, so that a run that is taken up again has the same.
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
@@ -105,15 +105,17 @@ def train(
                 ema.step(model.parameters())
 
             # Report
-            bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
             done = step + 1
-            yield done, {name: value for name, value in values.items() if math.isfinite(value)}
-            model.train()
+            due = done == settings.steps or (checkpoint_every is not None and done % checkpoint_every == 0)
+            known, stopping = readings.known(every=due), readings.stopping
+            if known:
+                bar.set_postfix(loss=f"{known[-1][1].get('loss', math.nan):.4f}", refresh=False)
+            yield done, known
+            if not model.training:
+                model.train()
 
             # Keep, after the caller has written down what this step gave
-            on_cadence = checkpoint_every is not None and done % checkpoint_every == 0
-            due = on_cadence or done == settings.steps or stopping
-            if folder and due and team.is_main_process:
+            if folder and (due or stopping) and team.is_main_process:
                 checkpoint.save(
                     folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done}
                 )
@@ -130,23 +132,29 @@ def passes(
     step: int,
     scaler: torch.amp.GradScaler,
     team: Accelerator,
+    micro_batch: int | None = None,
 ) -> tuple[dict[str, Tensor], list[int]]:
     """Forward and backward over the batches of a step: the mean of each term, and the pairs that were seen.
 
-    Gradients are exchanged between processes in the last backward pass only.
+    A part of a batch counts by its share of the examples, so that it matters in the last bits alone how batches are
+    cut. Gradients are exchanged between processes in the last backward pass only.
     """
     seen: list[Tensor] = []
     pairs: list[int] = []
     device = next(forward.parameters()).device
     for left in reversed(range(settings.accumulation)):
-        batch: dict[str, Any] = {**next(feed), "share": step / settings.steps}
-        with team.no_sync(forward) if left else nullcontext():
-            with autocast(device, settings.precision):
-                terms = forward(batch)
-            scaler.scale(terms["loss"] / settings.accumulation).backward()
-        seen.append(torch.stack([term.detach().float() for term in terms.values()]))
+        batch = next(feed)
+        parts = batch.cut(micro_batch)
+        values = []
+        for number, part in enumerate(parts, 1):
+            share = part.examples / batch.examples
+            with team.no_sync(forward) if left or number < len(parts) else nullcontext():
+                with autocast(device, settings.precision):
+                    terms = forward({**part, "share": step / settings.steps})
+                scaler.scale(terms["loss"] * share / settings.accumulation).backward()
+            values.append(torch.stack([term.detach().float() for term in terms.values()]) * share)
+        seen.append(torch.stack(values).sum(0))
         pairs += batch["pairs"].tolist() if "pairs" in batch else []
-        check_finite(dict(zip(terms, seen[-1].tolist(), strict=True)), step, pairs)
     return dict(zip(terms, torch.stack(seen).mean(0), strict=True)), pairs
 
 
@@ -168,23 +176,12 @@ def rate(done: int, settings: Training) -> float:
     return {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[settings.schedule]
 
 
-def check_finite(values: Terms, step: int, pairs: list[int]) -> None:
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        seen = f" (pairs {', '.join(map(str, pairs))} of the training split)" if pairs else ""
-        cure = "a smaller learning_rate, or precision fp32 or bf16 in place of fp16, usually cures that"
-        if step == 0 and bad != [NORM]:
-            cure = "before any step: teacher or data; run the teacher stage and encode anew, or fp32 in place of fp16"
-        raise UserError(f"step {step}: {', '.join(bad)} is not finite{seen}; {cure}")
-
-
 def averaged(model: nn.Module, settings: Training) -> EMAModel | None:
     """The EMA of the model's parameters that `settings` asks for, or None."""
-    return (
-        EMAModel(model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75)
-        if settings.ema_decay
-        else None
-    )
+    if not settings.ema_decay:
+        return None
+    many = next(model.parameters()).is_cuda  # at once, where to begin each costs more than to do it
+    return EMAModel(model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=many)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ class Data(NamedTuple):
 class Validation:
     """Measures a model when it is due, into the metrics log; at step 0 and at the last step it always is.
 
-    `decided_by` names the held-out term that says which weights are best; those are kept in folders of `work`, as
+    `batch_size` pairs go through the model at once. `decided_by` names the held-out term that says which weights are
+    best; those are kept in folders of `work`, as
     checkpoints are. What measures best at a last step off the cadence is kept apart: a longer training would not have
     measured there.
     """
@@ -50,9 +51,11 @@ class Validation:
         *,
         num_train_timesteps: int,
         decided_by: str,
+        batch_size: int,
     ):
         self.unet, self.loss, self.data, self.params, self.log = unet, loss, data, params, log
         self.num_train_timesteps, self.decided_by, self.work = num_train_timesteps, decided_by, work
+        self.batch_size = batch_size
 
     def resume(self, step: int) -> None:
         """Forget what was measured after `step`, or at the end of a shorter training off the cadence."""
@@ -67,7 +70,7 @@ class Validation:
         if not self._on_cadence(done):
             return
         data, params = self.data, self.params
-        batches = heldout_batches(data.heldout, params.batch_size, self.num_train_timesteps, data.heldout_among)
+        batches = heldout_batches(data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among)
         with ema_weights(self.unet, ema), eager():
             values = evaluate_loss(self.unet, self.loss, batches, params.precision)
             if not values:

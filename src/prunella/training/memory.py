@@ -1,4 +1,4 @@
-"""What a training needs of the device's memory, reckoned before it begins, and what each knob would save.
+"""What a training needs of the device's memory, reckoned before it begins: how much of a batch fits, what knobs save.
 
 Weights, gradients and moments follow from the parameters. What the backward pass needs is found by running the student
 for one and for two examples on tensors without content, and adding up what autograd keeps.
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -22,6 +22,7 @@ from prunella.params import Learning, Precision
 from prunella.training.hooks import capture_outputs
 
 GB = 1e9
+PLANNED = 0.8  # of the memory that is there; kernels' buffers and gaps between tensors take the rest
 Example = dict[str, tuple[int, ...]]  # shapes of one example: "latents" CHW, "states" LD, for SDXL "pooled" and "sizes"
 
 
@@ -54,10 +55,13 @@ class Need(NamedTuple):
         return sum(self)
 
 
-def needed(subject: Subject, settings: Learning) -> Need:
-    """What one of the subject's processes needs. Buffers that a kernel needs while it runs are not counted."""
+def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> Need:
+    """What one of the subject's processes needs with `at_once` examples in a pass (None: its share of a batch).
+
+    Buffers that a kernel needs while it runs are not counted.
+    """
     bits = 2 if settings.precision in BITS else 4
-    size, batch = parameters(subject.student), settings.batch_size // subject.processes
+    size, batch = parameters(subject.student), settings.batch_size // subject.processes if at_once is None else at_once
     kept, elements = _known(
         json.dumps([subject.student, subject.example, subject.gpu, subject.hooked]),
         json.dumps([settings.precision, settings.gradient_checkpointing]),
@@ -74,22 +78,45 @@ def needed(subject: Subject, settings: Learning) -> Need:
     )
 
 
-def knobs(subject: Subject, settings: Learning) -> dict[str, int]:
+def examples_at_once(asked: Literal["auto"] | int, subject: Subject, settings: Learning, memory: int) -> int:
+    """How many examples of its batch a process of the subject takes in one pass, of `memory` bytes on its device.
+
+    "auto" takes the whole where that fits. Else the largest part that divides it, so that all passes have one shape;
+    where none is half of what fits, parts as equal as can be. One example is taken whether it fits or not.
+    """
+    share = settings.batch_size // subject.processes
+    if asked != "auto":
+        return min(asked, share)
+    none, one = (needed(subject, settings, count).total for count in (0, 1))
+    fits = max(1, min(share, int((PLANNED * memory - none) // (one - none))))
+    divisor = max(count for count in range(1, fits + 1) if share % count == 0)
+    return divisor if 2 * divisor >= fits else -(-share // -(-share // fits))
+
+
+def memory_of(device: torch.device, processes: int = 1) -> int:
+    """Bytes of memory for each of the `processes` that train together: a GPU's, or a part of this machine's."""
+    return there(device) // (1 if device.type == "cuda" else processes)
+
+
+def knobs(subject: Subject, settings: Learning, at_once: int | None = None) -> dict[str, int]:
     """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
-    now = needed(subject, settings).total
+    at_once = at_once or settings.batch_size // subject.processes
+    now = needed(subject, settings, at_once).total
+    saved = {}
+    if at_once > 1:
+        saved[f"runtime.micro_batch: {at_once // 2}"] = now - needed(subject, settings, at_once // 2).total
     changes: dict[str, dict[str, Any]] = {}
     if not settings.gradient_checkpointing:
         changes["gradient_checkpointing: true"] = {"gradient_checkpointing": True}
-    if settings.batch_size % (2 * subject.processes) == 0:
-        halves = {"batch_size": settings.batch_size // 2, "accumulation": settings.accumulation * 2}
-        changes[", ".join(f"{name}: {value}" for name, value in halves.items())] = halves
     if settings.optimizer == "adamw":
         changes["optimizer: adamw-8bit"] = {"optimizer": "adamw-8bit"}
     if settings.ema_decay:
         changes["ema_decay: 0"] = {"ema_decay": 0.0}
     if settings.precision not in BITS:
         changes["precision: bf16"] = {"precision": "bf16"}
-    return {said: now - needed(subject, settings.model_copy(update=change)).total for said, change in changes.items()}
+    for said, change in changes.items():
+        saved[said] = now - needed(subject, settings.model_copy(update=change), at_once).total
+    return saved
 
 
 def advice(savings: dict[str, int]) -> str:
@@ -117,8 +144,14 @@ def tokens(teacher: Path) -> int:
 
 
 def parameters(config: dict) -> int:
+    """How many numbers the UNet of a config has."""
+    return _parameters(json.dumps(config))
+
+
+@lru_cache
+def _parameters(config: str) -> int:
     with torch.device("meta"):
-        return sum(part.numel() for part in UNet2DConditionModel.from_config(config).parameters())
+        return sum(part.numel() for part in UNet2DConditionModel.from_config(json.loads(config)).parameters())
 
 
 @lru_cache
@@ -134,8 +167,10 @@ def _kept(subject: Subject, precision: Precision, checkpointing: bool) -> tuple[
 
     With checkpointing, the bytes of the largest part that is run again are among them.
     """
+    with torch.device("meta"):
+        empty = UNet2DConditionModel.from_config(subject.student)  # nothing is spent on first values
     with FakeTensorMode(), torch.device("cpu"):
-        unet = UNet2DConditionModel.from_config(subject.student).train()
+        unet = empty._apply(lambda part: torch.empty(part.shape, dtype=part.dtype)).train()
         if subject.gpu and precision in BITS:
             _norms_in_fp32(unet)
         one, two = (_run(unet, subject, precision, checkpointing, batch) for batch in (1, 2))

@@ -1,13 +1,17 @@
 import pytest
 import torch
+import yaml
 from conftest import DISTILLING, LATENT, TOKENS, WIDTH
 from diffusers import UNet2DConditionModel
 
+from prunella.models.families import architecture
+from prunella.models.originals import teacher_config
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, check
-from prunella.pruning.mapping import student_config
+from prunella.params import Distill, Params, check
+from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS
-from prunella.tracking.memory import Subject, advice, knobs, needed, parameters, there
+from prunella.recipe import DEFAULTS, merge_recipe, recipe_names, recipe_text
+from prunella.training.memory import PLANNED, Subject, advice, examples_at_once, knobs, needed, parameters, there
 
 EXAMPLE = {"latents": (4, LATENT, LATENT), "states": (TOKENS, WIDTH)}
 
@@ -84,8 +88,8 @@ def test_every_knob_says_what_it_buys(configs):
     small = parameters(configs[0])
     savings = knobs(Subject(*configs, EXAMPLE), settings(batch_size=6, ema_decay=0.9))
     assert list(savings) == [
+        "runtime.micro_batch: 3",
         "gradient_checkpointing: true",
-        "batch_size: 3, accumulation: 2",
         "optimizer: adamw-8bit",
         "ema_decay: 0",
         "precision: bf16",
@@ -95,10 +99,41 @@ def test_every_knob_says_what_it_buys(configs):
     assert knobs(Subject(*configs, EXAMPLE), used) == {}
 
 
-def test_no_knob_asks_for_what_processes_cannot_share(configs):
-    two = Subject(*configs, EXAMPLE, processes=2)
-    assert "batch_size: 2, accumulation: 2" in knobs(two, settings(batch_size=4))
-    assert not any("batch_size" in said for said in knobs(two, settings(batch_size=6)))
+def test_as_much_of_a_batch_is_taken_at_once_as_fits(configs):
+    subject, chosen = Subject(*configs, EXAMPLE), settings(batch_size=12)
+    none, one = (needed(subject, chosen, count).total for count in (0, 1))
+
+    def fitting(count: float, asked="auto", batch_size=12, processes=1) -> int:
+        memory = int((none + count * (one - none)) / PLANNED) + 1
+        given = settings(batch_size=batch_size), memory
+        return examples_at_once(asked, subject._replace(processes=processes), *given)
+
+    assert [fitting(count) for count in (99, 12, 11.9, 6, 5.9, 1, 0.3)] == [12, 12, 6, 6, 4, 1, 1]
+    assert fitting(99, batch_size=12, processes=4) == 3
+    assert [fitting(count, batch_size=31) for count in (31, 30, 15, 1)] == [31, 16, 11, 1]  # no part divides 31
+    assert [fitting(1, asked) for asked in (5, 12, 99)] == [5, 12, 12]  # what is asked for is taken
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "sd-tiny" else pytest.mark.slow) for name in recipe_names()]
+)
+def test_every_recipe_fits_a_device_of_80_gb(name):
+    params = check(Params, yaml.safe_load(merge_recipe(recipe_text(name), DEFAULTS.read_text())), name)
+    for student in params.students:
+        plan = STUDENTS[student]
+        teacher = teacher_config({"sd": "sd15", "sdxl": "sdxl"}[plan.family])
+        side = params.encode.resolution // 8
+        example = architecture(teacher).example(teacher, (side, side), 77)
+        small = student_config(plan, teacher)
+        hooked = tuple(pair.student for pair in feature_pairs(plan, params.distill.features))
+        for section, subject in (
+            (params.distill, Subject(small, teacher, example, gpu=True, hooked=hooked)),
+            (params.finetune, Subject(small, None, example, gpu=True)),
+        ):
+            at_once = examples_at_once("auto", subject, section, 80 * 10**9)
+            need = needed(subject, section, at_once).total
+            print(f"{student}: {at_once} of {section.batch_size} at once, {need / 1e9:.1f} GB")
+            assert need <= PLANNED * 80e9 and at_once >= 4
 
 
 def test_advice_begins_with_what_buys_most():
