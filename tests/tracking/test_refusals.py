@@ -11,8 +11,9 @@ from prunella.errors import UserError
 from prunella.latents.encode import multiple, vae_factor
 from prunella.latents.encoders import Encoders
 from prunella.params import Params, check
-from prunella.tracking import disk, preflight
+from prunella.tracking import disk
 from prunella.tracking.refusals import check_pairs, check_parameters, check_run, known_unet
+from prunella.training import memory
 
 SET = {"prompts": "", "samples": 3, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main"}
 SET |= {"negative_prompt": "", "guidance": 3.0, "scheduler": None, "inference_steps": 2, "sizes": [[32, 32]]}
@@ -125,7 +126,7 @@ def test_memory_and_disk_are_said_and_a_disk_that_is_too_small_refused(content, 
     check_run(made(content), teacher, 22)
     said = capsys.readouterr().out
     assert "distill sd-tiny: " in said and "finetune sd-tiny: " in said and "hardly" not in said
-    monkeypatch.setattr(preflight, "there", lambda device: 1_000_000)
+    monkeypatch.setattr(memory, "there", lambda device: 1_000_000)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1_000_000))
     with pytest.raises(UserError, match=r"disk: .* GB are needed at .* for latents and the trainings' states"):

@@ -15,7 +15,7 @@ from prunella.models.weights import check_part, header
 from prunella.params import Learning, Params
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
-from prunella.tracking.memory import GB, parameters, tokens
+from prunella.training.memory import GB, parameters, tokens
 
 HERE = ("work", "data", "models")  # folders of what a run writes
 BITS = {"fp32": 4, "fp16": 2}  # bytes of a stored number

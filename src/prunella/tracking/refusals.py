@@ -21,9 +21,9 @@ from prunella.params import Params, Teacher, untuned
 from prunella.pruning.mapping import check_fit, feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.tracking.disk import check_disk
-from prunella.tracking.memory import Subject, tokens
 from prunella.tracking.preflight import TrainingEstimate
 from prunella.training.finetune import caption_contains
+from prunella.training.memory import Subject, examples_at_once, memory_of, tokens
 
 PINNED = Path("models/teacher.json")
 GENERATED = Path("data/generated")
@@ -136,4 +136,6 @@ def _memory(params: Params, student: str, section: str, folder: Path, pairs: int
         placed.type == "cuda",
         tuple(pair.student for pair in feature_pairs(plan, settings.features)) if distilled else (),
     )
-    return TrainingEstimate(f"{section} {student}", subject, settings, pairs, placed)
+    memory = memory_of(placed, params.runtime.processes)
+    at_once = examples_at_once(params.runtime.micro_batch, subject, settings, memory)
+    return TrainingEstimate(f"{section} {student}", subject, settings, at_once, pairs, placed)
