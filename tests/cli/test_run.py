@@ -6,11 +6,14 @@ from commands import refused, said
 from conftest import ROOT, toy_params
 
 from prunella.cli.main import main
+from prunella.tracking.preflight import TrainingEstimate
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    """A folder of its own; of what a training takes, which is reckoned for seconds, the title alone is said."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(TrainingEstimate, "say", lambda estimate: print(estimate.title))
 
 
 def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
@@ -18,7 +21,8 @@ def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)  # where the bundled teacher and the scenes are
     path = tmp_path / "params.yaml"
     path.write_text((ROOT / "params.yaml").read_text())
-    assert said(capsys, "check").startswith("params.yaml: ")
+    found = said(capsys, "check")
+    assert found.startswith("params.yaml: ") and "\ndistill sd-tiny\n" in found and "\ndisk: about " in found
     sound = path.read_text()
     path.write_text(sound.replace("latent_kid]", "latent_kit]"))
     assert "'latent_kid'" in refused("check")
