@@ -55,6 +55,7 @@ class Watched:
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()
         self.growth = 0  # bytes
+        self.crashes: Counter[str] = Counter()  # by what was raised; inputs made smaller after a crash count again
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -76,6 +77,9 @@ class Watched:
         except Hang:
             end = "hangs"
             raise
+        except Exception as error:
+            self.crashes[repr(error)[:200]] += 1
+            raise
         finally:
             signal.alarm(0)
             faulthandler.cancel_dump_traceback_later()
@@ -91,6 +95,7 @@ class Watched:
             "reader": reader,
             "inputs": self.ends.total(),
             **counts,
+            "raised": dict(self.crashes),
             "most_memory_mb": round(self.growth / 1e6),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6),
             "seconds": round(seconds),
