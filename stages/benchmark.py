@@ -2,18 +2,18 @@
 
 from prunella.context import stage_context
 
-PARTS = ("teacher", "plans", "drawn", "speeds", "scores", "costs", "curves", "trainings", "encoded", "filtered")
+MADE = ("teacher", "plans", "drawn", "speeds", "scores", "costs", "curves", "trainings")  # of models
+DATA = ("encoded", "filtered", "examples", "pairs")
 
 
 def main(argv: list[str] | None = None) -> None:
-    parts = (*PARTS, "examples")
-    with stage_context("benchmark", __doc__, argv, *parts, "report", section="benchmark") as ctx:
+    with stage_context("benchmark", __doc__, argv, *MADE, *DATA, "report", section="benchmark") as ctx:
         from prunella.reporting.benchmark import Sources, assemble, judge, write_pages
         from prunella.reporting.origin import origin
         from prunella.reporting.summary import headline, text
 
         params, paths = ctx.params, ctx.paths
-        sources, reports = Sources(**{name: getattr(paths, name) for name in parts}), paths.report.parent
+        sources, reports = Sources(**{name: getattr(paths, name) for name in (*MADE, *DATA)}), paths.report.parent
         settings = params.benchmark.model_dump() | {"split_seed": params.seed}
         report = assemble(sources, params.students, settings, origin(ctx.run.named()))
         write_pages(report, sources, params.students, reports, ctx.run.picture, judge(params.filter))

@@ -57,6 +57,8 @@ def test_the_benchmark_has_every_model_and_every_figure(folder):
     expected = {"params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "output_error"}
     expected |= {"latency_ms_p50", "latency_ms_p95", "latency_ms_max", "images_per_second"}
     expected |= {"peak_memory_mb", "loading_peak_memory_mb", "output_error_estimate", "latent_kid"}
+    expected |= {"unet_step_ms_p50", "unet_step_ms_p95", "unet_step_ms_max", "speedup", "unet_step_speedup"}
+    expected |= {"disk_mb", "disk_mb_by"}
     for entry in models.values():
         assert expected <= set(entry)
         assert "composition" not in entry  # the folder's scenes are pictures like any other: nothing judges them
@@ -71,8 +73,8 @@ def test_the_benchmark_has_every_model_and_every_figure(folder):
 
 def test_the_page_shows_pictures_that_are_there(folder):
     page = (folder / "reports" / "index.html").read_text()
-    assert 'src="images/sd-tiny.png"' in page and (folder / "reports" / "images" / "sd-tiny.png").is_file()
-    assert "sd-tiny/finetuned" in page
+    assert "sd-tiny, fine-tuned" in page and (folder / "reports" / "images" / "sd-tiny.png").is_file()
+    assert "](images/sd-tiny.png)" in (folder / "reports" / "summary.md").read_text()
     assert "29 pairs kept" in (folder / "reports" / "filter.html").read_text()
 
 

@@ -56,6 +56,9 @@ def sources(tmp_path) -> Sources:
             write(found.curves / training / "sd-tiny" / f"{file}.csv", "step,loss\n1,0.5\n2,0.25\n")
     write(found.teacher, {"source": "folder", "path": "a/teacher", "family": "sd", "prediction_type": "epsilon"})
     write(found.trainings / "distill" / "sd-tiny.json", {"steps": 2, "seconds": 1.5, "train": {"loss": 1.0}})
+    sizes = [(64, 48), (64, 64), (64, 64)]
+    lines = [json.dumps({"key": f"{i}", "text": "a cat", "width": w, "height": h}) for i, (w, h) in enumerate(sizes)]
+    write(found.pairs / "pairs.jsonl", "\n".join(lines) + "\n")
     write(found.encoded, {"train": 5, "heldout": 2})
     filtered = {"source": "folder", "read": 3, "looked_at": 3, "kept": 2, "passed": 2, "fell": {"small": 1}}
     write(found.filtered, filtered | {"causes": {}})
@@ -84,6 +87,7 @@ def test_the_pages_and_pictures(sources, tmp_path):
     text = (out / "index.html").read_text()
     assert "sd-tiny, fine-tuned" in text and "fid: too few" in text.lower() and "a/teacher" in text
     assert all(f"prompt {i}</h3>" in text for i in range(GRID + 1))
+    assert "shorter side, pixels" in text and "words in the caption" not in text  # all have two
     assert "](images/sd-tiny.png)" in (out / "summary.md").read_text()
     sheet = Image.open(out / "images" / "sd-tiny.png")
     zoom = 128 // 4

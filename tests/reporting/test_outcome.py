@@ -14,6 +14,9 @@ def test_what_was_won_by_hand():
     ]
     speed = won(REPORT, "sd-tiny")[2]["detail"]
     assert speed == "as fast (1.70 to 1.90 in 7 rounds): 500 instead of 900 ms a picture"
+    busy = copy.deepcopy(REPORT)
+    busy["models"]["sd-tiny/pruned"]["speedup"] = estimate(1.8, 0.9, 2.5, 7)
+    assert "(0.90 to 2.50 in 7 rounds, so no difference is shown)" in won(busy, "sd-tiny")[2]["detail"]
 
 
 def test_what_was_lost_has_the_teacher_beside_it():

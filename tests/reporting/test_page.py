@@ -11,6 +11,8 @@ from prunella.reporting.figures import curves
 from prunella.reporting.page import page, values
 from prunella.reporting.render import asset, render
 
+BARS = {"type": "bar", "name": "pairs", "x": [48, 64], "y": [1, 2]}
+HISTOGRAM = {"data": [BARS], "layout": {"xaxis": {"title": {"text": "shorter side, pixels"}}}}
 VOID = ("meta", "img", "link", "br", "input", "path", "rect")
 
 
@@ -24,6 +26,8 @@ def whole(tmp_path, **changes) -> str:
         "plans": {"sd-tiny": svg(read_plan(CATALOGUE / "sd-tiny.yaml"))},
         "cards": cards(),
         "curves": curves(tmp_path / "curves", ["sd-tiny"]),
+        "samples": {"distill/sd-tiny": [(0, "data:,"), (2000, "data:,")]},
+        "histograms": {"shorter side, pixels": HISTOGRAM},
         "filtered": filtered(tmp_path),
     }
     return page(REPORT, **parts | changes)
@@ -73,6 +77,8 @@ def test_the_page_holds_everything(text):
         "The safety checker is left out",
         "Distillation: held-out task error",
         "small",
+        "after 2,000 steps",
+        "Histogram of the kept pairs: shorter side",
     ):
         assert part in text, part
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from reported import QUALITY, cards
 
-from prunella.reporting.wall import FEWEST, LOSSLESS, SIDE, data_uri, shown
+from prunella.reporting.wall import FEWEST, LOSSLESS, SIDE, STEPS, data_uri, samples, shown
 
 
 def picture(uri: str) -> np.ndarray:
@@ -42,3 +42,14 @@ def test_the_page_shows_fewer_prompts_where_pictures_and_models_are_many():
     assert shown(7, 64, 64) == 64
     assert shown(7, 512, 30_000) == 40_000_000 // (7 * SIDE**2) == 38
     assert shown(28, 1024, 30_000) == 9 and shown(100, 1024, 30_000) == FEWEST and shown(7, 64, 5) == 5
+
+
+def test_pictures_of_a_training_are_the_first_the_last_and_a_few_between(tmp_path):
+    folder = tmp_path / "distill" / "a" / "samples"
+    folder.mkdir(parents=True)
+    for step in range(0, 2100, 100):
+        Image.new("RGB", (1400, 70)).save(folder / f"{step}.png")
+    found = samples(tmp_path, ["a", "b"])
+    assert list(found) == ["distill/a"]
+    assert [step for step, _ in found["distill/a"]] == [0, 500, 1000, 1500, 2000] and len(found["distill/a"]) == STEPS
+    assert picture(found["distill/a"][0][1]).shape == (35, 700, 3)

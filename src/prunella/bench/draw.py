@@ -156,7 +156,7 @@ class _Around:
 def random_unet(config: dict, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     """A UNet of random numbers, made in its own precision on the device: none is held in another meanwhile."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config).to(dtype).eval()
+        unet = nn.Module.to(UNet2DConditionModel.from_config(config), dtype).eval()
     unet.to_empty(device=device)
     for weight in unet.parameters():
         weight.requires_grad_(False).normal_(0, DEVIATION)

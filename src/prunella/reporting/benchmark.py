@@ -18,10 +18,11 @@ from prunella.pruning.plan import read_plan
 from prunella.reporting import figures
 from prunella.reporting.diagram import svg
 from prunella.reporting.filter_page import Filtered, filter_page
+from prunella.reporting.histograms import histograms
 from prunella.reporting.markdown import markdown
 from prunella.reporting.page import page
 from prunella.reporting.summary import headline
-from prunella.reporting.wall import NO_CLAIMS, Galleries, Judge, shown, wall
+from prunella.reporting.wall import NO_CLAIMS, Galleries, Judge, samples, shown, wall
 
 GRID = 8  # pictures in a row of the grids in images/
 ENLARGED = 128  # pixels that a small picture is enlarged towards there
@@ -47,6 +48,7 @@ class Sources:
     encoded: Path  # the encode stage's report, a file
     filtered: Path  # the filter's report, a file
     examples: Path  # the filter's examples
+    pairs: Path  # what the filter has kept, a folder
 
 
 def assemble(sources: Sources, students: list[str], settings: dict[str, Any], origin: dict[str, Any]) -> Report:
@@ -117,6 +119,8 @@ def write_pages(
         plans={student: svg(read_plan(sources.plans / f"{student}.yaml")) for student in students},
         cards=wall(galleries, _errors(sources.scores, students), judge),
         curves=figures.curves(sources.curves, students),
+        samples=samples(sources.curves, students),
+        histograms=histograms(sources.pairs),
         filtered=filtered,
     )
     (out / "index.html").write_text(text, encoding="utf-8")

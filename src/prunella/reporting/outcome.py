@@ -55,6 +55,8 @@ def _speed(teacher: Report, own: Report) -> tuple[str, str]:
     times = f"{own['latency_ms_p50']:.0f} instead of {teacher['latency_ms_p50']:.0f} ms a picture"
     if found := own.get("speedup"):
         spread = f"{found['low']:.2f} to {found['high']:.2f} in {found['n']} rounds"
+        if found["low"] <= 1 <= found["high"]:
+            spread += ", so no difference is shown"
         return f"{found['value']:.2f} ×", f"as fast ({spread}): {times}"
     return f"{teacher['latency_ms_p50'] / own['latency_ms_p50']:.2f} ×", f"as fast: {times}"
 

@@ -19,11 +19,20 @@ def page(
     plans: dict[str, str],
     cards: list[dict[str, Any]],
     curves: dict[str, figures.Figure],
+    samples: dict[str, list[tuple[int, str]]],
+    histograms: dict[str, figures.Figure],
     filtered: Filtered,
 ) -> str:
-    """The whole page. `plans`: SVG by student; `cards`: of `wall`; `curves`: charts by title."""
+    """The whole page.
+
+    `plans`: SVG by student; `cards`: of `wall`; `curves` and `histograms`: charts by title; `samples`: (step, picture)
+    by "TRAINING/STUDENT".
+    """
     tradeoffs = figures.tradeoffs(report)
-    charts = {"errors": figures.errors(report), **{f"curve {name}": chart for name, chart in curves.items()}}
+    charts = {
+        "errors": figures.errors(report),
+        **{f"curve {name}": chart for name, chart in (curves | histograms).items()},
+    }
     return render(
         "index.html.j2",
         report=report,
@@ -34,6 +43,8 @@ def page(
         figures={"tradeoffs": tradeoffs, "charts": charts},
         axes={"quality": _parts(tradeoffs, 0, words.title), "cost": _parts(tradeoffs, 1, _cost)},
         curves={name: values(chart) for name, chart in curves.items()},
+        samples=samples,
+        histograms={name: values(chart) for name, chart in histograms.items()},
         abouts={words.title(figure): words.about(figure) for figure in _figures(report) if words.about(figure)},
         plans={name: svg_markup(plan) for name, plan in plans.items()},
         cards=cards,

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from prunella.evaluation.gallery.prompts import Prompt
 SIDE = 384  # pixels, to which larger pictures are reduced
 LOSSLESS = 128  # pixels, up to which every pixel is kept
 PIXELS = 40_000_000  # that the page holds at most: some 6 MB
+WIDE = 700  # pixels, to which the rows of pictures drawn while training are reduced
+STEPS = 5  # of a training, whose pictures are shown
 FEWEST = 8  # prompts that are shown whatever they take
 Galleries = dict[str, list[tuple[Prompt, np.ndarray]]]
 Judge = Callable[[np.ndarray, str], dict[str, bool] | None]
@@ -44,6 +47,18 @@ def wall(galleries: Galleries, errors: dict[str, list[float]], judge: Judge = NO
             }
         cards.append({"number": prompt.number + 1, "text": prompt.text, "claims": claims or [], "cells": cells})
     return cards
+
+
+def samples(curves: Path, students: list[str]) -> dict[str, list[tuple[int, str]]]:
+    """Pictures that were drawn while a student learned, as (step, source), by "TRAINING/STUDENT"; a few of many."""
+    found = {}
+    for name in [f"{training}/{student}" for training in ("distill", "finetune") for student in students]:
+        files = sorted((curves / name / "samples").glob("*.png"), key=lambda path: int(path.stem))
+        some = sorted({round(i * (len(files) - 1) / (STEPS - 1)) for i in range(STEPS)}) if files else []
+        found[name] = [
+            (int(files[i].stem), data_uri(np.asarray(Image.open(files[i]).convert("RGB")), WIDE)) for i in some
+        ]
+    return {name: some for name, some in found.items() if some}
 
 
 def data_uri(picture: np.ndarray, side: int = SIDE) -> str:

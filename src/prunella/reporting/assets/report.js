@@ -113,5 +113,13 @@ function enlarge(cards, data, list, chosen) {
   });
 }
 
+// A chart keeps the width that it was drawn with; paper has another.
+const PAPER = 660;
+const sized = (size) => document.querySelectorAll(".plot .main-svg:first-of-type").forEach((drawn) => {
+  Plotly.relayout(drawn.closest(".plot"), size);
+});
+addEventListener("beforeprint", () => sized({ autosize: false, width: PAPER }));
+addEventListener("afterprint", () => sized({ autosize: true, width: null }));
+
 charts();
 wall();
