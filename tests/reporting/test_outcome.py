@@ -53,4 +53,6 @@ def test_two_models_differ_only_where_the_paired_interval_has_no_zero():
     assert verdict(report, "a - b", "fid") == "no difference shown: -2.0 (-3.0 to 1.0), n = 64"
     report["differences"]["a - b"]["output_error"] = estimate(-0.2, -0.3, -0.1)
     assert verdict(report, "a - b", "output_error").endswith("better")
+    few = {"differences": {"a - b": {"fid": estimate(-2, -3, -1, 5) | {"different": False}}}}
+    assert verdict(few, "a - b", "fid").startswith("no difference shown")  # too few, whatever the interval
     assert verdict(report, "b - a", "fid") == verdict({}, "a - b", "fid") == ""

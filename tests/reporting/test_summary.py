@@ -1,6 +1,6 @@
 import pytest
 
-from prunella.reporting.summary import by_part, changes, estimate, headline, qualities, rows, text
+from prunella.reporting.summary import by_part, changes, changes_by, estimate, headline, qualities, rows, text
 
 SHARE = {"value": 0.5, "n": 10, "low": 0.24, "high": 0.76}
 KID = {"value": -0.0012, "n": 64, "low": -0.0061, "high": 0.0037}
@@ -106,3 +106,26 @@ def test_paired_differences_have_a_row_each():
 
 def test_a_rounded_zero_has_no_sign():
     assert estimate({"value": -0.001, "n": 3, "low": -0.2, "high": 0.2}) == "0.00 (-0.20 to 0.20)"
+
+
+def test_differences_by_part_have_a_table_of_their_own():
+    by = {"0-499": ERROR, "500-999": ERROR | {"value": 0.0101}}
+    report = {"differences": {"a/distilled - teacher": {"output_error": ERROR, "output_error_by": by}}}
+    assert changes(report)[0] == ["paired difference", "output error"]
+    assert changes_by(report) == [
+        [
+            ["paired difference of output error by", "0-499", "500-999"],
+            ["a, distilled − teacher", "0.0100 (0.0080 to 0.0121)", "0.0101 (0.0080 to 0.0121)"],
+        ]
+    ]
+    assert changes_by({"differences": {"a - b": {"output_error": ERROR}}}) == []
+
+
+def test_differences_over_some_pairs_are_lines_of_their_own():
+    report = {"differences": {"a/finetuned - a/distilled": {"fid": SHARE, "on_words": {"fid": ERROR}, "on_rest": {}}}}
+    assert changes(report) == [
+        ["paired difference", "FID"],
+        ["a, fine-tuned − a, distilled", "0.50 (0.24 to 0.76)"],
+        ["a, fine-tuned − a, distilled, on captions with its words", "0.0100 (0.0080 to 0.0121)"],
+        ["a, fine-tuned − a, distilled, on the other captions", "–"],
+    ]

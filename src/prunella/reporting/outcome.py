@@ -85,7 +85,7 @@ def verdict(report: Report, pair: str, figure: str) -> str:
     found = report.get("differences", {}).get(pair, {}).get(figure)
     if found is None:
         return ""
-    if found["low"] <= 0 <= found["high"]:
+    if not found.get("different", not found["low"] <= 0 <= found["high"]):
         return f"no difference shown: {estimate(found)}, n = {found['n']}"
     better = words.better(figure)
     side = "" if better is None else (", better" if (found["value"] > 0) == (better == "higher") else ", worse")

@@ -91,7 +91,7 @@ def _tables(report: Report) -> dict[str, Table]:
         "timed": costs.timed(report),
         "variants": costs.variants(report),
         "published": published.qualities(report),
-    } | {f"parts {table[0][0]}": table for table in summary.by_part(report)}
+    } | {f"parts {table[0][0]}": table for table in [*summary.by_part(report), *summary.changes_by(report)]}
 
 
 def values(chart: figures.Figure) -> Table:

@@ -61,14 +61,34 @@ def _parts(models: dict[str, Report], kind: str) -> Table:
 
 
 def changes(report: Report) -> Table:
-    """Table cells of the paired differences between a student's stages, the head first; [] where there are none."""
-    measured = report.get("differences", {})
-    names = list(dict.fromkeys(name for entry in measured.values() for name, found in entry.items() if "low" in found))
-    cells = [
-        [" − ".join(map(words.model, pair.split(" - "))), *(estimate(entry.get(metric)) for metric in names)]
-        for pair, entry in measured.items()
-    ]
+    """Table cells of the paired differences between models, the head first; [] where there are none."""
+    lines = _differences(report)
+    names = list(dict.fromkeys(name for _, entry in lines for name, found in entry.items() if "low" in found))
+    cells = [[line, *(estimate(entry.get(name)) for name in names)] for line, entry in lines]
     return [["paired difference", *map(words.title, names)], *cells] if cells else []
+
+
+def changes_by(report: Report) -> list[Table]:
+    """A table for each figure whose paired differences are measured by part, as the output error by timesteps."""
+    lines = _differences(report)
+    kinds = dict.fromkeys(name for _, entry in lines for name in entry if name.endswith("_by"))
+    return [_changes_by([(line, entry[kind]) for line, entry in lines if kind in entry], kind) for kind in kinds]
+
+
+def _changes_by(lines: list[tuple[str, Report]], kind: str) -> Table:
+    names = list(dict.fromkeys(part for _, parts in lines for part in parts))
+    cells = [[line, *(estimate(parts.get(part)) for part in names)] for line, parts in lines]
+    return [[f"paired difference of {words.title(kind.removesuffix('_by'))} by", *names], *cells]
+
+
+def _differences(report: Report) -> list[tuple[str, Report]]:
+    """(what is subtracted from what, its estimates); some of the pairs alone ("on_…") are lines of their own."""
+    lines = []
+    for pair, entry in report.get("differences", {}).items():
+        name = " − ".join(map(words.model, pair.split(" - ")))
+        lines.append((name, {key: found for key, found in entry.items() if not key.startswith("on_")}))
+        lines += [(f"{name}, {words.some(key)}", found) for key, found in entry.items() if key.startswith("on_")]
+    return lines
 
 
 def quality(entry: Report, figure: str) -> Report | None:

@@ -45,6 +45,11 @@ def training(name: str) -> str:
     return words()["trainings"].get(name, name)
 
 
+def some(name: str) -> str:
+    """What some of the pairs are called, over which a difference is measured: "on_rest" is "on the other captions"."""
+    return words()["some"].get(name, name.replace("_", " "))
+
+
 def model(name: str) -> str:
     """What a model of benchmark.json is called: "sd-tiny/finetuned" is "sd-tiny, fine-tuned"."""
     student, _, step = name.partition("/")
