@@ -71,10 +71,12 @@ def test_columns_without_values_are_left_out():
 def test_the_command_prints_a_table_and_appends_a_line_a_row(teacher, tmp_path, capsys, monkeypatch):
     out = tmp_path / "rows.jsonl"
     words = ["bench", "draw", "--students", "sd-tiny", "--teacher", str(teacher), "--device", "cpu", "--rounds", "1"]
+    words += ["--resolution", "32", "--out", str(out)]
     monkeypatch.setattr("sys.argv", ["prunella", *words])
-    main.main([*words, "--resolution", "32", "--out", str(out)])
+    main.main(words)
     said = capsys.readouterr().out
     assert "sd-tiny" in said and "times as fast" in said and "the safety checker is left out" in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["model"] for row in rows] == [str(teacher), "sd-tiny"]
-    assert rows[0]["command"].startswith("prunella bench draw") and rows[0]["hardware"]["device"] == "cpu"
+    assert rows[0]["command"].startswith("prunella bench draw") and rows[0]["command"].endswith("--resolution 32")
+    assert rows[0]["hardware"]["device"] == "cpu"

@@ -40,3 +40,10 @@ def test_of_a_student_of_ones_own_nothing_was_published():
     models = {name.replace("sd-tiny", "my-own"): entry for name, entry in REPORT["models"].items()}
     report = REPORT | {"models": models}
     assert sizes(report) == speeds(report) == qualities(report) == []
+
+
+def test_a_size_that_only_the_plan_states_is_shown_with_its_source():
+    models = {name.replace("sd-tiny", "ssd-1b"): entry for name, entry in REPORT["models"].items()}
+    report = REPORT | {"models": models}
+    assert sizes(report) == [{"model": "SSD-1B", "theirs": "1.3 B (arXiv 2401.02677)", "ours": "ssd-1b: 38 %"}]
+    assert [row["model"] for row in speeds(report)] == ["SDXL", "SSD-1B"] and qualities(report) == []

@@ -108,7 +108,8 @@ def _draw(given: argparse.Namespace) -> None:
 
     quiet()
     case = _drawing(given)
-    told = {"command": " ".join(["prunella", *sys.argv[1:]]), "hardware": hardware(case.device)}
+    said = " ".join(["prunella", *sys.argv[1:]]).replace(f" --out {given.out}", "")  # where to is no part of what
+    told = {"command": said, "hardware": hardware(case.device)}
     rows = []
     for row in draw.measured(case):
         rows.append(row)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella.files import read_yaml
+from prunella.pruning.plan import CATALOGUE, Plan, read_plan
 from prunella.reporting import words
 from prunella.reporting.outcome import stages, students
 from prunella.reporting.summary import EMPTY, estimate, quality
@@ -30,7 +31,21 @@ def sizes(report: Report) -> list[dict[str, Any]]:
         share = float(row["unet"].split()[0]) / float(whole["unet"].split()[0])
         theirs = row["unet"] if row is whole else f"{row['unet']}, {100 * share:.0f} % of {whole['unet']}"
         found.append({"model": row["model"], "theirs": theirs, "ours": ", ".join(own) or EMPTY})
-    return found
+    named = {name for row in rows for name in row["students"]}
+    return found + [_stated(report, name) for name in students(report) if name not in named and name in _plans()]
+
+
+def _stated(report: Report, student: str) -> dict[str, Any]:
+    """The same of a student whose makers' figure is in its plan alone."""
+    plan, teacher = _plans()[student], report["models"]["teacher"]["params"]
+    share = f"{student}: {100 * _own(report, student)['params'] / teacher:.0f} %"
+    return {"model": plan.title, "theirs": "; ".join(plan.published.values()) or EMPTY, "ours": share}
+
+
+@cache
+def _plans() -> dict[str, Plan]:
+    """The shipped plans by name; a user's own have no published figures."""
+    return {path.stem: read_plan(path) for path in CATALOGUE.glob("*.yaml")}
 
 
 def speeds(report: Report) -> list[dict[str, Any]]:
