@@ -11,6 +11,7 @@ def test_the_short_of_a_report_as_markdown():
     assert text.startswith("# sd-tiny: what was won, and what was lost\n\n* sd-tiny: 38 % of the UNet")
     assert sentence(REPORT, "sd-tiny") in text and "](images/sd-tiny.png)" in text
     assert "* sd-tiny, distillation: 100 steps in 80 s\n" in text and "commit 0123456789abcdef\n" in text
+    assert "Output error: mean squared difference of the UNet's prediction" in text
     assert "safety checker" in text and "&" not in text
 
 

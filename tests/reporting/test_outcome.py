@@ -33,8 +33,8 @@ def test_what_was_lost_has_the_teacher_beside_it():
 
 def test_the_sentence():
     assert sentence(REPORT, "sd-tiny") == (
-        "sd-tiny: 38 % of the UNet, 49 % of the files, 1.80 times as fast; composition 0.160 (0.090 to 0.260) after "
-        "100 steps of distillation, the teacher 0.440 (0.380 to 0.500)."
+        "sd-tiny: 38 % of the UNet, 49 % of the files, 1.80 times as fast (1.70 to 1.90); composition 0.160 "
+        "(0.090 to 0.260) after 100 steps of distillation, the teacher 0.440 (0.380 to 0.500)."
     )
     assert [each["sentence"] for each in outcomes(REPORT)] == [sentence(REPORT, "sd-tiny")]
 

@@ -13,4 +13,5 @@ def test_one_word_for_each_thing():
     assert words.model("sd-tiny/finetuned") == "sd-tiny, fine-tuned" and words.model("teacher") == "teacher"
     assert words.title("latent_kid") == "latent KID" and words.title("my_own") == "my own"
     assert words.curve("feature/mid_block") == "features of mid_block" and words.curve("task") == "task error"
+    assert words.begun("latent KID") == "Latent KID" and words.some("on_rest") == "on the other captions"
     assert words.training("finetune") == "fine-tuning" and words.better("my_own") is None

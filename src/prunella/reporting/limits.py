@@ -44,6 +44,6 @@ def _wide(report: Report) -> str:
         return ""
     half = (found["high"] - found["low"]) / 2
     return (
-        f"{words.title(str(figure)).capitalize()} is of {found['n']:,} pictures, so that of the teacher is known to "
+        f"{words.begun(words.title(str(figure)))} is of {found['n']:,} pictures, so that of the teacher is known to "
         f"± {half:.2g}; smaller differences need more pictures (benchmark.prompts)."
     )

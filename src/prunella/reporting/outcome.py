@@ -96,7 +96,7 @@ def sentence(report: Report, student: str) -> str:
     """The outcome in one sentence, of the student after distillation."""
     facts = {each["word"]: each["value"] for each in won(report, student)}
     parts = [f"{facts[word]} of the {what}" for word, what in (("UNet", "UNet"), ("on disk", "files")) if word in facts]
-    parts.append(f"{facts['speed'].removesuffix(' ×')} times as fast")
+    parts.append(f"{facts['speed'].removesuffix(' ×')} times as fast{_spread(report, student)}")
     text = f"{student}: {', '.join(parts)}"
     steps = report.get("training", {}).get(student, {}).get("distill", {})
     after = f" after {steps['steps']:,} steps of distillation" if steps.get("steps") else " after distillation"
@@ -106,6 +106,11 @@ def sentence(report: Report, student: str) -> str:
             whole = f", the teacher {texts['teacher']}" if "teacher" in texts and figure != "output_error" else ""
             text += f"; {found['title']} {texts['distilled']}{after}{whole}"
     return f"{text}."
+
+
+def _spread(report: Report, student: str) -> str:
+    found = report["models"][f"{student}/{stages(report, student)[0]}"].get("speedup")
+    return f" ({found['low']:.2f} to {found['high']:.2f})" if found else ""
 
 
 def main_figure(report: Report) -> str | None:

@@ -45,6 +45,11 @@ def training(name: str) -> str:
     return words()["trainings"].get(name, name)
 
 
+def begun(text: str) -> str:
+    """The text with a capital where it begins, and none of its others lost."""
+    return text[:1].upper() + text[1:]
+
+
 def some(name: str) -> str:
     """What some of the pairs are called, over which a difference is measured: "on_rest" is "on the other captions"."""
     return words()["some"].get(name, name.replace("_", " "))
