@@ -4,7 +4,8 @@ const read = (id) => JSON.parse(document.getElementById(id).textContent);
 
 function draw(place, figure) {
   const narrow = place.clientWidth < 480;
-  const axis = { automargin: true, gridcolor: "#8884", linecolor: "#8888", zeroline: false, fixedrange: true };
+  const axis = { automargin: true, gridcolor: "#8884", linecolor: "#8888", zeroline: false, fixedrange: true,
+                 exponentformat: "none", separatethousands: true };
   const layout = structuredClone(figure.layout);
   layout.xaxis = { ...axis, ...layout.xaxis };
   layout.yaxis = { ...axis, ...layout.yaxis };
