@@ -22,6 +22,7 @@ def setting(teacher, latents) -> Setting:
     return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
 
 
+@pytest.mark.slow
 def test_both_arms_learn_from_the_same_captions_and_are_measured_alike(setting, params, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     folders = learned_from(setting, params, [RENDERED, GENERATED], 2, tmp_path / "work")

@@ -90,13 +90,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.mark.parametrize("life", [0, 1, 3])
-def test_killed_after_some_batches_it_ends_at_the_same_bits(life, whole, teacher, tmp_path, monkeypatch):
-    """A kill in the middle of a batch: its half-written file is there, without a note."""
+def test_killed_in_a_batch_it_ends_at_the_same_bits_and_then_draws_no_more(whole, teacher, tmp_path, monkeypatch):
+    """The half-written file of the batch is there, without a note. All moments: test_shards.py, test_killed.py."""
     write, count = tars._write, []
 
     def killed(file, made, seconds):
-        if len(count) == life:
+        if len(count) == 3:
             file.write_bytes(b"half")
             raise KeyboardInterrupt
         count.append(file)
@@ -106,14 +105,9 @@ def test_killed_after_some_batches_it_ends_at_the_same_bits(life, whole, teacher
         patch.setattr(tars, "_write", killed)
         made(teacher, tmp_path)
     assert not (tmp_path / "set").exists()
-    made(teacher, tmp_path)
-    assert content(tmp_path / "set") == content(whole)
-
-
-def test_what_is_done_loads_no_model_again(teacher, tmp_path, monkeypatch):
-    before = content(made(teacher, tmp_path))
+    assert content(made(teacher, tmp_path)) == content(whole)
     monkeypatch.setattr(room, "load_to_draw", None)
-    assert content(made(teacher, tmp_path)) == before
+    assert content(made(teacher, tmp_path)) == content(whole)
 
 
 def test_more_pictures_of_a_prompt_leave_the_first_as_they_were(whole, teacher, tmp_path):
@@ -121,15 +115,14 @@ def test_more_pictures_of_a_prompt_leave_the_first_as_they_were(whole, teacher, 
     assert all(many[name] == data for name, data in few.items() if name < "00000006")
 
 
-def test_sizes_take_turns_and_the_scheduler_is_the_one_asked_for(teacher, tmp_path):
+def test_sizes_take_turns_and_the_scheduler_is_the_one_asked_for(whole, teacher, tmp_path):
     changes = {"sizes": [[SIDE, SIDE], [SIDE + 8, SIDE]], "pictures": 1, "scheduler": "EulerAncestralDiscreteScheduler"}
     found = members(made(teacher, tmp_path, "euler", **changes))
     sizes = [Image.open(io.BytesIO(found[f"0000000{i}.png"])).size for i in range(3)]
     assert sizes == [(SIDE, SIDE), (SIDE + 8, SIDE), (SIDE, SIDE)]
     again = members(made(teacher, tmp_path, "again", **changes))
     assert again == found  # though the scheduler draws noise at each step
-    other = members(made(teacher, tmp_path, "ddim", **changes | {"scheduler": "DDIMScheduler"}))
-    assert other["00000000.png"] != found["00000000.png"]
+    assert members(whole)["00000000.png"] != found["00000000.png"]
 
 
 def test_sdxl_draws_too(xl_teacher, tmp_path):
