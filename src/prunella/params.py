@@ -257,7 +257,17 @@ class Real(Section):
     pictures: Count  # at most
 
 
-Scheduler = Literal["ddim", "ddpm", "dpm++", "dpm++-sde", "euler", "euler-ancestral", "heun", "lcm", "pndm", "unipc"]
+Scheduler = Literal[  # as diffusers calls them
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LCMScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+]
 
 
 # What a published protocol fixes: figures of another setting are not to be put beside its own.
@@ -270,7 +280,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "seeds": 1,
         "noise": "stream",
         "seed": 1234,
-        "scheduler": "pndm",
+        "scheduler": "PNDMScheduler",
         "inference_steps": 25,
         "guidance": 7.5,
         "precision": "fp16",

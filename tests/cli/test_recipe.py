@@ -18,7 +18,11 @@ def test_a_recipe_changes_a_parameter_file_that_is_there(capsys, tmp_path):
     said(capsys, "recipe", "coco-30k", "--onto", str(path), "--out", str(path))
     params = read_params(path)
     assert params.students == ["bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"] and params.distill.steps == 50_000
-    assert (params.benchmark.prompts, params.benchmark.scheduler, params.benchmark.resize) == (30_000, "pndm", 256)
+    assert (params.benchmark.prompts, params.benchmark.scheduler, params.benchmark.resize) == (
+        30_000,
+        "PNDMScheduler",
+        256,
+    )
     assert "no parameter file" in refused("recipe", "coco-30k", "--onto", str(tmp_path / "none.yaml"))
 
 

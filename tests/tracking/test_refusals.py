@@ -36,8 +36,23 @@ def refused(content: dict) -> str:
     return str(caught.value)
 
 
-def test_sound_parameters_are_not_refused(content):
+def test_sound_parameters_are_not_refused(content, capsys):
     check_parameters(made(content))
+    assert "will not be measured" not in capsys.readouterr().out
+
+
+def test_what_a_metric_looks_through_is_missed_before_anything_runs(content, capsys):
+    content["benchmark"]["metrics"] = ["composition", "kid"]
+    check_parameters(made(content))
+    said = capsys.readouterr().out
+    assert said.startswith("benchmark.metrics: kid will not be measured: needs benchmark.backbones.inception; `curl ")
+    assert said.count("\n") == 1
+
+
+def test_a_file_of_prompts_that_is_none(content, tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"promt": "a heart"}')
+    content["benchmark"] |= {"prompts_from": "file", "prompt_file": str(tmp_path / "own.jsonl")}
+    assert "line 1 has no prompt, text or caption" in refused(content)
 
 
 @pytest.mark.parametrize("key", ["teacher.path", "filter.path", "filter.aesthetic.clip"])

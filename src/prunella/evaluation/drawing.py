@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import numpy as np
@@ -18,18 +17,7 @@ from prunella.params import Precision, Scheduler
 
 Size = tuple[int, int]  # width and height in pixels
 Noise = Callable[[Sequence[int], tuple[int, ...]], Tensor]  # numbers of pictures, CHW → NCHW
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # by class of diffusers, and what differs from its defaults
-    "ddim": ("DDIMScheduler", {}),
-    "ddpm": ("DDPMScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "dpm++-sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-    "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),  # as Stable Diffusion's own folders have it
-    "unipc": ("UniPCMultistepScheduler", {}),
-}
+SETTINGS = {"PNDMScheduler": {"skip_prk_steps": True}}  # as in Stable Diffusion's folders; diffusers' default is not
 
 
 def load_to_draw(
@@ -45,8 +33,8 @@ def load_to_draw(
     pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **left_out)
     pipeline.vae.enable_slicing()
     if scheduler is not None:
-        kind, settings = SCHEDULERS[scheduler]
-        pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **settings)
+        kind, settings = getattr(diffusers, scheduler), SETTINGS.get(scheduler, {})
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **settings)
     return pipeline
 
 

@@ -13,7 +13,8 @@ from prunella.compute.device import device
 from prunella.data.buckets import sizes
 from prunella.data.manifest import read_manifest
 from prunella.errors import UserError
-from prunella.evaluation.metrics import check_metrics
+from prunella.evaluation.gallery.prompts import file_prompts
+from prunella.evaluation.metrics import check_metrics, unmet
 from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
@@ -34,7 +35,7 @@ def check_parameters(params: Params) -> None:
     """What parameters, files and machine say by themselves. Raises UserError of one line that names the key."""
     check_paths(params)
     check_students(params.students)
-    check_metrics(params.benchmark.metrics)
+    _check_benchmark(params)
     check_shares(params)
     if params.filter.samples <= params.encode.heldout:
         raise UserError(
@@ -44,6 +45,15 @@ def check_parameters(params: Params) -> None:
     device(params.runtime)
     if (unet := known_unet(params.teacher)) is not None:
         check_fits(params.students, unet)
+
+
+def _check_benchmark(params: Params) -> None:
+    """Metrics and prompts; says once what will not be measured, since nothing here has what it looks through."""
+    check_metrics(params.benchmark.metrics)
+    for name, why in unmet(params.benchmark.metrics, params.benchmark.backbones).items():
+        print(f"benchmark.metrics: {name} will not be measured: {why}", flush=True)
+    if params.benchmark.prompts_from == "file":
+        file_prompts(Path(params.benchmark.prompt_file), params.encode.resolution)
 
 
 def check_run(params: Params, folder: Path, pairs: int) -> None:

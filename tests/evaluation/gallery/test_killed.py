@@ -1,53 +1,70 @@
-"""Killed with -9 while it draws and run again by `dvc repro`, a gallery and its figures are those of a quiet run."""
+"""Killed with -9 while it draws and run again, a gallery and its figures are those of a quiet run."""
 
 import hashlib
-import shutil
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-import yaml
-from toygraph import DVC, ENVIRONMENT, cloned, run
+from conftest import ROOT
+
+from prunella.evaluation.gallery.shards import Gallery
+from prunella.evaluation.metrics import find_metric
+
+DRAW = """
+import sys
+from pathlib import Path
+import torch
+from prunella.context import quiet
+quiet()
+torch.set_num_threads(1)
+from prunella.evaluation.gallery.draw import draw_gallery
+from prunella.params import Benchmark
+params, model, latents, out = sys.argv[1:]
+draw_gallery(
+    Benchmark.model_validate_json(params), name="a/pruned", model=Path(model), latents=Path(latents), out=Path(out),
+    device="cpu",
+)
+"""
+KILLS = 5
 
 
-def kill(process: subprocess.Popen) -> None:
-    """The process and all that it has started."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        member.kill()
-    process.wait()
-
-
-def drawn(clone: Path) -> dict[str, str]:
-    """Sums of the shards of pictures, and what they were scored."""
-    files = [*sorted((clone / "data/drawn/teacher").rglob("*.tar")), clone / "reports/scores/teacher.json"]
-    return {str(path.relative_to(clone)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def sums(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
 @pytest.mark.slow
-def test_killed_while_drawing_500_pictures_and_run_again_the_figures_are_the_same(teacher, pictures, tmp_path):
-    broken = cloned(teacher, pictures, tmp_path, students=["sd-tiny"])
-    content = yaml.safe_load((broken / "params.yaml").read_text())
-    content["benchmark"] |= {"prompts": 5, "seeds": 100, "batch_size": 5, "metrics": ["latent_kid"]}
-    (broken / "params.yaml").write_text(yaml.safe_dump(content))
-    run(broken, DVC, "repro", "encode")
-    quiet = Path(shutil.copytree(broken, tmp_path / "quiet", symlinks=True))
-    run(quiet, DVC, "repro", "score_teacher")
-    parts: list[int] = []
-    while len(parts) < 5:
-        process = subprocess.Popen(
-            [DVC, "repro", "draw_teacher"], cwd=broken, env=ENVIRONMENT, stdout=subprocess.DEVNULL
-        )
-        count, deadline = len(parts) * 15 + 5, time.monotonic() + 120
-        while len(list((broken / "work").glob("draw-teacher/*/*.part.json"))) < count and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert process.poll() is None, "it ended before it was killed: more pictures are needed here"
-        kill(process)
-        parts.append(len(list((broken / "work").glob("draw-teacher/*/*.part"))))
-    print(f"killed after {parts} of 100 batches")
-    assert parts == sorted(parts) and parts[-1] < 100
-    run(broken, DVC, "repro", "score_teacher")
-    assert drawn(broken) == drawn(quiet)
+def test_killed_while_drawing_500_pictures_and_run_again(params, teacher, latents, make_subject, tmp_path):
+    asked = {"prompts": 5, "seeds": 100, "batch_size": 5, "inference_steps": 1}
+    settings = params.benchmark.model_copy(update=asked).model_dump_json()
+
+    def drawing(name: str) -> subprocess.Popen:
+        folder = tmp_path / name
+        environment = os.environ | {"DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-c", DRAW, settings, str(teacher), str(latents), str(folder / "drawn")]
+        return subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+
+    assert drawing("quiet").wait() == 0
+    kept = []
+    for kill in range(KILLS):
+        process, work = drawing("broken"), tmp_path / "broken" / "work"
+        while len(list(work.rglob("*.part.json"))) < 15 * kill + 5 and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
+        process.wait()
+        kept.append(len(list(work.rglob("*.part.json"))))
+    print(f"killed with {kept} of 100 batches kept")
+    assert not (tmp_path / "broken" / "drawn").exists() and kept == sorted(kept) and kept[-1] < 100
+    assert drawing("broken").wait() == 0
+    assert sums(tmp_path / "quiet" / "drawn") == sums(tmp_path / "broken" / "drawn")
+    figures = []
+    for name in ("quiet", "broken"):
+        gallery = Gallery(tmp_path / name / "drawn")
+        metric = find_metric("latent_kid").build(make_subject(0, prompts=gallery.prompts))
+        for prompts, images in gallery.batches(50):
+            metric.update(images, [prompt.text for prompt in prompts])
+        figures.append(metric.compute())
+    assert figures[0] == figures[1] and figures[0].n == 500

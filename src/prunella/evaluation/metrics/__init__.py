@@ -5,7 +5,7 @@ import pkgutil
 from types import ModuleType
 
 from prunella.errors import UserError
-from prunella.params import unknown
+from prunella.params import Backbones, unknown
 
 SEAM = "base"
 
@@ -26,3 +26,18 @@ def check_metrics(names: list[str]) -> None:
     for name in names:
         if name not in (known := metric_names()):
             raise UserError(f"benchmark.metrics: {unknown('metric', name, known)}")
+
+
+def unmet(names: list[str], backbones: Backbones) -> dict[str, str]:
+    """Metrics whose backbones are not on this machine, each with the line that would give them."""
+    from prunella.evaluation.metrics.base import Unavailable
+    from prunella.evaluation.scores.backbones import place
+
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            for key in getattr(find_metric(name), "NEEDS", ()):
+                place(backbones, key)
+        except Unavailable as reason:
+            found[name] = str(reason)
+    return found

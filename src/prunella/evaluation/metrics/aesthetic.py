@@ -9,11 +9,15 @@ from prunella.errors import UserError
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject, Unavailable
 from prunella.evaluation.scores.backbones import place
 
+NEEDS = ("aesthetic", "clip")  # of benchmark.backbones
+
 
 def build(subject: Subject) -> PerPicture:
+    known = subject.backbones
+
     def load() -> Aesthetic:
         try:
-            return Aesthetic(place(subject, "aesthetic"), place(subject, "clip"), subject.device)
+            return Aesthetic(place(known, "aesthetic"), place(known, "clip"), subject.device)
         except UserError as error:
             raise Unavailable(str(error)) from None
 

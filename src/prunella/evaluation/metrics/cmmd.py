@@ -15,6 +15,8 @@ from prunella.evaluation.scores.distance import SetMetric, enough
 from prunella.evaluation.scores.kernels import FEWEST, discrepancy, gaussian
 from prunella.evaluation.scores.real import picture_space
 
+NEEDS = ("clip",)  # of benchmark.backbones
+
 SIGMA, SCALE = 10.0, 1000.0
 
 

@@ -4,6 +4,8 @@ from prunella.evaluation.metrics.base import PerPicture, Subject
 from prunella.evaluation.scores.backbones import dino
 from prunella.evaluation.scores.similarity import similarity
 
+NEEDS = ("dino",)  # of benchmark.backbones
+
 
 def build(subject: Subject) -> PerPicture:
     return similarity(subject, "dino", dino(subject).images)

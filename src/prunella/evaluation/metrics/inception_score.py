@@ -14,6 +14,8 @@ from prunella.evaluation.metrics.base import Images, OfAll, Subject, Unavailable
 from prunella.evaluation.scores.backbones import Inception, inception
 from prunella.evaluation.stats import CONFIDENCE, Estimate
 
+NEEDS = ("inception",)  # of benchmark.backbones
+
 PARTS = 10
 FEWEST = 5000
 

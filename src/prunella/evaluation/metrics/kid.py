@@ -12,6 +12,8 @@ from prunella.evaluation.scores.distance import SetMetric, enough
 from prunella.evaluation.scores.kernels import FEWEST, cubic, discrepancy
 from prunella.evaluation.scores.real import picture_space
 
+NEEDS = ("inception",)  # of benchmark.backbones
+
 
 def build(subject: Subject) -> SetMetric:
     space = picture_space(subject, "inception", inception(subject).features)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject
 from prunella.evaluation.scores.backbones import clip
 
+NEEDS = ("preference",)  # of benchmark.backbones
+
 
 def build(subject: Subject) -> PerPicture:
     model = clip(subject, "preference")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prunella.evaluation.metrics.base import Images, Subject, Unavailable
+from prunella.params import Backbones
 
 INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 GIVEN_BY = {
@@ -31,9 +32,9 @@ PLACES = {"inception": "backbones/inception.pt", "aesthetic": "backbones/aesthet
 FAULTS = (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError)
 
 
-def place(subject: Subject, name: str) -> Path:
+def place(backbones: Backbones, name: str) -> Path:
     """Where the backbone is. Raises Unavailable, with the line that would give it, where it is not on this machine."""
-    asked = getattr(subject.backbones, name)
+    asked = getattr(backbones, name)
     given = f"`{GIVEN_BY[name]}` and benchmark.backbones.{name}: {PLACES.get(name, f'backbones/{name}')} give one"
     if asked is None:
         raise Unavailable(f"needs benchmark.backbones.{name}; {given}")
@@ -157,7 +158,7 @@ def _loaded(subject: Subject, name: str, kind: Any) -> Any:
     """The backbone of that name, once for all metrics and models. Raises Unavailable."""
 
     def load() -> Any:
-        found = place(subject, name)
+        found = place(subject.backbones, name)
         try:
             return kind(found, subject.device)
         except FAULTS as error:
