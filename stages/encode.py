@@ -5,7 +5,7 @@ from prunella.context import stage_context
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context(
-        "encode", __doc__, argv, "teacher", "pairs", "out", "report", section="encode", team=True
+        "encode", __doc__, argv, "teacher", "pairs", "out", "report", section="encode", team=True, own=True
     ) as ctx:
         from prunella.latents.encode import encoded
         from prunella.models.pipeline import teacher_folder

@@ -4,7 +4,8 @@ from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("filter", __doc__, argv, "out", "report", "examples", "counts", section="filter") as ctx:
+    names = ("out", "report", "examples", "counts")
+    with stage_context("filter", __doc__, argv, *names, section="filter", own=True) as ctx:
         from prunella.data.examples import write_examples
         from prunella.data.filter import aesthetic, counted, filtered
         from prunella.data.sources import open_source

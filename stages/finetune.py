@@ -4,9 +4,11 @@ from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("latents", "student", "out", "curves", "report")
+    names = ("teacher", "latents", "student", "out", "curves", "report")
     with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True) as ctx:
         from prunella.compute.device import place
+        from prunella.evaluation.priors import class_latents
+        from prunella.models.pipeline import teacher_folder
         from prunella.params import untuned
         from prunella.tracking.watch import TrainingWatch
         from prunella.training.finetune import finetune
@@ -15,23 +17,23 @@ def main(argv: list[str] | None = None) -> None:
         params, paths = ctx.params, ctx.paths
         if paths.out.name in untuned(params):
             if ctx.first:
-                report = pass_on(paths.student, paths.out, paths.curves)
-                ctx.done(f"{paths.out.name}: not tuned (finetune.students), passed on as it is", report)
+                said = f"{paths.out.name}: not tuned (finetune.students), passed on as it is"
+                ctx.done(said, pass_on(paths.student, paths.out, paths.curves))
             return
+        student = paths.student if paths.student.is_dir() else teacher_folder(paths.student)  # or pinned by stage base
         report = finetune(
             params.finetune,
-            latents=paths.latents,
-            student=paths.student,
-            out=paths.out,
-            curves=paths.curves,
+            teacher=teacher_folder(paths.teacher),
+            student=student,
+            **{name: getattr(paths, name) for name in ("latents", "out", "curves")},
             placement=place(params.runtime, ctx.device),
+            draw_class=lambda: class_latents(params.finetune, student, paths.latents, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,
             observer=TrainingWatch(params.watch, ctx.run),
         )
         if ctx.first:
-            task = report["heldout"].get("task", float("nan"))
-            done = f"{report['steps']} steps on {report['pairs']} pairs, held-out task error {task:.4f}"
-            ctx.done(f"{paths.out.name}: {done}", report)
+            task = f"held-out task error {report['heldout'].get('task', float('nan')):.4f}"
+            ctx.done(f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task}", report)
 
 
 if __name__ == "__main__":

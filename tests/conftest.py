@@ -43,8 +43,23 @@ LEARNING = TRAINING | {
     "caption_dropout": 0.1,
     "gradient_checkpointing": False,
     "evaluate_every": 1,
+    "patience": None,
     "storage": "fp16",
 }
+LORA = {
+    "rank": 3,
+    "alpha": 5,
+    "dropout": 0.0,
+    "targets": ["to_q", "to_k", "to_v", "to_out.0"],
+    "dora": False,
+    "rslora": False,
+    "text_encoder": False,
+    "text_learning_rate": None,
+}
+TUNING = LEARNING | {"stage": "distilled", "latents": "data/latents", "data": {}, "base": {}, "words": []}
+DREAMBOOTH = {"weights": "full", "class_prompts": ["a ring", "a red heart"], "class_pictures": 5, "prior_weight": 0.5}
+DREAMBOOTH |= {"inference_steps": 2, "guidance": 3.0, "text_encoder": False, "text_learning_rate": None}
+TUNING |= {"students": None, "output_weight": 0.0, "method": "full", "lora": LORA, "dreambooth": DREAMBOOTH}
 DISTILLING = LEARNING | {
     "task_weight": 1.0,
     "output_weight": 0.5,
@@ -194,6 +209,20 @@ def xl_latents(params, xl_teacher, manifest, once) -> Path:
     return once("xl-latents", lambda folder: _encode(params, xl_teacher, manifest, folder)) / "latents"
 
 
+@pytest.fixture(scope="session")
+def token_latents(params, teacher, manifest, once) -> Path:
+    """The toy's pairs with tokens in place of text embeddings."""
+    tokens = params.model_copy(update={"encode": params.encode.model_copy(update={"text": "tokens"})})
+    return once("token-latents", lambda folder: _encode(tokens, teacher, manifest, folder)) / "latents"
+
+
+@pytest.fixture(scope="session")
+def xl_token_latents(params, xl_teacher, manifest, once) -> Path:
+    """The same, of the toy SDXL teacher."""
+    tokens = params.model_copy(update={"encode": params.encode.model_copy(update={"text": "tokens"})})
+    return once("xl-token-latents", lambda folder: _encode(tokens, xl_teacher, manifest, folder)) / "latents"
+
+
 def _encode(params: Params, teacher: Path, manifest: Path, folder: Path) -> None:
     from prunella.latents.encode import encoded
 
@@ -210,6 +239,16 @@ def pruned_tiny(params, teacher, once) -> Path:
 
     plan = CATALOGUE / "sd-tiny.yaml"
     return once("pruned", lambda folder: pruned(params.prune, teacher, plan, folder / "sd-tiny")) / "sd-tiny"
+
+
+@pytest.fixture(scope="session")
+def pruned_xl(params, xl_teacher, once) -> Path:
+    """ssd-1b of the toy SDXL teacher, as a pipeline folder."""
+    from prunella.pruning.plan import CATALOGUE
+    from prunella.pruning.prune import pruned
+
+    plan = CATALOGUE / "ssd-1b.yaml"
+    return once("pruned-xl", lambda folder: pruned(params.prune, xl_teacher, plan, folder / "ssd-1b")) / "ssd-1b"
 
 
 @pytest.fixture

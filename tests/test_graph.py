@@ -217,9 +217,15 @@ def files(module: str) -> Path:
     return stem.with_suffix(".py") if stem.with_suffix(".py").is_file() else stem / "__init__.py"
 
 
+def script(stage: str) -> Path:
+    """The file that a stage runs; two stages may run the same."""
+    command = GRAPH[stage].get("do", GRAPH[stage])["cmd"]
+    return ROOT / next(word for word in command.split() if word.endswith(".py"))
+
+
 def result_files(stage: str, imports) -> set[str]:
     """Files of the result rooms that a stage reaches through result rooms; observers are handed in and do not count."""
-    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    tree = ast.parse(script(stage).read_text())
     waiting = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     reached: set[str] = set()
     while waiting:
@@ -247,8 +253,7 @@ def test_a_stage_depends_on_every_result_module_that_it_imports(stage, imports):
         if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)
     }
     assert not missing
-    command = GRAPH[stage].get("do", GRAPH[stage])["cmd"]
-    assert next(word for word in command.split() if word.endswith(".py")) in deps
+    assert script(stage).relative_to(ROOT).as_posix() in deps
 
 
 @pytest.mark.parametrize("stage", sorted(set(GRAPH) - {"miniature", "benchmark"}))
@@ -270,7 +275,7 @@ def test_no_stage_depends_on_what_observes_it(stage):
 
 
 def test_the_graph_fits_a_look():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 210
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 280
 
 
 @pytest.mark.parametrize("stage", sorted(set(GRAPH) - {"miniature", "check"}))
@@ -278,7 +283,7 @@ def test_dvc_yaml_lists_the_sections_that_a_stage_reads(stage):
     """A section, or keys of it; `watch` decides no result, and `runtime` that of costs alone."""
     read = {
         node.attr
-        for node in ast.walk(ast.parse((ROOT / "stages" / f"{stage}.py").read_text()))
+        for node in ast.walk(ast.parse(script(stage).read_text()))
         if isinstance(node, ast.Attribute)
         and (
             (isinstance(node.value, ast.Attribute) and node.value.attr == "params")
@@ -286,6 +291,8 @@ def test_dvc_yaml_lists_the_sections_that_a_stage_reads(stage):
         )
     }
     needed = read - {"watch"} - ({"runtime"} if stage != "cost" else set())
+    if stage.startswith(("own_", "base_")):  # where an entry of finetune.data stands for filter and encode
+        needed = needed - {"filter", "encode"} | {"finetune"}
     listed = {key.split(".")[0] for key in GRAPH[stage].get("do", GRAPH[stage]).get("params", [])}
     assert needed <= listed, (needed, listed)
 

@@ -218,3 +218,46 @@ def test_sets_to_generate_have_names_and_whole_entries(content):
 def test_only_students_are_chosen_to_be_tuned(content):
     content["finetune"]["students"] = ["sd-tiny", "sd-tinny"]
     assert refused(content).endswith("finetune.students: 'sd-tinny' is not among students: sd-small, sd-tiny")
+
+
+OWN = {"filter": {"source": "folder", "path": "data/portraits"}, "encode": {"heldout": 4}}
+
+
+def with_own(content: dict, tmp_path, latents: str = "data/own/portraits/latents", **own) -> dict:
+    """The file's content with a set of fine-tuning's own, as it is written down."""
+    content["finetune"] |= {"data": {"portraits": OWN | own}, "latents": latents}
+    content["filter"]["samples"], content["encode"]["resolution"] = 17, 128
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    return content
+
+
+def test_sets_of_ones_own_lack_what_is_as_shipped_and_as_encoded(content, tmp_path, capsys):
+    with_own(content, tmp_path)
+    params = read_params(tmp_path / "params.yaml")
+    own, shipped = params.finetune.data["portraits"], read_params(ROOT / "params.yaml")
+    assert own.filter == shipped.filter.model_copy(update=OWN["filter"])
+    assert own.encode == params.encode.model_copy(update={"heldout": 4}) and own.encode.resolution == 128
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("own", "latents", "said"),
+    [
+        ({}, "data/latents", "finetune.latents: data/latents, so finetune.data is for nothing; it makes data/own/por"),
+        ({}, "data/own/portrait/latents", "data/own/portrait/latents is made by no entry of finetune.data (data/own/"),
+        ({"encode": 3}, "data/latents", "finetune.data.portraits.encode: input should be a valid dictionary"),
+        ({"encode": {"heldut": 3}}, "data/latents", "'heldut'; did you mean 'heldout'?"),
+        ({"filter": {"source": "scenes", "caption": "a cat"}}, "data/latents", "goes with source folder, not with sce"),
+        ({"filter": {"source": "folder", "path": ".", "caption": " "}}, "data/latents", "filter.caption: "),
+        (
+            {"filter": {"source": "folder", "path": ".", "caption": "a dog"}},
+            "data/own/portraits/latents",
+            "finetune.words: none of ['heart'] is in the caption of finetune.data.portraits ('a dog'); [] takes all",
+        ),
+    ],
+)
+def test_mistakes_in_sets_of_ones_own(content, tmp_path, own, latents, said):
+    with_own(content, tmp_path, latents, **own)
+    with pytest.raises(UserError) as caught:
+        read_params(tmp_path / "params.yaml")
+    assert said in str(caught.value)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import DISTILLING, LEARNING
+from conftest import DISTILLING, TUNING
 from diffusers import DiffusionPipeline
 
 from prunella.compute.device import Placement
@@ -65,9 +65,10 @@ def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp
 def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_path):
     small = tmp_path / "pruned"
     pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
-    tuning = check(Finetune, LEARNING | {"words": []}, "finetune")
+    tuning = check(Finetune, TUNING, "finetune")
     report = finetune(
         tuning,
+        teacher=xl_teacher,
         latents=xl_latents,
         student=small,
         out=tmp_path / "out",

@@ -13,7 +13,7 @@ from typing import Any
 
 from prunella.compute.launch import launch, launched, rank
 from prunella.errors import UserError
-from prunella.params import Params, read_params
+from prunella.params import Params, read_params, unknown
 from prunella.pruning.plan import check_students
 from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, root, stage_run
@@ -21,8 +21,9 @@ from prunella.tracking.process import end_with_starter
 from prunella.tracking.room import no_room, remove_halves
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
-PER_ENTRY = ("generate", "plan", "prune", "distill", "finetune")  # stages whose --out is named after a student or set
-ASKING = ("teacher", "generate", "filter", "encode")  # the stages that may ask the Hub, for a model or for data
+# Stages whose --out is named after a student, a set or a base.
+PER_ENTRY = ("generate", "base", "plan", "prune", "distill", "finetune")
+ASKING = ("teacher", "generate", "base", "filter", "encode")  # the stages that may ask the Hub, for a model or for data
 
 
 class StageContext:
@@ -63,24 +64,28 @@ def stage_context(
     section: str | None = None,
     team: bool = False,
     logged: bool = True,
+    own: bool = False,
 ) -> Iterator[StageContext]:
     """Open a stage whose command line `argv` (None: this process's) gives a path for each of `names`, as --name PATH.
 
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
-    first alone logs and reports; without `logged` MLflow hears nothing. A UserError ends the stage with its message
-    alone and status 1, as do inputs that changed while it ran and a full disk. SIGTERM ends it with status 143 and
-    Ctrl-C with 130, so that DVC never takes a half-done result for a finished one.
+    first alone logs and reports. With `own` it also works on an entry of `finetune.data`, which --own names: that then
+    stands for the sections `filter` and `encode`. Without `logged` MLflow hears nothing. A UserError ends the stage
+    with its message alone and status 1, as do inputs that changed while it ran and a full disk. SIGTERM ends it with
+    status 143 and Ctrl-C with 130, so that DVC never takes a half-done result for a finished one.
     """
     parser = argparse.ArgumentParser(description=about)
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True)
+    if own:
+        parser.add_argument("--own", metavar="NAME", help="the entry of finetune.data to work on")
     paths = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     end_with_starter()
     quiet(offline=stage not in ASKING)
     try:
         inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them
-        params = read_params()
+        params = with_own(read_params(), getattr(paths, "own", None))
         check_students(params.students)
         if launched() and os.environ.get(BEGUN_WITH, inputs.digest) != inputs.digest:
             raise UserError("params.yaml changed while the processes started; run the stage again")
@@ -110,7 +115,20 @@ def stage_context(
 def _student(stage: str, paths: argparse.Namespace) -> list[str]:
     if stage in ("draw", "score"):
         return [paths.report.name.removesuffix(".json")]
-    return [paths.out.name.removesuffix(".yaml")] if stage in PER_ENTRY else []  # a plan is NAME.yaml
+    if getattr(paths, "own", None):
+        return [paths.own]
+    # A plan is NAME.yaml, a pinned base NAME.json.
+    return [paths.out.name.removesuffix(".yaml").removesuffix(".json")] if stage in PER_ENTRY else []
+
+
+def with_own(params: Params, name: str | None) -> Params:
+    """The parameters with an entry of `finetune.data` in place of `filter` and `encode`."""
+    if name is None:
+        return params
+    if name not in params.finetune.data:
+        raise UserError(f"finetune.data: {unknown('entry', name, sorted(params.finetune.data))}")
+    own = params.finetune.data[name]
+    return params.model_copy(update={"filter": own.filter, "encode": own.encode})
 
 
 def quiet(offline: bool = True) -> None:

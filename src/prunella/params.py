@@ -35,6 +35,7 @@ Weight = Annotated[
     Annotated[Amount, Tag("number")] | Annotated[Points, Tag("points")],
     Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
 ]
+OWN_DATA = "data/own"  # where dvc.yaml puts the sets of `finetune.data`
 
 
 class Section(BaseModel):
@@ -104,6 +105,7 @@ class Filter(Section):
     revision: Annotated[str, Field(min_length=1)]  # hub: branch, tag or commit
     split: Annotated[str, Field(min_length=1)]  # hub
     columns: dict[Column, str]  # {ours: the data's}, where the field's usual spellings do not do
+    caption: Annotated[str, Field(pattern=r"\S")] | None  # folder: of every picture in it, whatever lies beside them
     samples: Count  # at most this many pairs, drawn by seed
     min_side: Count  # pixels
     min_megapixels: Amount | None
@@ -125,6 +127,8 @@ class Filter(Section):
     def _named(self) -> Self:
         if self.source == "hub" and not self.id:
             raise ValueError("source hub needs an id such as owner/dataset")
+        if self.caption is not None and self.source != "folder":
+            raise ValueError(f"caption: one for all pictures goes with source folder, not with {self.source}")
         return self
 
 
@@ -175,6 +179,7 @@ class Learning(Training):
     caption_dropout: Share
     gradient_checkpointing: bool
     evaluate_every: Count
+    patience: Count | None  # measurements in a row without a better one, after which training ends; None: never
     storage: Storage
 
 
@@ -203,9 +208,106 @@ class Distill(Learning):
         return self
 
 
+class Lora(Section):
+    """Low-rank matrices beside frozen weights (arXiv 2106.09685), by peft."""
+
+    rank: Annotated[int, Field(ge=1, le=2**16)]
+    alpha: Annotated[int, Field(ge=1, le=2**16)]  # they count alpha / rank; with rslora alpha / sqrt(rank)
+    dropout: Annotated[float, Field(ge=0, lt=1)]  # of what goes into them
+    targets: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]  # ends of modules' names
+    dora: bool  # direction and magnitude apart (arXiv 2402.09353)
+    rslora: bool  # arXiv 2312.03732
+    text_encoder: bool  # the text encoders' attention as well
+    text_learning_rate: Annotated[float, Field(gt=0)] | None  # None: that of the UNet
+
+    @model_validator(mode="after")
+    def _read_by_diffusers(self) -> Self:
+        if self.dora and self.text_encoder:
+            raise ValueError("dora goes with the UNet alone: stock diffusers does not read a text encoder's magnitudes")
+        return self
+
+
+class DreamBooth(Section):
+    """A thing by a few pictures of it, beside pictures of its class, which the model draws (arXiv 2208.12242)."""
+
+    weights: Literal["full", "lora"]
+    class_prompts: list[Annotated[str, Field(pattern=r"\S")]]  # what the thing is one of, taking turns
+    class_pictures: Count
+    prior_weight: Amount  # of those beside the thing's; 0: none are drawn
+    inference_steps: Count
+    guidance: Annotated[float, Field(ge=1)]
+    text_encoder: bool  # learns as the UNet does
+    text_learning_rate: Annotated[float, Field(gt=0)] | None  # None: that of the UNet
+
+
+class Own(Section):
+    """A set of fine-tuning's own: an entry of `finetune.data`, both parts completed (see `read_params`)."""
+
+    filter: Filter
+    encode: Encode
+
+
+class Base(Section):
+    """A model that is no student of this graph, to be tuned as well: an entry of `finetune.base`."""
+
+    model: Teacher  # any student will do
+    data: Name  # of `finetune.data`, encoded with the model's own VAE
+
+
 class Finetune(Learning):
     students: list[Name] | None  # None: all; the others are passed on as they are
+    stage: Literal["distilled", "pruned"]  # of this graph's students, that is tuned
+    latents: Annotated[str, Field(min_length=1)]  # the folder that they learn from
+    data: dict[Name, Own]
+    base: dict[Name, Base]
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
+    output_weight: Amount  # the teacher's prediction, beside the data
+    method: Literal["full", "lora", "dreambooth"]
+    lora: Lora
+    dreambooth: DreamBooth
+
+    @model_validator(mode="after")
+    def _of_a_class(self) -> Self:
+        if self.prior and not self.dreambooth.class_prompts:
+            raise ValueError("dreambooth.class_prompts: [a photo of a dog], for example; prior_weight: 0 does without")
+        if self.adapted and self.lora.dora and self.texts_learn:
+            raise ValueError("lora.dora goes with the UNet alone, and dreambooth.text_encoder is true")
+        return self
+
+    @model_validator(mode="after")
+    def _one_text(self) -> Self:
+        if self.output_weight and self.texts_learn:
+            raise ValueError(
+                "output_weight: the teacher cannot read what text encoders that learn (text_encoder: true) say"
+            )
+        return self
+
+    @property
+    def texts_learn(self) -> bool:
+        """Whether the text encoders learn too."""
+        return self._texts is not None and self._texts.text_encoder
+
+    @property
+    def text_learning_rate(self) -> float | None:
+        """The text encoders' rate, if it is another than the UNet's."""
+        return self._texts.text_learning_rate if self._texts else None
+
+    @property
+    def _texts(self) -> Lora | DreamBooth | None:
+        """What says so."""
+        if self.method == "dreambooth":
+            return self.dreambooth
+        return self.lora if self.method == "lora" else None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether matrices beside the weights learn, and not the weights."""
+        return self.method == "lora" or (self.method == "dreambooth" and self.dreambooth.weights == "lora")
+
+    @property
+    def prior(self) -> float:
+        """The weight of class pictures."""
+        return self.dreambooth.prior_weight if self.method == "dreambooth" else 0.0
 
 
 def used(weight: Weight) -> bool:
@@ -352,6 +454,35 @@ class Params(Section):
     watch: Watch
     runtime: Runtime
 
+    @model_validator(mode="after")
+    def _own_data_are_used(self) -> Self:
+        """A set that nobody learns from, and a folder that no set makes, are slips."""
+        tuning, students = self.finetune, set(self.students)
+        for name, base in tuning.base.items():
+            if base.data not in tuning.data:
+                known = sorted(tuning.data) or ["none"]
+                raise ValueError(f"finetune.base.{name}.data: {unknown('entry of finetune.data', base.data, known)}")
+            if name in students:
+                raise ValueError(f"finetune.base.{name}: a student of this graph has that name; give it another")
+        made = {f"{OWN_DATA}/{name}/latents": name for name in tuning.data}
+        places = ", ".join(made) or "finetune.data is empty"
+        if tuning.latents.startswith(f"{OWN_DATA}/") and tuning.latents not in made:
+            raise ValueError(f"finetune.latents: {tuning.latents} is made by no entry of finetune.data ({places})")
+        if made and tuning.latents not in made and not tuning.base:
+            raise ValueError(f"finetune.latents: {tuning.latents}, so finetune.data is for nothing; it makes {places}")
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_said(self) -> Self:
+        """One caption for all of a set's pictures, and none of the words in it: seen before anything is encoded."""
+        words = {word.lower() for word in self.finetune.words}
+        for name, own in self.finetune.data.items():
+            said = own.filter.caption
+            if words and said is not None and not words & set(said.lower().split()):
+                where = f"the caption of finetune.data.{name} ({said!r})"
+                raise ValueError(f"finetune.words: none of {self.finetune.words} is in {where}; [] takes all pairs")
+        return self
+
     @field_validator("students")
     @classmethod
     def _once(cls, students: list[str]) -> list[str]:
@@ -383,9 +514,38 @@ def read_params(path: Path | str = "params.yaml") -> Params:
     content = read_yaml(path)
     filled: dict[str, Any] = {}
     if isinstance(content, dict):
-        content = with_defaults(content, shipped_defaults(), filled)
+        content = with_own_data(with_defaults(content, shipped_defaults(), filled))
     params = check(Params, content, str(path))
     if filled:
         taken = ", ".join(f"{name}: {value}" for name, value in filled.items())
         print(f"{path}: lacks keys of this version; taken from the shipped defaults: {taken}", file=sys.stderr)
     return params
+
+
+def with_own_data(content: dict) -> dict:
+    """`content` with whole entries of `finetune.data` and `finetune.base`.
+
+    What an entry's `filter` or `model` lacks is as shipped, since criteria for millions are none for twenty; what its
+    `encode` lacks is as in the section `encode`.
+    """
+    tuning, shipped = content.get("finetune"), shipped_defaults()
+    if not isinstance(tuning, dict):
+        return content
+    lacking = {"filter": shipped["filter"], "model": shipped["teacher"], "encode": content.get("encode")}
+    whole = {key: _entries(tuning.get(key), lacking) for key in ("data", "base")}
+    return content | {"finetune": tuning | whole}
+
+
+def _entries(entries: Any, lacking: dict[str, Any]) -> Any:
+    """Entries by name whose parts get what they lack; what is no entry or part stays as it is, for `check` to name."""
+    if not isinstance(entries, dict):
+        return entries
+    return {name: _entry(entry, lacking) if isinstance(entry, dict) else entry for name, entry in entries.items()}
+
+
+def _entry(entry: dict, lacking: dict[str, Any]) -> dict:
+    both = {key: (part, lacking.get(key)) for key, part in entry.items()}
+    return {
+        key: with_defaults(part, more, {}) if isinstance(part, dict) and isinstance(more, dict) else part
+        for key, (part, more) in both.items()
+    }

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from singlefile import single
 
 from prunella.errors import UserError
-from prunella.models.pipeline import load_pipeline, teacher_folder
-from prunella.models.teacher import earlier_pin, pin
+from prunella.models.pipeline import check_teacher, load_pipeline, teacher_folder
+from prunella.models.teacher import earlier_pin, pin, pin_base
 from prunella.params import Teacher
 
 
@@ -235,3 +235,19 @@ def test_what_an_earlier_run_left_half_written_is_nothing(tmp_path, content):
     assert earlier_pin(path) == {}
     path.write_text('{"id": "a/b"}')
     assert earlier_pin(path) == {"id": "a/b"}
+
+
+@pytest.mark.parametrize(("model", "family"), [("pruned_tiny", "sd"), ("pruned_xl", "sdxl"), ("teacher", "sd")])
+def test_a_base_of_finetuning_may_be_a_student(request, model, family):
+    folder = request.getfixturevalue(model)
+    pinned = pin_base(asked(folder), {}, "finetune.base.theirs.model")
+    check_teacher(pinned)
+    assert (pinned["family"], pinned["student"]) == (family, model != "teacher")
+    if pinned["student"]:
+        with pytest.raises(UserError, match=r"^teacher\.path: .* is no Stable Diffusion: its UNet is a "):
+            pin(asked(folder))
+
+
+def test_a_base_that_is_none_is_named_by_its_own_key(tmp_path):
+    with pytest.raises(UserError, match=r"^finetune\.base\.theirs\.model\.path: there is no folder"):
+        pin_base(asked(tmp_path / "none"), {}, "finetune.base.theirs.model")

@@ -16,10 +16,18 @@ def commands(students: list[str]) -> dict[str, list[str]]:
             continue
         if "foreach" in stage:  # over students, or over a section that is empty by default
             for item in students if stage["foreach"] == "${students}" else []:
-                words[f"{name}@{item}"] = shlex.split(stage["do"]["cmd"].replace("${item}", item))
+                words[f"{name}@{item}"] = shlex.split(_filled(stage["do"]["cmd"], item))
         else:
             words[name] = shlex.split(stage["cmd"])
     return words
+
+
+def _filled(command: str, item: str) -> str:
+    """A command of `item`, on the main data and distilled students, as by default."""
+    known = {"${item}": item, "${finetune.latents}": "data/latents", "${finetune.stage}": "distilled"}
+    for template, value in known.items():
+        command = command.replace(template, value)
+    return command
 
 
 def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch) -> list[str]:

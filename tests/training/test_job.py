@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import DISTILLING, LEARNING, SIDE
+from conftest import DISTILLING, SIDE, TUNING
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
@@ -264,9 +264,10 @@ def test_words_choose_pairs_as_whole_words():
     assert caption_contains(captions, []).tolist() == [0, 1, 2, 3]
 
 
-def tune(params: Finetune, latents: Path, student: Path, folder: Path) -> dict:
+def tune(params: Finetune, latents: Path, student: Path, folder: Path, teacher: Path | None = None) -> dict:
     return finetune(
         params,
+        teacher=teacher or Path("none"),
         latents=latents,
         student=student,
         out=folder / "out",
@@ -278,7 +279,7 @@ def tune(params: Finetune, latents: Path, student: Path, folder: Path) -> dict:
 
 
 def finetuning(**changes) -> Finetune:
-    return check(Finetune, LEARNING | {"words": []} | changes, "finetune")
+    return check(Finetune, TUNING | changes, "finetune")
 
 
 def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
@@ -414,3 +415,33 @@ def test_half_a_checkpoint_does_not_stay(learn, tmp_path):
         half.write_bytes(b"half")
     learn(distilling())
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_no_better_for_so_long_ends_the_training_with_the_best_weights(learn, tmp_path, monkeypatch, capsys):
+    plain = {"schedule": "constant", "storage": "fp32"}
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "short"))
+    learn(distilling(steps=2, **plain), "two")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "long"))
+    measured = {0: 5.0, 1: 4.0, 2: 1.0, 3: 3.0, 4: 2.0, 5: 0.5}
+    steps = iter(range(99))
+    monkeypatch.setattr(validation, "evaluate_loss", lambda *given: {"output": measured[next(steps)]})
+    report = learn(distilling(steps=9, patience=2, **plain), checkpoint_every=3)
+    assert (report["steps"], report["stopped"], report["best"]) == (4, 4, {"step": 2, "output": 1.0})
+    assert "distill: no better for 2 measurements, so step 4 was the last" in capsys.readouterr().out
+    two, out = (load_unet(tmp_path / name / "sd-tiny").state_dict() for name in ("two", "out"))
+    assert all(torch.equal(two[name], out[name]) for name in two)
+    assert not (tmp_path / "out" / "sd-tiny" / "best").exists()
+    steps = iter([4])  # from the checkpoint of step 3 on
+    assert learn(distilling(steps=9, patience=2, **plain), checkpoint_every=3) == report | {"peak_memory_mb": ANY}
+
+
+def test_the_teacher_goes_on_teaching(latents, teacher, pruned_tiny, tmp_path):
+    report = tune(finetuning(output_weight=0.5), latents, pruned_tiny, tmp_path, teacher)
+    assert report["heldout"]["output"] > 0
+    loss = report["heldout"]["task"] + 0.5 * report["heldout"]["output"]
+    assert report["heldout"]["loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_a_teacher_of_another_kind_does_not_go_on_teaching(latents, xl_teacher, pruned_tiny, tmp_path):
+    with pytest.raises(UserError, match=r"pairs of Stable Diffusion 1\.x .* of family Stable Diffusion XL"):
+        tune(finetuning(output_weight=0.5), latents, pruned_tiny, tmp_path, xl_teacher)

@@ -143,3 +143,9 @@ def test_advice_begins_with_what_buys_most():
 
 def test_this_machine_has_memory():
     assert 1e8 < there(torch.device("cpu")) < 1e14
+
+
+def test_what_does_not_learn_has_no_gradient_and_no_moments(configs):
+    small = parameters(configs[0])
+    need = needed(Subject(configs[0], None, EXAMPLE, learned=11), settings(ema_decay=0.9))
+    assert need[:4] == (4 * small, 44, 88, 44)

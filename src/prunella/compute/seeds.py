@@ -4,7 +4,7 @@ import hashlib
 
 import torch
 
-TRAINING, HELDOUT, DRAWING, STEP, CAPTION, MIRROR = range(6)  # what chance is for
+TRAINING, HELDOUT, DRAWING, STEP, CAPTION, MIRROR, ADAPTER = range(7)  # what chance is for
 
 
 def generator(*numbers: int) -> torch.Generator:

@@ -342,7 +342,8 @@ def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path
         for kind in (".safetensors", ".jsonl", ".json"):
             link_or_copy(work / f"{shard.name}{kind}", out / f"{shard.name}{kind}")
     empty = {name: value.to(STORED[params.storage]) for name, value in encoders.empty().items()}
-    settings = {"scaling_factor": encoders.scaling_factor, "resolution": params.resolution, "text": params.text}
+    settings = {"scaling_factor": encoders.scaling_factor, "vae": encoders.latent_space}
+    settings |= {"resolution": params.resolution, "text": params.text}
     write_manifest(out, shards, empty, **settings)
     atomic_write_text(work / DONE, "{}")
     return _counts(shards, notes, small, out)

@@ -4,9 +4,11 @@ Raw pixels (HWC uint8) → raw latents (mean and std, what is stored) → final 
 net sees). Letters: N pairs, L tokens, D text width.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from prunella.latents.shards import Latents, read_manifest
 from prunella.models.pipeline import load_pipeline
 from prunella.models.vae import latent_space
 from prunella.params import Precision
+
+TOKENS = {"text_encoder": "tokens", "text_encoder_2": "tokens_2"}  # text encoders, and what each is given
 
 
 @torch.no_grad()
@@ -114,29 +118,44 @@ class Texts:
     def __call__(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         """ "text" (NLD) and, of SDXL, "pooled" (NP): fp32, on the CPU."""
         with torch.cuda.stream(self.stream) if self.stream else nullcontext():
-            made = self._xl(tokens) if "tokens_2" in tokens else self._sd(tokens["tokens"])
+            encoders = {name: part for name in TOKENS if (part := getattr(self.pipeline, name, None)) is not None}
+            made = embedded(encoders, {name: each.to(self.device) for name, each in tokens.items()})
             return {name: value.float().cpu() for name, value in made.items()}
 
-    def _sd(self, tokens: Tensor) -> dict[str, Tensor]:
-        encoder = self.pipeline.text_encoder
+
+def embedded(encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """ "text" (NLD) and, of SDXL, "pooled" (NP) of tokens, on the encoders' device.
+
+    `encoders` are those of a pipeline by their names there, "text_encoder" and "text_encoder_2".
+    """
+    if "tokens_2" not in tokens:
+        encoder = encoders["text_encoder"]
         if getattr(encoder.config, "use_attention_mask", False):
             raise UserError(
                 f"{type(encoder).__name__} with an attention mask: encode.text tokens cannot be used with it"
             )
-        return {"text": encoder(tokens.long().to(self.device), attention_mask=None)[0]}
-
-    def _xl(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The last but one layer of both encoders side by side, and the second's projection (arXiv 2307.01952)."""
-        named = (("text_encoder", "tokens"), ("text_encoder_2", "tokens_2"))
-        made = [
-            getattr(self.pipeline, encoder)(tokens[name].long().to(self.device), output_hidden_states=True)
-            for encoder, name in named
-            if name in tokens
-        ]
-        return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
+        return {"text": encoder(tokens["tokens"].long(), attention_mask=None)[0]}
+    # The last but one layer of both encoders side by side, and the second's projection (arXiv 2307.01952).
+    made = [encoders[name](tokens[kind].long(), output_hidden_states=True) for name, kind in TOKENS.items()]
+    return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
 
 
-def open_latents(folder: Path, pipeline: Path, device: str, precision: Precision = "fp32") -> tuple[Latents, Latents]:
-    """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens."""
-    texts = Texts(pipeline, device, precision) if read_manifest(folder).get("text") == "tokens" else None
+def open_latents(
+    folder: Path, pipeline: Path, device: str, precision: Precision = "fp32", texts_learn: bool = False
+) -> tuple[Latents, Latents]:
+    """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens.
+
+    Where text encoders learn, tokens are left as they are. Raises UserError where the folder then holds none.
+    """
+    holds = read_manifest(folder).get("text")
+    if texts_learn and holds != "tokens":
+        raise UserError(
+            f"{folder} holds text embeddings, and text encoders that learn (text_encoder: true) need tokens; "
+            "encode.text: tokens stores those"
+        )
+    texts = None if holds != "tokens" else _unchanged if texts_learn else Texts(pipeline, device, precision)
     return Latents(folder, "train", texts), Latents(folder, "heldout", texts)
+
+
+def _unchanged(tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+    return tokens

@@ -23,6 +23,7 @@ from prunella.miniature.recipe import Part, Recipe
 from prunella.models.pipeline import stored
 from prunella.scenes.generator import Vocabulary, captioned
 from prunella.training import checkpoint
+from prunella.training.learned import Learned
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.metrics_log import MetricsLog
 
@@ -140,7 +141,7 @@ def _trained(
             with ema_weights(model, ema):
                 preview()
     if ema:
-        ema.copy_to(model.parameters())
+        ema.copy_to(Learned(model).parameters())
     rows = log.rows()
     seconds = round(sum(row["seconds"] for row in rows), 1)
     names = [name for name in rows[0] if name not in ("step", "split", "seconds")]

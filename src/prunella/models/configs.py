@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from prunella.errors import UserError
 from prunella.files import read_json
-from prunella.models.families import FAMILIES, family, shape
+from prunella.models.families import FAMILIES, called_as, family, shape
 from prunella.models.families.base import Family
 from prunella.params import typed
 
@@ -133,13 +133,14 @@ Component = Annotated[list[str | None], Field(min_length=2, max_length=2)]
 KINDS: dict[str, Any] = {"unet": UNet, "vae": Vae, "text_encoder": Text, "text_encoder_2": Text}
 
 
-def described(folder: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def described(folder: Path, students: bool = False) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(family, UNet config, scheduler config) of a pipeline folder, all its parts' configs checked.
 
-    Raises UserError that names file and key where they are not those of a supported Stable Diffusion.
+    With `students` a UNet of other depths will do as well; its family is then the one that it is called as. Raises
+    UserError that names file and key where they are not those of a supported Stable Diffusion.
     """
     unet = config(folder, "unet")
-    name = family(unet)
+    name = family(unet) or (called_as(unet) if students else None)
     if unet.get("_class_name") != "UNet2DConditionModel" or name is None:
         known = ", ".join(f"{each} ({kind.title})" for each, kind in FAMILIES.items())
         raise UserError(

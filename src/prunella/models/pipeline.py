@@ -84,15 +84,15 @@ def _stock(folder: Path, **parts: Any) -> DiffusionPipeline:
         return DiffusionPipeline.from_pretrained(folder, **parts)
 
 
-def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: Storage) -> None:
-    """A stock pipeline folder at `out`: everything as in the folder `origin`, but for the UNet.
+def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: Storage, **encoders: Any) -> None:
+    """A stock pipeline folder at `out`: everything as in the folder `origin`, but for the UNet and given text encoders.
 
     UNet and VAE are stored as `storage` says; text encoders always in fp32, since stock loading keeps them in the
     stored dtype and would then mix dtypes. Written beside and renamed, so that `out` is whole or absent.
     """
     half = out.with_name(out.name + ".half")
     shutil.rmtree(half, ignore_errors=True)
-    pipeline = _stock(origin, unet=stored(unet, storage))
+    pipeline = _stock(origin, unet=stored(unet, storage), **encoders)
     pipeline.register_modules(vae=stored(pipeline.vae, storage))
     for name in ("text_encoder", "text_encoder_2"):
         if (encoder := getattr(pipeline, name, None)) is not None:

@@ -9,6 +9,7 @@ from prunella.errors import UserError
 from prunella.files import read_json, sha256
 from prunella.models import hub
 from prunella.models.configs import described, models, stem
+from prunella.models.families import family
 from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
 from prunella.params import Teacher
 
@@ -21,6 +22,18 @@ SINGLE = {
 }
 
 
+def pin_base(model: Teacher, earlier: dict, key: str) -> dict:
+    """As `pin`, of any student too: "family" is then the one that it is called as, and "student" is true.
+
+    Messages name the parameter `key` in place of `teacher`.
+    """
+    try:
+        pinned = _pinned(model, earlier, students=True)
+    except UserError as error:
+        raise UserError(str(error).replace("teacher.", f"{key}.")) from None
+    return pinned | {"student": family(pinned["unet"]) is None}
+
+
 def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
     """{"source", "family", "prediction_type", "files": {name: sha256}, "unet": config} and where the weights are.
 
@@ -28,14 +41,18 @@ def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
     that of `earlier` where this pins the same id and revision. A single file has "config", the folder or the Hub id
     and commit that its configs come from. Raises UserError where there is no usable Stable Diffusion.
     """
+    return _pinned(teacher, earlier or {})
+
+
+def _pinned(teacher: Teacher, earlier: dict, students: bool = False) -> dict:
     if teacher.source == "hub":
-        return _pin_hub(teacher, earlier or {})
+        return _pin_hub(teacher, earlier, students)
     if teacher.source == "file":
-        return _pin_file(teacher, earlier or {})
+        return _pin_file(teacher, earlier, students)
     folder = Path(teacher.path)
     if not folder.is_dir():
         raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
-    return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle)
+    return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle, students)
 
 
 def earlier_pin(path: Path) -> dict:
@@ -47,24 +64,24 @@ def earlier_pin(path: Path) -> dict:
     return known if isinstance(known, dict) else {}
 
 
-def _pin_hub(teacher: Teacher, earlier: dict) -> dict:
+def _pin_hub(teacher: Teacher, earlier: dict, students: bool) -> dict:
     assert teacher.id is not None  # which its section sees to
     same = (earlier.get("id"), earlier.get("revision")) == (teacher.id, teacher.revision)
     patterns = hub.MODEL + (hub.PICKLED if teacher.allow_pickle else [])
     folder = hub.snapshot(teacher.id, earlier["commit"] if same else teacher.revision, patterns)
     where = {"source": "hub", "id": teacher.id, "revision": teacher.revision, "commit": folder.name}
-    return where | _pin_folder(folder, teacher.allow_pickle)
+    return where | _pin_folder(folder, teacher.allow_pickle, students)
 
 
-def _pin_folder(folder: Path, allow_pickle: bool) -> dict:
-    told = describe_folder(folder)
+def _pin_folder(folder: Path, allow_pickle: bool, students: bool) -> dict:
+    told = describe_folder(folder, students)
     for part, (library, _) in models(folder, told["family"]).items():
         check_part(folder / part, allow_pickle, stem(library))
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in PINNED)
     return told | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
 
 
-def _pin_file(teacher: Teacher, earlier: dict) -> dict:
+def _pin_file(teacher: Teacher, earlier: dict, students: bool) -> dict:
     path = Path(teacher.path)
     if not path.is_file():
         raise UserError(f"teacher.path: there is no file {path}; it should be a .safetensors checkpoint")
@@ -82,7 +99,7 @@ def _pin_file(teacher: Teacher, earlier: dict) -> dict:
         folder = hub.snapshot(name, revision, hub.CONFIGS, key="teacher.config")
         config = {"id": name, "commit": folder.name}
     where = {"source": "file", "path": teacher.path, "config": config}
-    return where | describe_folder(folder) | {"files": {path.name: sha256(path)}}
+    return where | describe_folder(folder, students) | {"files": {path.name: sha256(path)}}
 
 
 def _configs_of(path: Path) -> str:
@@ -97,7 +114,7 @@ def _configs_of(path: Path) -> str:
     )
 
 
-def describe_folder(folder: Path) -> dict:
+def describe_folder(folder: Path, students: bool = False) -> dict:
     """{"family", "prediction_type", "unet": config} by a pipeline folder's JSON files, all of which are checked."""
-    name, unet, scheduler = described(folder)
+    name, unet, scheduler = described(folder, students)
     return {"family": name, "prediction_type": scheduler.get("prediction_type", "epsilon"), "unet": unet}

@@ -89,8 +89,8 @@ class Pictures:
         if not self.prompts:
             return
         # VAE and text encoders are there while drawing alone, so that they take no memory from the training.
-        pipeline = load_pipeline(self.job.student, self.job.placement.device, unet=None)
-        with ema_weights(self.job.unet, ema), eager():
+        pipeline = load_pipeline(self.job.student, self.job.placement.device, unet=None, **self.job.encoders)
+        with ema_weights(self.job.model, ema), eager():
             rows = {f"step {done}": self._drawn(pipeline, self.job.unet)}
             if self.job.teacher is not None:
                 self.teachers = self.teachers or self._drawn(pipeline, self.job.teacher)

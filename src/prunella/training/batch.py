@@ -4,7 +4,7 @@ All that is random about an example is drawn by seed and by its place in line, s
 is cut: into one or several processes, into one or several passes. Two students see the same noise and timesteps.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -16,13 +16,16 @@ from prunella.params import Learning
 from prunella.training.objectives import sampled
 from prunella.training.sampler import grouped, line
 
+PRIOR = "prior/"  # names of pairs of a thing's class, beside those of the thing
+
 
 class Batch(dict[str, Tensor]):
     """Tensors of N examples by name.
 
     "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings), "pairs" (N, indices in the split);
-    for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). While training "share", a number:
-    how much of the training is done.
+    for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). Where text encoders learn, "tokens"
+    (NL), of SDXL also "tokens_2", and "dropped" (N) in place of the embeddings. While training "share", a number: how
+    much of the training is done.
     """
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
@@ -80,12 +83,27 @@ def training_batches(
                 "latents": final,
                 "noise": noise,
                 "timesteps": (draws[:, 1] * last).long(),
-                "states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"]),
-                **_added(rows, dropped, latents),
+                **_said(rows, dropped, latents),
             }
         )
 
     return batch
+
+
+def prior_of(batch: Mapping[str, Tensor]) -> Batch:
+    """The pairs that `with_prior` has put beside; {} where there are none."""
+    return Batch({name.removeprefix(PRIOR): value for name, value in batch.items() if name.startswith(PRIOR)})
+
+
+def with_prior(
+    batches: Callable[[int], Batch], latents: Latents, batch_size: int, settings: Learning, last: int
+) -> Callable[[int], Batch]:
+    """The batches, each with as many pairs of `latents` beside it, under PRIOR, whose chance is their own."""
+    own = settings.model_copy(update={"seed": (settings.seed + 1) % 2**32})
+    prior = training_batches(latents, batch_size, own, last)
+    return lambda number: Batch(
+        {**batches(number), **{f"{PRIOR}{name}": value for name, value in prior(number).items()}}
+    )
 
 
 def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
@@ -102,8 +120,7 @@ def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndar
                 "latents": final,
                 "noise": noise,
                 "timesteps": torch.from_numpy((share * last).astype(np.int64)),
-                "states": rows["text"],
-                **_added(rows, torch.zeros(len(final), dtype=torch.bool), latents),
+                **_said(rows, torch.zeros(len(final), dtype=torch.bool), latents),
             }
         )
 
@@ -130,8 +147,15 @@ def _noised(rows: dict[str, Tensor], sources: list[torch.Generator], scaling_fac
     return final, torch.stack([torch.randn(final.shape[1:], generator=source) for source in sources])
 
 
-def _added(rows: dict[str, Tensor], dropped: Tensor, latents: Latents) -> dict[str, Tensor]:
-    """SDXL's "pooled" embedding, that of no caption where it is `dropped`, and "sizes"; nothing for SD 1.x and 2.x."""
-    if "pooled" not in rows:
-        return {}
-    return {"pooled": torch.where(dropped[:, None], latents.empty["pooled"], rows["pooled"]), "sizes": rows["sizes"]}
+def _said(rows: dict[str, Tensor], dropped: Tensor, latents: Latents) -> dict[str, Tensor]:
+    """What the captions say, and of no caption where it is `dropped`: "states", of SDXL also "pooled", and "sizes".
+
+    Where text encoders learn, the tokens as they are, and "dropped" (N) for the encoders to heed.
+    """
+    sizes = {"sizes": rows["sizes"]} if "sizes" in rows else {}
+    if tokens := {name: rows[name] for name in ("tokens", "tokens_2") if name in rows}:
+        return tokens | {"dropped": dropped} | sizes
+    said = {"states": torch.where(dropped[:, None, None], latents.empty["text"], rows["text"])}
+    if "pooled" in rows:
+        said["pooled"] = torch.where(dropped[:, None], latents.empty["pooled"], rows["pooled"])
+    return said | sizes

@@ -1,53 +1,99 @@
 """Fine-tuning: a student trains on a narrow domain."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
+from prunella.latents.fit import check_fit
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
+from prunella.training.adapters import ATTENTION, put_on
 from prunella.training.job import TrainingJob, run_job, state_folder
-from prunella.training.losses import TASK, Task
+from prunella.training.losses import TASK, Loss, Preserving, Task, Taught
 from prunella.training.observer import Observer
+from prunella.training.speaking import Spoken, rates, speaking
 from prunella.training.validation import Data
 
 
 def finetune(
     params: Finetune,
     *,
+    teacher: Path,
     latents: Path,
     student: Path,
     out: Path,
     curves: Path,
     placement: Placement,
     checkpoint_every: int,
+    draw_class: Callable[[], Path] | None = None,
     observer: Observer | None = None,
 ) -> dict:
-    """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report."""
-    train_pairs, heldout = open_latents(latents, student, placement.device, params.precision)
-    among = tuple(caption_contains(pairs.captions, params.words) for pairs in (train_pairs, heldout))
-    if not len(among[0]):
-        raise UserError(
-            f"finetune.words: none of {len(train_pairs)} captions holds any of {params.words}; [] takes all pairs"
+    """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report.
+
+    The `teacher` folder is looked at where it goes on teaching (`output_weight`) alone. `draw_class` gives the folder
+    of encoded pictures of the class, which DreamBooth with a prior learns beside.
+    """
+    data = _data(params, latents, student, placement.device)
+    if params.output_weight:
+        check_fit(data.train, teacher)
+    inputs = [student, latents / "manifest.json", *([teacher / "unet"] if params.output_weight else [])]
+    if draw_class and params.prior:
+        prior = draw_class()
+        inputs.append(prior / "manifest.json")
+        data = data._replace(
+            prior=open_latents(prior, student, placement.device, params.precision, params.texts_learn)[0]
         )
-    inputs = [student, latents / "manifest.json"]
     with state_folder("finetune", params, inputs, continuable=params.schedule == "constant") as work:
+        unet = load_unet(student, placement.device)
+        taught_by = load_unet(teacher, placement.device) if params.output_weight else None
+        speaks = speaking(unet, student, placement.device) if params.texts_learn else None
+        if params.adapted:
+            put_on(unet, params.lora, params.lora.targets, params.seed)
+            for encoder in speaks.encoders.values() if speaks else ():
+                put_on(encoder, params.lora, ATTENTION, params.seed)
         job = TrainingJob(
             title="finetune",
-            unet=load_unet(student, placement.device),
-            loss=Task(load_scheduler(student), params.snr_gamma),
+            unet=unet,
+            loss=_loss(params, load_scheduler(student), taught_by),
+            speaking=speaks,
+            adapted=params.adapted,
+            groups=rates(speaks, params.text_learning_rate) if speaks else None,
+            teacher=taught_by,
             params=params,
-            data=Data(train_pairs, heldout, *among),
+            data=data,
             student=student,
             placement=placement,
             decided_by=TASK,
             checkpoint_every=checkpoint_every,
         )
         report = run_job(job, out=out, curves=curves, work=work, observer=observer)
-    return {**report, "pairs": len(among[0])}
+    return {**report, "pairs": len(data.train) if data.among is None else len(data.among)}
+
+
+def _data(params: Finetune, latents: Path, student: Path, device: str) -> Data:
+    """The pairs that the words choose. Raises UserError where there are none, or none that the student can take."""
+    train, heldout = open_latents(latents, student, device, params.precision, params.texts_learn)
+    check_fit(train, student)
+    among, heldout_among = (caption_contains(pairs.captions, params.words) for pairs in (train, heldout))
+    if not len(among):
+        raise UserError(
+            f"finetune.words: none of {len(train)} captions holds any of {params.words}; [] takes all pairs"
+        )
+    return Data(train, heldout, among, heldout_among)
+
+
+def _loss(params: Finetune, scheduler: DDPMScheduler, teacher: UNet2DConditionModel | None) -> Loss:
+    """The task; with the teacher's prediction, with text embedded in the step, with the class beside, as asked for."""
+    task = Task(scheduler, params.snr_gamma)
+    loss: Loss = task if teacher is None else Taught(task, teacher, params.output_weight)
+    if params.texts_learn:
+        loss = Spoken(loss)
+    return Preserving(loss, params.prior) if params.prior else loss
 
 
 def caption_contains(captions: list[str], words: list[str]) -> np.ndarray:

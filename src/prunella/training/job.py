@@ -5,13 +5,16 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers.training_utils import EMAModel
+from torch import nn
 
 from prunella.compute import distributed
 from prunella.compute.device import Placement, placed
@@ -25,12 +28,15 @@ from prunella.models.pipeline import load_scheduler, save_pipeline, save_unet
 from prunella.params import Learning
 from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import BESIDE
-from prunella.training import checkpoint
-from prunella.training.batch import Batch, training_batches
+from prunella.training import adapters, checkpoint
+from prunella.training.batch import Batch, training_batches, with_prior
+from prunella.training.learned import Learned
 from prunella.training.loop import averaged, train
+from prunella.training.losses import Loss
 from prunella.training.memory import Example, Subject, examples_at_once, memory_of
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.observer import NoObserver, Observer
+from prunella.training.speaking import Speaking
 from prunella.training.validation import BEST, HELDOUT, Data, Validation
 
 ROOMS = ("compute", "latents/encoders.py", "latents/shards.py", "models", "pruning", "training")  # decide the result
@@ -44,7 +50,7 @@ class TrainingJob:
 
     title: str
     unet: UNet2DConditionModel
-    loss: Callable[[nn.Module, Batch], dict[str, Tensor]]
+    loss: Loss
     params: Learning
     data: Data
     student: Path  # the pipeline folder that the UNet is from
@@ -53,6 +59,19 @@ class TrainingJob:
     checkpoint_every: int  # steps
     teacher: UNet2DConditionModel | None = None
     pairs: tuple[FeaturePair, ...] = ()
+    speaking: Speaking | None = None  # the UNet with text encoders that learn too
+    adapted: bool = False  # what learns are matrices beside the weights
+    groups: list[dict] | None = None  # AdamW's, where not all learn at one rate
+
+    @property
+    def model(self) -> nn.Module:
+        """What the loss is given."""
+        return self.unet if self.speaking is None else self.speaking
+
+    @property
+    def encoders(self) -> dict[str, Any]:
+        """Text encoders that learn, by their names in the pipeline."""
+        return {} if self.speaking is None else dict(self.speaking.encoders.items())
 
     def subject(self, processes: int) -> Subject:
         """What takes memory, where `processes` train together."""
@@ -63,6 +82,9 @@ class TrainingJob:
             processes,
             self.unet.device.type == "cuda",
             tuple(pair.student for pair in self.pairs),
+            beside=sum(4 * part.num_parameters() for part in self.encoders.values()),
+            passes=1 if self.data.prior is None else 2,
+            learned=Learned(self.model).count(),
         )
 
     def examples_at_once(self, processes: int) -> int:
@@ -73,8 +95,8 @@ class TrainingJob:
 
 
 def deciding(params: Learning) -> dict:
-    """The parameters that decide what is learned: all but how it is stored, and which others learn."""
-    return params.model_dump(exclude={"storage", "students"})
+    """The parameters that decide what is learned: all but how it is stored, who else learns, what from where."""
+    return params.model_dump(exclude={"storage", "students", "stage", "latents", "data", "base"})
 
 
 @contextmanager
@@ -106,20 +128,20 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
 
 
 def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observer) -> dict:
-    unet, params, data = job.unet, job.params, job.data
+    unet, model, params, data = job.unet, job.model, job.params, job.data
     team = distributed.team(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
     num_train_timesteps = load_scheduler(job.student).config.num_train_timesteps
     share = _share(params, team.num_processes)
-    batches = training_batches(data.train, share, params, num_train_timesteps, data.among)
-    ema = averaged(unet, params)
+    batches = _batches(data, share, params, num_train_timesteps)
+    ema = averaged(model, params)
     if job.teacher is not None and params.precision in BITS:
         job.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoint.newest(work)
     at_once = job.examples_at_once(team.num_processes)
     log = MetricsLog(work / METRICS, observer.metrics)
     validation = Validation(
-        unet,
+        model,
         job.loss,
         data,
         params,
@@ -131,7 +153,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
     )
     if team.is_main_process:
         checkpoint.clear_halves(work)
-        check_room(work, unet.num_parameters(), params)
+        check_room(work, Learned(model).count(), params)
         log.resume(resumed or -1)
         validation.resume(resumed)
         if (work / DONE).is_file():
@@ -142,7 +164,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
             look(0, ema)
         began, seconds = time.perf_counter(), 0.0
         steps = train(
-            unet,
+            model,
             job.loss,
             batches,
             params,
@@ -150,26 +172,32 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
             checkpoint_every=job.checkpoint_every,
             ema=ema,
             micro_batch=at_once,
+            groups=job.groups,
             title=job.title,
         )
-        for done, known in steps:
-            seconds += time.perf_counter() - began
-            if team.is_main_process:
-                for step, values in known:
-                    log.metrics(step, "train", {**values, SECONDS: seconds / len(known)})
-                seconds = 0.0 if known else seconds
-                validation(done, ema)
-                look(done, ema)
-            began = time.perf_counter()
+        stopped = None
+        with closing(steps):
+            for done, known in steps:
+                seconds += time.perf_counter() - began
+                if team.is_main_process:
+                    for step, values in known:
+                        log.metrics(step, "train", {**values, SECONDS: seconds / len(known)})
+                    seconds = 0.0 if known else seconds
+                    validation(done, ema)
+                    look(done, ema)
+                if done < params.steps and _enough(team, validation, done):
+                    stopped = done
+                    break
+                began = time.perf_counter()
     team.wait_for_everyone()
     if not team.is_main_process:
         return {}
-    if ema:
-        ema.copy_to(unet.parameters())
-    report = _report(job, log, validation, at_once)
-    _save(job, out, validation)
+    _settle(job, validation, ema, stopped)
+    report = _report(job, log, validation, at_once, stopped)
+    _save(job, out, None if stopped else validation)
     log.tables(curves)
-    checkpoint.drop(work, lambda step: step < params.steps)  # a longer training goes on from the last state alone
+    last = checkpoint.newest(work)  # a longer training goes on from the last state alone
+    checkpoint.drop(work, lambda step: step < last)
     atomic_write_text(work / DONE, json.dumps(report))
     return report
 
@@ -178,8 +206,32 @@ def example_of(data: Data) -> Example:
     """Shapes of one pair, as the UNet gets it; the largest where pictures have several sizes."""
     largest = max(range(len(data.train.shards)), key=lambda number: math.prod(data.train.shards[number].size))
     row = data.train.take([int(data.train.starts[largest])])
+    row |= {name: value[None] for name, value in data.train.empty.items()}  # of tokens, what they are embedded to
     names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
     return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
+
+
+def _batches(data: Data, size: int, params: Learning, last: int) -> Callable[[int], Batch]:
+    batches = training_batches(data.train, size, params, last, data.among)
+    return batches if data.prior is None else with_prior(batches, data.prior, size, params, last)
+
+
+def _settle(job: TrainingJob, validation: Validation, ema: EMAModel | None, stopped: int | None) -> None:
+    """Load the weights that count: the best where it stopped early, else the average where there is one."""
+    if stopped:
+        patience = job.params.patience
+        print(f"{job.title}: no better for {patience} measurements, so step {stopped} was the last", flush=True)
+        Learned(job.model).load_state_dict(validation.best_weights())
+    elif ema:
+        ema.copy_to(Learned(job.model).parameters())
+
+
+def _enough(team: Accelerator, validation: Validation, done: int) -> bool:
+    """Whether all processes are to stop, of which the first alone has measured. They come here together."""
+    if validation.params.patience is None or not validation.due(done):
+        return False
+    enough = torch.tensor(float(team.is_main_process and validation.exhausted()), device=team.device)
+    return bool(team.reduce(enough, "sum") > 0)
 
 
 def check_room(work: Path, parameters: int, params: Learning) -> None:
@@ -252,23 +304,41 @@ def _share(params: Learning, processes: int) -> int:
     return params.batch_size // processes
 
 
-def _save(job: TrainingJob, out: Path, validation: Validation) -> None:
-    """The pipeline as it is at the end, the plan, and in `best/` the UNet that measured best where that is another."""
-    save_pipeline(job.student, job.unet, out, job.params.storage)
+def _save(job: TrainingJob, out: Path, validation: Validation | None) -> None:
+    """The pipeline as it is now, the plan, and in `best/` the weights that measured best where those are others.
+
+    Without `validation` there are no better ones.
+    """
+    job.model.to("cpu")  # the training is over; merging takes a second copy
+    parts = _whole({"unet": job.unet, **job.encoders}, job)
+    save_pipeline(job.student, parts.pop("unet"), out, job.params.storage, **parts)
+    if job.adapted:
+        adapters.save(job.unet, job.encoders, out)
     if (plan := job.student / "unet" / BESIDE).is_file():
         shutil.copy2(plan, out / "unet" / BESIDE)
-    best = validation.best()
-    if best and best[0] != job.params.steps:
-        job.unet.load_state_dict(validation.best_weights())
-        save_unet(job.unet, out / "best", job.params.storage)
+    best = validation.best() if validation else None
+    if validation and best and best[0] != job.params.steps:
+        Learned(job.model).load_state_dict(validation.best_weights())
+        parts = _whole({"unet": job.unet, **job.encoders}, job)
+        save_unet(parts.pop("unet"), out / "best", job.params.storage)
+        for name, encoder in parts.items():
+            encoder.save_pretrained(out / "best" / name)
+        if job.adapted:
+            adapters.save(job.unet, job.encoders, out / "best")
 
 
-def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: int) -> dict:
+def _whole(parts: dict[str, Any], job: TrainingJob) -> dict[str, Any]:
+    """The parts as they are saved: with matrices that were beside their weights taken in."""
+    return {name: adapters.merged(part) if job.adapted else part for name, part in parts.items()}
+
+
+def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: int, stopped: int | None) -> dict:
     params, best, rows = job.params, validation.best(), log.rows("train")
+    steps = stopped or params.steps
     seconds = sum(row[SECONDS] for row in rows)  # over all the lives of the run, without watching
     return {
-        "steps": params.steps,
-        "images_per_second": round(params.steps * params.batch_size * params.accumulation / seconds, 2),
+        "steps": steps,
+        "images_per_second": round(steps * params.batch_size * params.accumulation / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
         "runtime": {
@@ -280,6 +350,7 @@ def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: 
         "train": _values(rows),
         "heldout": _values(log.rows(HELDOUT)),
         "best": {"step": best[0], job.decided_by: best[1]} if best else {},
+        **({"stopped": stopped} if stopped else {}),
     }
 
 

@@ -27,6 +27,7 @@ from prunella.compute.seeds import STEP, generator
 from prunella.params import Training
 from prunella.training import checkpoint
 from prunella.training.batch import Batch
+from prunella.training.learned import Learned
 from prunella.training.loader import loaded_batches
 from prunella.training.optimizer import adamw
 from prunella.training.readings import Readings, Terms, reads_late
@@ -60,10 +61,11 @@ def train(
     """
     device = next(model.parameters()).device
     team = distributed.team(device)
-    optimizer = adamw(groups or model.parameters(), settings)
+    learned = Learned(model)
+    optimizer = adamw(groups or learned.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "rates": rates, "scaler": scaler} | (
+    parts: dict[str, Any] = {"model": learned, "optimizer": optimizer, "rates": rates, "scaler": scaler} | (
         {"ema": ema} if ema else {}
     )
 
@@ -102,7 +104,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             rates.step()
             if ema:
-                ema.step(model.parameters())
+                ema.step(learned.parameters())
 
             # Report
             done = step + 1
@@ -177,24 +179,26 @@ def rate(done: int, settings: Training) -> float:
 
 
 def averaged(model: nn.Module, settings: Training) -> EMAModel | None:
-    """The EMA of the model's parameters that `settings` asks for, or None."""
+    """The EMA of the model's learned parameters that `settings` asks for, or None."""
     if not settings.ema_decay:
         return None
     many = next(model.parameters()).is_cuda  # at once, where to begin each costs more than to do it
-    return EMAModel(model.parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=many)
+    return EMAModel(
+        Learned(model).parameters(), decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=many
+    )
 
 
 @contextmanager
 def ema_weights(model: nn.Module, ema: EMAModel | None) -> Iterator[None]:
     """Inside, the model holds its averaged weights and is in evaluation mode; afterwards its own again."""
-    was = model.training
+    was, learned = model.training, Learned(model).parameters()
     if ema:
-        ema.store(model.parameters())
-        ema.copy_to(model.parameters())
+        ema.store(learned)
+        ema.copy_to(learned)
     model.eval()
     try:
         yield
     finally:
         model.train(was)
         if ema:
-            ema.restore(model.parameters())
+            ema.restore(learned)

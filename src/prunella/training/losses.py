@@ -7,6 +7,8 @@ overflows when squared), and a mean over examples, so that a batch may be cut in
 """
 
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +19,12 @@ from prunella.compute.compile import fused
 from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
-from prunella.training.batch import Batch
+from prunella.training.batch import Batch, prior_of
 from prunella.training.hooks import capture_outputs
 from prunella.training.objectives import Objective, objective
 
 OUTPUT, TASK = "output", "task"
+Loss = Callable[[Any, Batch], dict[str, Tensor]]
 
 
 def squares(a: Tensor, b: Tensor) -> Tensor:
@@ -75,6 +78,35 @@ class Task:
     def __call__(self, unet: nn.Module, batch: Batch) -> dict[str, Tensor]:
         errors = self.errors(self.predict(unet, batch), batch)
         return {"loss": self.weighted(errors, batch), TASK: errors.mean()}
+
+
+class Taught:
+    """task + output_weight·output: the diffusion objective, and the teacher's prediction beside it."""
+
+    def __init__(self, task: Task, teacher: nn.Module, output_weight: float):
+        self.task, self.teacher, self.output_weight = task, teacher.requires_grad_(False).eval(), output_weight
+
+    def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            taught = self.task.predict(self.teacher, batch)
+        predicted = self.task.predict(student, batch)
+        errors, differences = self.task.errors(predicted, batch), squares(predicted, taught)
+        total = self.task.weighted(errors, batch) + self.output_weight * self.task.weighted(differences, batch)
+        return {"loss": total, TASK: errors.mean(), OUTPUT: differences.mean()}
+
+
+class Preserving:
+    """`loss` of the pairs, and `weight` times that of the batch's pictures of the class, where it has any."""
+
+    def __init__(self, loss: Loss, weight: float):
+        self.loss, self.weight = loss, weight
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        terms, prior = self.loss(model, batch), prior_of(batch)
+        if not prior:
+            return terms
+        kept = self.loss(model, prior)
+        return {**terms, "loss": terms["loss"] + self.weight * kept["loss"], "prior": kept[TASK]}
 
 
 class Distillation:

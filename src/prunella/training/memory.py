@@ -36,6 +36,8 @@ class Subject(NamedTuple):
     gpu: bool = False
     hooked: tuple[str, ...] = ()  # modules of the student whose outputs are compared with the teacher's
     beside: int = 0  # bytes of what else is on the device: VAE and text encoders, for pictures
+    passes: int = 1  # that wait for one backward pass: pictures of a thing, and of its class
+    learned: int | None = None  # how many numbers are learned; None: all of the student's
 
 
 class Need(NamedTuple):
@@ -62,18 +64,19 @@ def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> 
     """
     bits = 2 if settings.precision in BITS else 4
     size, batch = parameters(subject.student), settings.batch_size // subject.processes if at_once is None else at_once
+    learned = size if subject.learned is None else subject.learned
     kept, elements = _known(
         json.dumps([subject.student, subject.example, subject.gpu, subject.hooked]),
         json.dumps([settings.precision, settings.gradient_checkpointing]),
     )
     return Need(
         weights=size * (4 + (bits if bits < 4 else 0)),
-        gradients=4 * size,
-        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * size,
-        average=4 * size if settings.ema_decay else 0,
+        gradients=4 * learned,
+        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * learned,
+        average=4 * learned if settings.ema_decay else 0,
         teacher=bits * parameters(subject.teacher) if subject.teacher else 0,
         beside=subject.beside,
-        activations=batch * kept,
+        activations=batch * kept * subject.passes,
         features=batch * elements * (bits + 4),
     )
 

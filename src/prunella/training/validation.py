@@ -14,6 +14,7 @@ from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training import checkpoint
 from prunella.training.batch import Batch, heldout_batches
+from prunella.training.learned import Learned
 from prunella.training.loop import ema_weights
 from prunella.training.metrics_log import MetricsLog
 from prunella.training.validate import evaluate_loss
@@ -29,6 +30,7 @@ class Data(NamedTuple):
     heldout: Latents
     among: np.ndarray | None = None
     heldout_among: np.ndarray | None = None
+    prior: Latents | None = None  # pictures of the class, beside
 
 
 class Validation:
@@ -42,7 +44,7 @@ class Validation:
 
     def __init__(
         self,
-        unet: nn.Module,
+        model: nn.Module,
         loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
         data: Data,
         params: Learning,
@@ -53,34 +55,42 @@ class Validation:
         decided_by: str,
         batch_size: int,
     ):
-        self.unet, self.loss, self.data, self.params, self.log = unet, loss, data, params, log
+        self.model, self.loss, self.data, self.params, self.log = model, loss, data, params, log
         self.num_train_timesteps, self.decided_by, self.work = num_train_timesteps, decided_by, work
         self.batch_size = batch_size
 
     def resume(self, step: int) -> None:
         """Forget what was measured after `step`, or at the end of a shorter training off the cadence."""
-        self.log.keep(lambda row: row["split"] != HELDOUT or self._on_cadence(row["step"]))
-        checkpoint.drop(self.work / BEST, lambda best: best > step or not self._on_cadence(best))
+        self.log.keep(lambda row: row["split"] != HELDOUT or self.due(row["step"]))
+        checkpoint.drop(self.work / BEST, lambda best: best > step or not self.due(best))
         checkpoint.drop(self.work / BEST_AT_END, lambda best: best != self.params.steps or best > step)
 
-    def _on_cadence(self, step: int) -> bool:
+    def due(self, step: int) -> bool:
+        """Whether that step is measured."""
         return step in (0, self.params.steps) or step % self.params.evaluate_every == 0
 
     def __call__(self, done: int, ema: EMAModel | None) -> None:
-        if not self._on_cadence(done):
+        if not self.due(done):
             return
         data, params = self.data, self.params
         batches = heldout_batches(data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among)
-        with ema_weights(self.unet, ema), eager():
-            values = evaluate_loss(self.unet, self.loss, batches, params.precision)
+        with ema_weights(self.model, ema), eager():
+            values = evaluate_loss(self.model, self.loss, batches, params.precision)
             if not values:
                 return
             best, value = self.best(), values[self.decided_by]
             self.log.metrics(done, HELDOUT, values)
             if done and math.isfinite(value) and (best is None or value < best[1]):
+                learned = Learned(self.model).state_dict()
                 folder = BEST if done % params.evaluate_every == 0 else BEST_AT_END
-                weights = {name: part.detach().to("cpu").contiguous() for name, part in self.unet.state_dict().items()}
+                weights = {name: part.detach().to("cpu").contiguous() for name, part in learned.items()}
                 checkpoint.save(self.work / folder, done, weights, keep=1)
+
+    def exhausted(self) -> bool:
+        """Whether `patience` measurements in a row have been no better than the best; never where it is None."""
+        best, patience = self.best(), self.params.patience
+        later = [row for row in self.log.rows(HELDOUT) if best and row["step"] > best[0]]
+        return patience is not None and len(later) >= patience
 
     def best(self) -> tuple[int, float] | None:
         """The step whose weights measured best, and its value; None where nothing was measured."""

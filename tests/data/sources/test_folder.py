@@ -168,3 +168,21 @@ def test_a_head_that_ends_inside_a_quotation(tmp_path):
     listing(tmp_path, 'file_name,"text', name="metadata.csv")
     with pytest.raises(UserError, match=r"no row names a picture; .*after line 0: CSV that ends inside a quotation"):
         rows(tmp_path)
+
+
+def test_one_caption_for_every_picture_whatever_lies_beside(tmp_path):
+    listing(tmp_path, '{"file_name": "a.png", "text": "something else"}')
+    (tmp_path / "below").mkdir()
+    for name in ("a.png", "below/b.JPG", "c.txt"):
+        (tmp_path / name).write_bytes(b"")
+    source = Folder({"source": "folder", "path": str(tmp_path), "columns": {}, "caption": "a photo of sks dog"})
+    (table,) = source.rows()
+    assert [(row["key"], row["text"]) for row in table.to_pylist()] == [
+        ("a.png", "a photo of sks dog"),
+        ("below/b.JPG", "a photo of sks dog"),
+    ]
+
+
+def test_one_caption_and_no_picture(tmp_path):
+    with pytest.raises(UserError, match=r"has no picture in it \(\.bmp, "):
+        list(Folder({"source": "folder", "path": str(tmp_path), "columns": {}, "caption": "a cat"}).rows())

@@ -16,6 +16,7 @@ from prunella.data.columns import NO_UTF8, faulty, found, of_rows
 from prunella.data.images import PICTURES, RejectedImage, machine_faults, of_the_machine, read_bytes
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
+from prunella.params import Filter
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
 NAMES = ("file_name", "file", "filename", "path", "image", "image_path")
@@ -30,13 +31,21 @@ Wrong = list[tuple[str, str]]  # (line, cause)
 class Folder(Source):
     """Keys are file names, as the listing has them or below the folder."""
 
+    @classmethod
+    def describe(cls, params: Filter, seed: int) -> dict:
+        """With the caption of all pictures, where there is one."""
+        return super().describe(params, seed) | ({"caption": params.caption} if params.caption else {})
+
     def __init__(self, source: dict):
-        self.root, self.columns = Path(source["path"]), source["columns"]
+        self.root, self.columns, self.caption = Path(source["path"]), source["columns"], source.get("caption")
 
     def rows(self) -> Iterator[pa.Table]:
         """The rows of the listing, or of the captions beside pictures. Raises UserError for what is no such folder."""
         if not self.root.is_dir():
             raise UserError(f"filter.path: there is no folder {self.root}; it should hold pictures and {LISTINGS[0]}")
+        if self.caption is not None:
+            yield from _all_called(self.root, self.caption)
+            return
         listing = next((self.root / name for name in LISTINGS if (self.root / name).is_file()), None)
         with machine_faults(str(listing or self.root)):
             yield from _texts_beside(self.root) if listing is None else _listed(listing, self.columns)
@@ -144,6 +153,16 @@ def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
             cause = TOO_LONG if "limit" in str(error) else "CSV that ends inside a quotation"
             wrong.append((f"{listing.name}, after line {table.line_num}", cause))
     return rows, wrong
+
+
+def _all_called(root: Path, caption: str) -> Iterator[pa.Table]:
+    """Every picture below `root`, with one caption."""
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    if not names:
+        raise UserError(f"filter.path: {root} has no picture in it ({', '.join(sorted(PICTURES))})")
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield of_rows(some, [{"text": caption}] * len(some), {"text": "text"})
 
 
 def _texts_beside(root: Path) -> Iterator[pa.Table]:

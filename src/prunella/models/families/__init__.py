@@ -20,15 +20,20 @@ def family(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def called_as(config: Mapping[str, Any]) -> str | None:
+    """The name of the family that a UNet of this config, teacher or student, is called as; None where of none."""
+    embeds = config.get("addition_embed_type")
+    return next((name for name, known in FAMILIES.items() if known.embeds == embeds), None)
+
+
 def architecture(config: Mapping[str, Any]) -> Family:
     """The family that a UNet of this config, teacher or student, is called as: by what is added to its embeddings.
 
     Raises UserError for another kind of addition.
     """
+    if (name := called_as(config)) is not None:
+        return FAMILIES[name]
     embeds = config.get("addition_embed_type")
-    for known in FAMILIES.values():
-        if known.embeds == embeds:
-            return known
     raise UserError(f"addition_embed_type is {embeds!r}; known: {', '.join(repr(k.embeds) for k in FAMILIES.values())}")
 
 
