@@ -1,4 +1,4 @@
-"""`prunella bench train`, `bench draw`, `bench data`: how fast this machine trains, draws and reads."""
+"""`prunella bench train`, `tune`, `draw`, `data`: how fast this machine does each; `thing`: what tuning gives."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ def register(commands: Commands) -> None:
     kinds = commands.add_parser("bench", help=about, description=about).add_subparsers(required=True, metavar="WHAT")
     _train_arguments(add_command(kinds, "train", "a training step with random weights, part by part", _train))
     _draw_arguments(add_command(kinds, "draw", "what drawing costs students, with random weights, in turns", _draw))
+    _tune_arguments(add_command(kinds, "tune", "a step of each way of fine-tuning, with random weights", _tune))
+    _thing_arguments(add_command(kinds, "thing", "tune to a thing the scenes never showed, and judge", _thing))
     _data_arguments(add_command(kinds, "data", "filter, encode and reading back, of the data in params.yaml", _data))
     _heal_arguments(add_command(kinds, "heal", "a long training of what `dvc repro` has encoded, at milestones", _heal))
 
 
-def _train_arguments(bench: argparse.ArgumentParser) -> None:
+def _step_arguments(bench: argparse.ArgumentParser, batch_size: int) -> None:
     gpu = "on a GPU"
-    bench.add_argument("--student", required=True, help=STUDENT)
     bench.add_argument("--teacher-config", help=f"{TEACHER} (default: the original of the plan's family)")
     bench.add_argument("--resolution", type=int, help="pixels (default: the teacher's own)")
-    bench.add_argument("--batch-size", type=int, default=4)
+    bench.add_argument("--batch-size", type=int, default=batch_size)
     bench.add_argument("--accumulation", type=int, default=1, help="batches a step")
     bench.add_argument("--precision", choices=["fp32", "tf32", "bf16", "fp16"], help=f"default: bf16 {gpu}, else fp32")
     bench.add_argument("--device", default="auto")
@@ -45,9 +46,31 @@ def _train_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--ema-decay", type=float, default=0.0, help="of an average of the weights; 0: none")
     bench.add_argument("--optimizer", choices=["adamw", "adamw-8bit"], default="adamw")
     bench.add_argument("--steps", type=int, default=5, help="steps timed at a time")
+    bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _train_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--student", required=True, help=STUDENT)
+    _step_arguments(bench, batch_size=4)
     bench.add_argument("--rounds", type=int, default=2, help="times that each way has its turn")
     bench.add_argument("--published", action="store_true", help="in turns with the published procedure, as a ratio")
-    bench.add_argument("--json", type=Path, help="file to write the figures to")
+
+
+def _tune_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"], help=STUDENT)
+    _step_arguments(bench, batch_size=1)  # of 0 steps memory alone is reckoned
+
+
+def _thing_arguments(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--student", type=Path, required=True, help="the pipeline folder to tune")
+    bench.add_argument("--thing", type=Path, default=Path("data/pink"), help="its pictures, and scenes.yaml with it")
+    bench.add_argument("--scenes", type=Path, default=Path("data/scenes.yaml"), help="the vocabulary without it")
+    bench.add_argument("--set", default="{}", metavar="YAML", help="of section finetune; {}: the student as it is")
+    bench.add_argument("--pictures", type=int, nargs=2, default=[100, 400], help="of the thing, and of old scenes")
+    bench.add_argument("--inference-steps", type=int, default=25)
+    bench.add_argument("--guidance", type=float, default=4.0)
+    bench.add_argument("--device", default="cpu")
+    bench.add_argument("--jsonl", type=Path, required=True, help="file of rows, to which this one is added")
 
 
 def _draw_arguments(bench: argparse.ArgumentParser) -> None:
@@ -147,6 +170,39 @@ def _drawing(given: argparse.Namespace) -> Case:
         given.tiny_vae,
         energy if isinstance(energy, EnergyMeter) else None,
     )
+
+
+def _tune(given: argparse.Namespace) -> None:
+    from prunella.bench import tuning_step
+    from prunella.reporting.summary import aligned
+
+    cases = {student: _workload(argparse.Namespace(**vars(given), student=student)) for student in given.students}
+    first = next(iter(cases.values()))
+    models = [("teacher", first), *cases.items()]
+    found = [tuning_step.timed(case, model, way, given.steps) for way in tuning_step.WAYS for model, case in models]
+    print(aligned(tuning_step.rows(found)))
+    _write({"steps": [each._asdict() for each in found]}, given.json)
+
+
+def _thing(given: argparse.Namespace) -> None:
+    import tempfile
+
+    import yaml
+
+    from prunella.context import quiet
+
+    quiet()  # before what it quiets is imported
+    from prunella.bench import new_thing
+    from prunella.reporting.summary import aligned
+
+    changes = yaml.safe_load(given.set)
+    with tempfile.TemporaryDirectory() as work:
+        case = new_thing.Case(given.student, given.thing, given.scenes, Path(work), given.device)
+        row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
+    given.jsonl.parent.mkdir(parents=True, exist_ok=True)
+    with given.jsonl.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(aligned(new_thing.rows([json.loads(line) for line in given.jsonl.read_text().splitlines()])))
 
 
 def _workload(given: argparse.Namespace) -> Workload:

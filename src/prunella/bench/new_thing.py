@@ -1,0 +1,143 @@
+"""A thing that the scenes never showed, learned from a few pictures: how often it is drawn, and what is forgotten.
+
+The thing is a colour: a folder holds its pictures and `scenes.yaml`, the vocabulary with the colour in it. The judge
+looks at pictures of captions that nobody has learned from: new ones with the colour, of one object each, and old ones,
+the same before and after.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from prunella.compute.device import Placement
+from prunella.data.filter import filtered
+from prunella.evaluation.drawing import draw, load_to_draw
+from prunella.evaluation.priors import class_latents
+from prunella.evaluation.stats import Estimate, paired_difference, share
+from prunella.latents.encode import encoded
+from prunella.latents.shards import MANIFEST
+from prunella.params import Encode, Filter, Finetune, check
+from prunella.scenes.generator import Scene, Thing, Vocabulary, caption, read_vocabulary, render
+from prunella.scenes.judge import judge
+from prunella.settings import completed
+from prunella.training.finetune import finetune
+
+WORDS = "scenes.yaml"
+SHOWN, ASKED = 1, 2  # series of scenes: those learned from, those judged
+BEFORE = "none"  # the method of a model as it came
+UNSEEN = 10**6  # the number in the old scenes' series from which on nothing has been learned from
+
+
+class Case(NamedTuple):
+    """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes."""
+
+    student: Path
+    thing: Path
+    scenes: Path
+    work: Path
+    device: str
+
+    @property
+    def words(self) -> Vocabulary:
+        """The vocabulary with the thing."""
+        return read_vocabulary(self.thing / WORDS)
+
+    @property
+    def colour(self) -> str:
+        """The colour that the old scenes lack."""
+        (new,) = self.words.colours.keys() - read_vocabulary(self.scenes).colours.keys()
+        return new
+
+
+def scenes_of(words: Vocabulary, colour: str, series: int, count: int) -> list[tuple[Scene, str, np.random.Generator]]:
+    """Scenes of one object in the colour with their captions, and the chance that draws them."""
+    made = []
+    for index in range(count):
+        rng = np.random.default_rng([series, index])
+        size, shape, ground, phrasing = (
+            names[rng.integers(len(names))]
+            for names in (list(words.sizes), words.shapes, list(words.backgrounds), words.phrasings)
+        )
+        scene = Scene((Thing(size, colour, shape),), None, ground)
+        made.append((scene, scene.caption(phrasing), rng))
+    return made
+
+
+def write_thing(case: Case, count: int) -> None:
+    """Pictures of the thing with their captions, as a folder that `filter` reads."""
+    lines = []
+    for i, (scene, text, rng) in enumerate(scenes_of(case.words, case.colour, SHOWN, count)):
+        Image.fromarray(render(scene, case.words, rng)).save(case.thing / f"{i:02d}.png")
+        lines.append(json.dumps({"file_name": f"{i:02d}.png", "text": text}) + "\n")
+    (case.thing / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def measured(case: Case, changes: dict[str, Any], counts: tuple[int, int], steps: int, guidance: float) -> dict:
+    """Tune the student as the section `finetune` with `changes` says (None: not at all) and judge what it draws.
+
+    `counts`: pictures of the thing, and of old scenes. The row: the settings, "thing" and "old", a 0 or 1 a picture.
+    """
+    row: dict[str, Any] = {"student": case.student.name, "method": changes.get("method", BEFORE), "changes": changes}
+    model = case.student
+    if changes:
+        began = time.perf_counter()
+        model, report = _tuned(case, check(Finetune, completed("finetune", changes), "finetune"))
+        row |= {"seconds": round(time.perf_counter() - began), "steps": report["steps"], "pairs": report["pairs"]}
+    new = [text for _, text, _ in scenes_of(case.words, case.colour, ASKED, counts[0])]
+    old = [caption(read_vocabulary(case.scenes), 0, UNSEEN + i) for i in range(counts[1])]
+    pipeline = load_to_draw(model, case.device)
+    drawn = list(draw(pipeline, new + old, steps=steps, guidance=guidance, seed=0, batch_size=50))
+    row |= {"inference_steps": steps, "guidance": guidance}
+    colours = [_claims(picture, text, case.words)["colour"] for picture, text in zip(drawn, new, strict=False)]
+    whole = [_claims(picture, text, case.words) for picture, text in zip(drawn[len(new) :], old, strict=True)]
+    return row | {"thing": [int(right) for right in colours], "old": [int(all(each.values())) for each in whole]}
+
+
+def _claims(picture: np.ndarray, text: str, words: Vocabulary) -> dict[str, bool]:
+    claims = judge(picture, text, words)
+    assert claims is not None  # the captions are the vocabulary's own
+    return claims
+
+
+def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
+    """The tuned pipeline's folder, and the report."""
+    text = "tokens" if params.texts_learn else "embeddings"
+    latents, out = case.work / f"latents-{text}", case.work / "tuned" / case.student.name
+    if not (latents / MANIFEST).is_file():
+        asked = {"source": "folder", "path": str(case.thing), "samples": 1000}
+        filtered(check(Filter, completed("filter", asked), "filter"), 0, case.work / "pairs")
+        settings = check(Encode, completed("encode", {"heldout": 2, "text": text}), "encode")
+        encoded(settings, 0, case.student, case.work / "pairs", latents, case.device)
+    report = finetune(
+        params,
+        teacher=case.student,
+        latents=latents,
+        student=case.student,
+        out=out,
+        curves=case.work / "curves",
+        placement=Placement(case.device),
+        checkpoint_every=50,
+        draw_class=lambda: class_latents(params, case.student, latents, case.device),
+    )
+    return out, report
+
+
+def rows(found: Sequence[dict]) -> list[list[str]]:
+    """A table, the head first: a row a method, against the same student before."""
+    table = [["student", "method", "steps", "thing drawn", "old scenes right", "difference to before"]]
+    for row in found:
+        before = [each for each in found if each["method"] == BEFORE and each["student"] == row["student"]]
+        drawn, old = (share(sum(row[key]), len(row[key])) for key in ("thing", "old"))
+        apart = _said(paired_difference(row["old"], before[0]["old"])) if before and row["method"] != BEFORE else "–"
+        steps = str(row.get("steps", "–"))
+        table.append([row["student"], row["method"], steps, _said(drawn), _said(old), apart])
+    return table
+
+
+def _said(found: Estimate) -> str:
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}), n = {found.n}"

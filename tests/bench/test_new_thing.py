@@ -1,0 +1,50 @@
+import json
+import shutil
+
+import pytest
+from conftest import ROOT
+
+from prunella.bench.new_thing import BEFORE, SHOWN, Case, measured, rows, scenes_of, write_thing
+from prunella.scenes.generator import render
+from prunella.scenes.judge import judge
+
+SETTINGS = {"method": "lora", "steps": 1, "batch_size": 2, "words": [], "warmup_steps": 0}
+
+
+@pytest.fixture
+def case(pruned_tiny, tmp_path, monkeypatch) -> Case:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return Case(pruned_tiny, ROOT / "data" / "pink", ROOT / "data" / "scenes.yaml", tmp_path / "work", "cpu")
+
+
+def test_the_shipped_pictures_are_those_that_are_described(case, tmp_path):
+    own = case._replace(thing=tmp_path / "pink")
+    own.thing.mkdir()
+    shutil.copy(case.thing / "scenes.yaml", own.thing)
+    write_thing(own, 20)
+    assert case.colour == "pink"
+    for path in sorted(own.thing.iterdir()):
+        assert path.read_bytes() == (case.thing / path.name).read_bytes(), path.name
+
+
+def test_the_judge_names_the_colour_in_every_rendered_scene(case):
+    for scene, text, rng in scenes_of(case.words, "pink", SHOWN, 30):
+        assert all(judge(render(scene, case.words, rng), text, case.words).values())
+
+
+def test_a_row_says_of_each_picture_whether_it_is_right(case):
+    before, after = (measured(case, changes, (3, 4), 1, 2.0) for changes in ({}, SETTINGS))
+    assert (before["method"], after["method"], after["pairs"], after["steps"]) == (BEFORE, "lora", 18, 1)
+    assert [len(row[key]) for row in (before, after) for key in ("thing", "old")] == [3, 4, 3, 4]
+    json.dumps([before, after])
+
+
+def test_the_table_compares_with_the_same_student_before():
+    found = [
+        {"student": "a", "method": BEFORE, "thing": [0, 0], "old": [1, 0, 1, 0]},
+        {"student": "a", "method": "lora", "steps": 9, "thing": [1, 0], "old": [0, 0, 1, 0]},
+    ]
+    head, none, lora = rows(found)
+    assert none[:3] == ["a", BEFORE, "–"] and none[-1] == "–"
+    assert lora[3].startswith("0.500 (") and lora[3].endswith("n = 2") and lora[-1].startswith("-0.250 (")
+    assert len(head) == len(lora)

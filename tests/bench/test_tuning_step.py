@@ -1,0 +1,32 @@
+import pytest
+
+from prunella.bench.tuning_step import WAYS, rows, timed
+from prunella.bench.workload import Workload, settings
+from prunella.compute.device import Placement
+from prunella.models.originals import teacher_config
+from prunella.pruning.plan import STUDENTS
+
+
+@pytest.fixture
+def case(teacher) -> Workload:
+    return Workload(
+        STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
+    )
+
+
+def test_each_way_of_tuning_is_timed_on_teacher_and_student(case):
+    found = [timed(case, model, way, 1) for way in WAYS for model in ("teacher", "sd-tiny")]
+    learned = {(each.way, each.model): each.learned for each in found}
+    memory = {(each.way, each.model): each.reckoned for each in found}
+    for model in ("teacher", "sd-tiny"):
+        assert learned["full", model] == learned["dreambooth, full", model]
+        assert learned["lora", model] == learned["dreambooth, lora", model] < learned["full", model]
+        assert memory["lora", model] < memory["full", model] < memory["dreambooth, full", model]
+    assert learned["full", "sd-tiny"] < learned["full", "teacher"]
+    assert all(len(each.seconds) == 1 and each.seconds[0] > 0 for each in found)
+    head, *table = rows(found)
+    assert len(table) == 8 and all(len(row) == len(head) for row in table)
+    assert table[0][:2] == ["teacher", "full"] and table[0][-1] == "–"
+    counted = timed(case, "teacher", "lora", 0)
+    assert (counted.learned, counted.reckoned) == (learned["lora", "teacher"], memory["lora", "teacher"])
+    assert counted.seconds == [] and rows([counted])[1][3] == "–"
