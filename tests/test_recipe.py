@@ -100,7 +100,9 @@ def test_a_recipe_is_valid_and_of_one_family(name, read):
 @pytest.mark.parametrize("name", recipe_names())
 def test_the_whole_file_holds_the_recipe_and_else_the_defaults(name):
     own, default = leaves(yaml.safe_load(recipe_text(name))), leaves(DEFAULT)
-    assert leaves(yaml.safe_load(whole(name))) == default | own
+    # A section of entries is empty by default.
+    kept = {path: value for path, value in default.items() if not any(each[: len(path)] == path for each in own)}
+    assert leaves(yaml.safe_load(whole(name))) == kept | own
     assert "docs/data.md" in whole(name) and recipe_text(name).splitlines()[0] in whole(name)
 
 
@@ -110,7 +112,7 @@ def test_a_recipe_states_only_what_differs_or_was_published(name):
     lines = recipe_text(name).splitlines()
     for path, value in own.items():
         comments = [line.partition("#")[2] for line in lines if line.strip().startswith(f"{path[-1]}: ")]
-        assert value != default[path] or any("published" in text or "card" in text for text in comments), path
+        assert value != default.get(path) or any("published" in text or "card" in text for text in comments), path
 
 
 def test_every_student_has_a_recipe(read):
@@ -130,3 +132,31 @@ def test_published_hyperparameters(read):
         it = read(name).distill
         batch = it.batch_size * it.accumulation
         assert (it.steps, batch, it.learning_rate, it.output_weight, it.feature_weight) == figures
+
+
+def test_entries_take_the_place_of_an_empty_section():
+    defaults = "sets: {}    # entries\npart:\n  entries: {}   # others\n  steps: 1\n"
+    recipe = """\
+sets:
+  one:
+    size: 3                 # ours
+    deep: {a: [1, 2]}
+
+# A remark.
+part:
+  entries:
+    two: {b: 1}
+  steps: 9
+"""
+    assert merge_recipe(recipe, defaults) == (
+        """\
+sets:
+  one:
+    size: 3                 # ours
+    deep: {a: [1, 2]}
+part:
+  entries:
+    two: {b: 1}
+  steps: 9
+"""
+    )

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from yaml.nodes import MappingNode
+from yaml.nodes import MappingNode, Node
 
 from prunella.errors import UserError
 from prunella.params import unknown
 
 HOME = Path(__file__).parent
 DEFAULTS = HOME / "defaults.yaml"  # the committed params.yaml
+EMPTY = "{}"  # of a section of entries by name, in the defaults
 COLUMN = 28  # where comments begin, as in the defaults
 
 
@@ -39,8 +40,15 @@ def merge_recipe(recipe: str, defaults: str) -> str:
     in the recipe before the one in the defaults. Raises UserError for a key that the defaults do not have.
     """
     places = dict(_leaves(defaults))
-    lines = defaults.splitlines()
+    lines, theirs = defaults.splitlines(), recipe.splitlines()
+    entries: tuple[str, ...] | None = None  # the section whose entries are being passed over
     for path, own in _leaves(recipe):
+        if entries and path[: len(entries)] == entries:
+            continue
+        if path in places and places[path].value == EMPTY and not own.value:  # entries by name, as they are written
+            entries = path
+            lines[places[path].line] = "\n".join(theirs[own.line : own.end])
+            continue
         if path not in places:
             raise UserError(f"{'.'.join(path)}: a recipe's key, which the defaults do not have")
         place = places[path]
@@ -55,6 +63,7 @@ class Leaf(NamedTuple):
     """A key and its value as they stand in a text."""
 
     line: int  # from 0
+    end: int  # the line after it, blank lines and comments left out
     value: str  # as written; of a section: nothing
     comment: str  # at the end of the line, without its "#"
 
@@ -72,9 +81,18 @@ def _below(section: MappingNode, path: tuple[str, ...], lines: list[str]) -> Ite
         deeper = isinstance(value, MappingNode) and not value.flow_style
         end = key.end_mark.column + 1 if deeper else value.end_mark.column
         written = "" if deeper else lines[line][value.start_mark.column : end]
-        yield own, Leaf(line, written, lines[line][end:].strip().lstrip("#").strip())
+        yield own, Leaf(line, _end(value, lines), written, lines[line][end:].strip().lstrip("#").strip())
         if deeper:
             yield from _below(value, own, lines)
+
+
+def _end(value: Node, lines: list[str]) -> int:
+    """The line after a value: the mark of a block is where the next key begins."""
+    block = isinstance(value, MappingNode) and not value.flow_style
+    last = value.end_mark.line if block else value.end_mark.line + 1
+    while last > 0 and lines[last - 1].strip()[:1] in ("", "#"):
+        last -= 1
+    return last
 
 
 def _head(text: str) -> str:
