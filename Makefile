@@ -9,11 +9,15 @@ CONSTRAINTS ?= --constraint constraints.txt
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
-.PHONY: repro lint test test-all faults fuzz ui install miniature-check ablation
+# make compare: what experiments changed, and the figures that matter.
+.PHONY: repro compare lint test test-all faults fuzz ui install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
 	@$(BIN)/prunella summary
+
+compare: install
+	$(BIN)/dvc exp show --only-changed --drop '^(data|models|plans|src|stages)(/|$$)|^reports/[^:]*$$|^(Executor|Created)'
 
 lint: install
 	$(BIN)/ruff check .

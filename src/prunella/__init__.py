@@ -12,6 +12,8 @@ _HOMES = {
     "student_config": "prunella.pruning.mapping",
     "feature_pairs": "prunella.pruning.mapping",
     "prune": "prunella.pruning.prune",
+    "distill": "prunella.training.distill",
+    "finetune": "prunella.training.finetune",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"
@@ -21,3 +23,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'prunella' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -15,6 +15,7 @@ from prunella.compute.launch import launch, launched, rank
 from prunella.errors import UserError
 from prunella.params import Params, read_params, unknown
 from prunella.pruning.plan import check_students
+from prunella.tracking.datasets import datasets
 from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, root, stage_run
 from prunella.tracking.process import end_with_starter
@@ -94,7 +95,8 @@ def stage_context(
             launch(params.runtime)
         it = StageContext(stage, paths, params)
         name = " ".join([stage, *_student(stage, paths)])
-        with stage_run(name, params.model_dump()) if it.first and logged else nullcontext(Run()) as it.run:
+        reads = datasets(inputs.entry.deps)
+        with stage_run(name, params.model_dump(), reads) if it.first and logged else nullcontext(Run()) as it.run:
             if section:
                 it.run.params(getattr(params, section).model_dump())
             yield it

@@ -4,13 +4,15 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from PIL import Image
 
-from prunella.tracking.mlflow import EXPERIMENT, Run, _make_store, flat, stage_run, store
+from prunella.tracking.datasets import datasets
+from prunella.tracking.mlflow import EXPERIMENT, Run, _make_store, flat, runs_page, shown_store, stage_run, store
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,7 @@ def local(bare, empty):
 def bare(tmp_path, monkeypatch):
     """The same before it is made."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     return tmp_path
@@ -81,6 +84,11 @@ def test_our_own_store_is_whole_or_absent_and_made_once(bare, monkeypatch):
     _make_store(Creator(fails=True))
 
 
+def test_a_password_in_the_stores_address_is_not_shown(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:SECRET@db.example/mlflow")
+    assert shown_store() == "postgresql://…@db.example/mlflow"
+
+
 def test_nested_names_are_joined():
     assert flat({"a": {"b": 1, "c": {"d": 2}}, "e@f": 3}) == {"a.b": 1, "a.c.d": 2, "e.f": 3}
 
@@ -98,17 +106,25 @@ def test_runs_hold_what_they_are_told(local, monkeypatch):
     with pytest.raises(KeyboardInterrupt), stage_run("benchmark", {}):
         raise KeyboardInterrupt
     found = {made.info.run_name: made for made in runs()}
-    assert set(found) == {"brave-heart", "distill x", "finetune x", "benchmark"}
+    assert set(found) == {"brave-heart · distill.steps=3", "distill x", "finetune x", "benchmark"}
+    parent = found["brave-heart · distill.steps=3"]
     distill = found["distill x"].data
     assert distill.params == {"steps": "3"}
     assert distill.metrics == {"train/loss": 0.5, "heldout.task": 0.25}
     assert distill.tags["dvc.experiment"] == "brave-heart" and len(distill.tags["git.commit"]) == 40
     assert distill.tags["interpreter"] == sys.executable
     assert Path(distill.tags["code"]) == ROOT / "src" / "prunella"
-    assert found["brave-heart"].data.metrics == {"x.output_error": 0.125}
-    assert found["brave-heart"].info.end_time >= max(made.info.end_time for made in found.values())
+    assert parent.data.metrics == {"x.output_error": 0.125}
+    assert parent.data.tags["error"] == found["finetune x"].data.tags["error"] == "broken"
+    assert distill.tags["mlflow.user"] and distill.tags["git.dirty"] in ("true", "false")
+    assert parent.info.end_time >= max(made.info.end_time for made in found.values())
     ends = {name: made.info.status for name, made in found.items()}
-    assert ends == {"brave-heart": "FAILED", "distill x": "FINISHED", "finetune x": "FAILED", "benchmark": "KILLED"}
+    assert ends == {
+        "brave-heart · distill.steps=3": "FAILED",
+        "distill x": "FINISHED",
+        "finetune x": "FAILED",
+        "benchmark": "KILLED",
+    }
 
 
 def test_other_parameters_have_another_parent(local):
@@ -263,3 +279,84 @@ def test_a_stage_without_mlflow_tells_nobody(monkeypatch):
         run.report({"n": 3})
         run.headline({"n": 3})
     assert run.client is None
+
+
+def test_the_experiment_is_the_one_that_mlflow_is_told(local, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "ours")
+    with stage_run("filter", {}):
+        pass
+    assert [each.name for each in MlflowClient(store()).search_experiments() if each.name != "Default"] == ["ours"]
+    assert runs_page("http://h:1/") == "http://h:1/#/experiments/1/runs?workflowType=machine_learning"
+
+
+def test_two_users_of_one_commit_have_a_parent_each(local, monkeypatch):
+    for name in ("ada", "ben", "ada"):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        with stage_run("filter", {}):
+            pass
+    users = [run.data.tags["mlflow.user"] for run in runs() if "stage" not in run.data.tags]
+    assert sorted(users) == ["ada", "ben"]
+
+
+def test_a_figure_that_is_told_by_step_is_not_told_again_at_the_end(local):
+    with stage_run("distill x", {}) as run:
+        run.metrics(1, {"heldout/output": 0.5})
+        run.report({"heldout": {"output": 0.5, "task": 0.25}, "steps": 1})
+    (metrics,) = [run.data.metrics for run in runs() if "stage" in run.data.tags]
+    assert metrics == {"heldout/output": 0.5, "heldout.task": 0.25, "steps": 1.0}
+
+
+LOCK = """
+stages:
+  encode:
+    cmd: sh stages/python stages/encode.py
+    outs: [{path: data/latents, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}]
+  distill@x:
+    cmd: sh stages/python stages/distill.py
+    outs: [{path: models/distilled/x, hash: md5, md5: 77aa.dir}]
+"""
+
+
+def test_data_sets_and_students_are_known_by_dvcs_hashes(local, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.chdir(local)
+    (local / "dvc.lock").write_text(LOCK)
+    with stage_run("distill x", {}, datasets(("data/latents", "models/pruned/x", "src"))):
+        pass
+    with stage_run("benchmark", {}) as run:
+        run.headline({"teacher": {"params_m": 8.0}, "x": {"params_m": 3.5, "output_error_distilled": 0.125}})
+    (distill,) = [run for run in runs() if run.data.tags.get("stage") == "distill x"]
+    (read,) = distill.inputs.dataset_inputs
+    assert (read.dataset.name, read.dataset.digest) == ("data/latents", "0123456789abcdef0123456789abcdef.dir")
+    (model,) = MlflowClient(store()).search_logged_models([distill.info.experiment_id])
+    assert model.name == "x-distilled" and model.tags["dvc.hash"] == "77aa.dir"
+    assert {each.key: each.value for each in model.metrics} == {"params_m": 3.5, "output_error": 0.125}
+
+
+def test_what_came_from_dvcs_cache_is_linked_to_the_run_that_made_it(local, monkeypatch):
+    monkeypatch.chdir(local)
+    monkeypatch.setenv("DVC_STAGE", "encode")
+    with stage_run("encode", {"a": 1}):
+        pass
+    (local / "dvc.lock").write_text(LOCK)  # as DVC does after a stage
+    monkeypatch.setenv("DVC_STAGE", "distill@x")
+    with stage_run("distill x", {"a": 1}):
+        pass
+    monkeypatch.setenv("DVC_STAGE", "benchmark")
+    with stage_run("benchmark", {"a": 2}) as run:  # another execution, which ran nothing else
+        run.headline({})
+    found = {run.data.tags.get("stage"): run.info.run_id for run in runs()}
+    (parent,) = [each for each in runs() if each.info.run_id == run.parent]
+    assert parent.data.tags["cached.encode"] == found["encode"]
+    assert f"runs/{found['encode']})" in parent.data.tags["mlflow.note.content"]
+
+
+def test_the_machines_use_is_logged(local, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    with stage_run("distill x", {}):
+        time.sleep(0.5)
+    (metrics,) = [run.data.metrics for run in runs() if "stage" in run.data.tags]
+    assert "system/cpu_utilization_percentage" in metrics

@@ -5,11 +5,22 @@ import os
 import sys
 
 from prunella import __version__
-from prunella.cli import accept, bench, carry, data, recipe, run, sample, students, sweep
+from prunella.cli import (
+    accept,
+    bench,
+    carry,
+    data,
+    export,
+    recipe,
+    run,
+    sample,
+    students,
+    sweep,
+)
 from prunella.errors import UserError
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (run, sample, accept, sweep, recipe, students, carry, bench, data)
+GROUPS = (run, sample, export, accept, sweep, recipe, students, carry, bench, data)
 
 
 def main(arguments: list[str] | None = None) -> None:

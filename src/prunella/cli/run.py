@@ -49,9 +49,12 @@ def _summary(given: argparse.Namespace) -> None:
 
 
 def _ui(given: argparse.Namespace) -> None:
-    from prunella.tracking.mlflow import store
+    from prunella.tracking.mlflow import runs_page, shown_store, store
 
+    if store().startswith(("http://", "https://")):  # a server has pages of its own
+        print(f"MLflow is there already: {runs_page(shown_store())}")
+        return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # workers for LLM judges, heavy and unused
-    print(f"MLflow on {store()}: http://127.0.0.1:{given.port}", flush=True)
+    print(f"MLflow on {shown_store()}: {runs_page(f'http://127.0.0.1:{given.port}')}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(given.port)]
     os.execv(sys.executable, command)

@@ -1,6 +1,5 @@
 """Which model a name on the command line means: a student of this graph at its latest stage, or any pipeline folder."""
 
-import json
 from pathlib import Path
 
 from prunella.errors import UserError
@@ -43,9 +42,3 @@ def _teacher() -> Path:
     from prunella.models.pipeline import teacher_folder
 
     return teacher_folder(pinned)
-
-
-def has_safety_checker(folder: Path) -> bool:
-    """Whether the pipeline of `folder` comes with a safety checker."""
-    listed = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("safety_checker")
-    return bool(listed and listed[0])

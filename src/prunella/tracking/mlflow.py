@@ -10,9 +10,9 @@ process is gone (kill -9, power) are closed as KILLED by the next stage that sta
 
 import hashlib
 import json
+import logging
 import os
-import subprocess
-import sys
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +23,12 @@ from typing import Any
 from PIL import Image
 
 from prunella.files import atomic_write_text
+from prunella.tracking.cached import link_cached, note_outs
+from prunella.tracking.datasets import Dataset, hashes
+from prunella.tracking.origin import origin_tags, title, user
 from prunella.tracking.process import is_gone, process_tags
 
-EXPERIMENT = "prunella"
+EXPERIMENT = "prunella"  # unless MLFLOW_EXPERIMENT_NAME says another
 DATABASE = "mlflow.db"
 PARENT = "prunella.execution"
 PARENT_KEY = "prunella.execution.sha256"  # of what PARENT says, which a filter cannot hold when it has quotes
@@ -50,6 +53,33 @@ def _sqlite(path: Path) -> str:
     return f"sqlite:///{os.path.relpath(path) if odd else path}"
 
 
+def shown_store() -> str:
+    """The tracking URI as it may be printed: without a name and a password that stand in it."""
+    return re.sub(r"//[^/@]*@", "//…@", store())
+
+
+def experiment_name() -> str:
+    """The experiment that runs belong to: MLFLOW_EXPERIMENT_NAME, else "prunella"."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+
+
+def runs_page(address: str) -> str:
+    """The page of our runs on a server; MLflow's start page is the one for language models.
+
+    Where the store cannot be asked which number our experiment has, the address itself.
+    """
+    import mlflow
+
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    try:
+        found = mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
+    except Exception:  # as in `Run._try`
+        return address
+    page = f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning" if found else ""
+    return address.rstrip("/") + page
+
+
 class Run:
     """An MLflow run that a stage tells things; without a client it is silent. Also a `journal.Mirror`."""
 
@@ -57,6 +87,7 @@ class Run:
         self.client, self.id, self.parent = client, run_id, parent
         self.waiting: list[Any] = []  # metrics not yet told
         self.told = 0.0  # when some last were
+        self.names: set[str] = set()  # of metrics by step
 
     def _try(self, what: Callable[[], Any]) -> None:
         if self.client is None:
@@ -65,7 +96,7 @@ class Run:
             what()
         except Exception as error:  # MLflow raises many kinds; none may stop a training
             warnings.warn(
-                f"MLflow at {store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3
+                f"MLflow at {shown_store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3
             )
             self.client = None
 
@@ -80,6 +111,7 @@ class Run:
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Values at a step; several steps are told together, since telling takes longer than a small model's step."""
         self.waiting += self._entries(step, values)
+        self.names |= values.keys()
         if len(self.waiting) >= TOGETHER or time.monotonic() - self.told > SECONDS:
             self.flush()
 
@@ -96,6 +128,47 @@ class Run:
         """The few figures to compare executions by, told to the parent run."""
         entries = self._entries(0, flat(values))
         self._try(lambda: self.client.log_batch(self.parent, metrics=entries))
+        for student in values.keys() - {"teacher"}:
+            self._try(lambda student=student: self._students(student, values[student]))
+        self._try(lambda: link_cached(self.client, self.parent))
+
+    def _students(self, student: str, figures: dict[str, float]) -> None:
+        """The student at each of its stages as a logged model, whose weights stay where DVC has them."""
+        import mlflow
+
+        known = hashes()
+        experiment = self.client.get_run(self.id).info.experiment_id
+        for stage in ("pruned", "distilled", "finetuned"):
+            if (path := f"models/{stage}/{student}") not in known:
+                continue
+            tags = {"dvc.path": path, "dvc.hash": known[path], "mlflow.user": user()}
+            model = self.client.create_logged_model(
+                experiment, name=f"{student}-{stage}", source_run_id=self.id, tags=tags, model_type="Stable Diffusion"
+            )
+            self.client.finalize_logged_model(model.model_id, mlflow.entities.LoggedModelStatus.READY)
+            mine = {name.removesuffix(f"_{stage}"): value for name, value in figures.items() if name.endswith(stage)}
+            mine |= {name: figures[name] for name in ("params_m", "latency_ms") if name in figures}
+            entries = [
+                mlflow.entities.Metric(name, value, int(time.time() * 1000), 0, model_id=model.model_id)
+                for name, value in mine.items()
+            ]
+            self.client.log_batch(self.id, metrics=entries)
+
+    def datasets(self, known: list[Dataset]) -> None:
+        """The data sets that the stage reads, by DVC's hashes."""
+        if self.client is None or not known:
+            return
+        from mlflow.entities import Dataset as Entry
+        from mlflow.entities import DatasetInput
+
+        inputs = [DatasetInput(Entry(each.path, each.digest, "dvc", json.dumps({"path": each.path}))) for each in known]
+        self._try(lambda: self.client.log_inputs(self.id, inputs))
+
+    def failed(self, error: BaseException) -> None:
+        """Why the run failed, in a line, for the run and its parent."""
+        said = " ".join(str(error).split())[:500] or type(error).__name__
+        for run in (self.id, self.parent):
+            self._try(lambda run=run: self.client.set_tag(run, "error", said))
 
     def _entries(self, step: int, values: dict[str, float]) -> list:
         if self.client is None:
@@ -106,9 +179,9 @@ class Run:
         return [Metric(name, float(value), now, step) for name, value in values.items()]
 
     def report(self, values: dict[str, Any]) -> None:
-        """The numbers of a nested report, as metrics without steps."""
+        """The numbers of a nested report, as metrics without steps, but for those that were told by step."""
         numbers = {name: value for name, value in flat(values).items() if isinstance(value, int | float)}
-        self.metrics(0, numbers)
+        self.metrics(0, {name: value for name, value in numbers.items() if name.replace(".", "/", 1) not in self.names})
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
         self._try(lambda: self.client.log_image(self.id, image, key=name, step=step))
@@ -140,15 +213,20 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
-    """The run of a stage, ended as FINISHED, FAILED, or KILLED (SIGTERM, Ctrl-C)."""
+def stage_run(stage: str, all_params: dict[str, Any], reads: list[Dataset] | None = None) -> Iterator[Run]:
+    """The run of a stage that reads these data sets, ended as FINISHED, FAILED, or KILLED (SIGTERM, Ctrl-C)."""
     run = _start(stage, all_params)
+    run.datasets(reads or [])
     status = "FAILED"
     try:
-        yield run
+        with _machine(run):
+            yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
+        raise
+    except Exception as error:
+        run.failed(error)
         raise
     finally:
         run.flush()
@@ -156,9 +234,29 @@ def stage_run(stage: str, all_params: dict[str, Any]) -> Iterator[Run]:
         run._try(lambda: _parent_status(run.client, run.parent))
 
 
+@contextmanager
+def _machine(run: Run) -> Iterator[None]:
+    """Use of the machine (processor, memory, disk, GPU) as metrics of the run, every ten seconds."""
+    if run.client is None:
+        yield
+        return
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    for room in ("mlflow.system_metrics", "mlflow.utils.autologging_utils"):
+        logging.getLogger(room).setLevel(logging.ERROR)  # the stage itself says where a store cannot be reached
+    monitor = SystemMetricsMonitor(run.id, tracking_uri=store())
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
 def _start(stage: str, all_params: dict[str, Any]) -> Run:
     if _known_dead():
-        warnings.warn(f"MLflow at {store()} could not be reached before; this stage is not logged there", stacklevel=4)
+        warnings.warn(
+            f"MLflow at {shown_store()} could not be reached before; this stage is not logged there", stacklevel=4
+        )
         return Run()
     try:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -170,20 +268,23 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
         return Run()
     try:
         if not _local():  # whoever waits for a server waits without the lock
-            mlflow.MlflowClient(store()).get_experiment_by_name(EXPERIMENT)
+            mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
         with _lock():
             _make_store(mlflow.MlflowClient)
             client = mlflow.MlflowClient(store())
             experiment = _experiment(client)
             parent = _parent(client, experiment, all_params)
         _close_dead(client, experiment)
-        tags = {CHILD_OF: parent, "stage": stage, **_tags(), **process_tags()}
+        note_outs(client, experiment, parent)
+        tags = {CHILD_OF: parent, "stage": stage, **origin_tags(), **process_tags()}
         run = Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id, parent)
         _parent_status(client, parent)
         return run
     except Exception as error:  # as above
         said = str(error).partition("\n")[0]
-        warnings.warn(f"MLflow at {store()} cannot be reached, this stage is not logged there: {said}", stacklevel=4)
+        warnings.warn(
+            f"MLflow at {shown_store()} cannot be reached, this stage is not logged there: {said}", stacklevel=4
+        )
         if not _local():
             atomic_write_text(_dead(), json.dumps(_execution()))
         return Run()
@@ -257,29 +358,21 @@ def _lock() -> Iterator[None]:
 
 
 def _experiment(client: Any) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(experiment_name())
     if found:
         return found.experiment_id
-    return client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if _local() else None)
+    return client.create_experiment(experiment_name(), (root() / "mlruns").as_uri() if _local() else None)
 
 
 def _parent(client: Any, experiment: str, all_params: dict[str, Any]) -> str:
-    tags = _tags()
+    """The run of this execution: of DVC's experiment, else of the commit, the parameters and who runs them."""
+    tags = origin_tags()
     digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
     key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
-    sum = hashlib.sha256(key.encode()).hexdigest()
+    sum = hashlib.sha256(f"{key} {user()}".encode()).hexdigest()
     found = client.search_runs([experiment], f"tags.`{PARENT_KEY}` = '{sum}'", max_results=1)
     if found:
         return found[0].info.run_id
-    run = client.create_run(experiment, run_name=key, tags={PARENT: key, PARENT_KEY: sum, **tags})
+    run = client.create_run(experiment, run_name=title(all_params), tags={PARENT: key, PARENT_KEY: sum, **tags})
     Run(client, run.info.run_id).params(all_params)
     return run.info.run_id
-
-
-def _tags() -> dict[str, str]:
-    """DVC's experiment, the git commit (in an experiment the one it started from), interpreter and code."""
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    tags = {"git.commit": os.environ.get("DVC_EXP_BASELINE_REV") or asked.stdout.strip()}
-    tags["dvc.experiment"] = os.environ.get("DVC_EXP_NAME", "")
-    tags |= {"interpreter": sys.executable, "code": str(Path(__file__).parents[1])}
-    return {name: value for name, value in tags.items() if value}

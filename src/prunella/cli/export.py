@@ -1,0 +1,70 @@
+"""`prunella export`: take a student out of this folder, in the form that another program reads."""
+
+import argparse
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+from prunella.cli.sample import AT, MODEL
+from prunella.errors import UserError
+
+OUT = Path("exports")
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    export = add_command(commands, "export", "write a student in the form that another program reads", _export)
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--to", required=True, choices=list(KINDS), help="; ".join(KINDS.values()))
+    export.add_argument("--at", choices=["finetuned", "distilled", "pruned"], help=AT)
+    export.add_argument("--out", type=Path, help=f"file or folder (default: in {OUT}/)")
+    export.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
+    export.add_argument("--push", action="store_true", help="hub: upload it to --repo, as you are logged in there")
+    export.add_argument("--private", action="store_true", help="hub: make the repository private where it is new")
+    export.add_argument("--licence", help="hub: of the weights, by the Hub's name (default: the teacher's)")
+    export.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], default="fp16", help="single-file (default: fp16)")
+
+
+KINDS = {
+    "single-file": "single-file: one safetensors file in the original layout, for ComfyUI and diffusers",
+    "hub": "hub: a folder with a model card, ready for the Hugging Face Hub",
+}
+
+
+def _export(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+
+    quiet(offline=not given.push)
+    if given.push and (given.to != "hub" or not given.repo):
+        raise UserError("--push: goes with --to hub and --repo OWNER/NAME")
+    from prunella.export.found import model_folder
+
+    folder = model_folder(given.model, given.at)
+    {"single-file": _single_file, "hub": _hub}[given.to](given, folder)
+
+
+def _single_file(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.recognition import verdicts
+    from prunella.export.single_file import write_single_file
+    from prunella.models.weights import header
+    from prunella.reporting.summary import aligned
+
+    out = given.out or OUT / f"{folder.name}.safetensors"
+    made = write_single_file(folder, out, given.dtype)
+    print(f"{out}: {made['tensors']} tensors, {made['bytes'] / 1e6:.1f} MB, {given.dtype}")
+    shapes = {name: tuple(entry["shape"]) for name, entry in header(out).items()}
+    velocities = made["metadata"]["modelspec.prediction_type"] == "v"
+    found = verdicts(shapes, velocities, str(folder))
+    print(
+        aligned([["program", "takes it"], *([each.program, each.known_as if each.takes else "no"] for each in found)])
+    )
+    print("\n".join(f"{each.program}: {each.note}" for each in found))
+
+
+def _hub(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.hub import push, write_hub
+
+    out = given.out or OUT / f"{folder.name}-hub"
+    names = write_hub(folder, out, given.repo, given.licence)
+    print(f"{out}: {len(names)} files; read {out / 'README.md'} before you pass it on")
+    if given.push:
+        print(push(out, given.repo, given.private))
