@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,9 @@ class Run:
         entries = self._entries(0, flat(values))
         self._try(lambda: self.client.log_batch(self.parent, metrics=entries))
         for student in values.keys() - {"teacher"}:
-            self._try(lambda student=student: self._students(student, values[student]))
-        self._try(lambda: link_cached(self.client, self.parent))
+            self._try(partial(self._students, student, values[student]))
+        if self.parent:
+            self._try(partial(link_cached, self.client, self.parent))
 
     def _students(self, student: str, figures: dict[str, float]) -> None:
         """The student at each of its stages as a logged model, whose weights stay where DVC has them."""
@@ -168,7 +170,10 @@ class Run:
         """Why the run failed, in a line, for the run and its parent."""
         said = " ".join(str(error).split())[:500] or type(error).__name__
         for run in (self.id, self.parent):
-            self._try(lambda run=run: self.client.set_tag(run, "error", said))
+            self._try(partial(self._tag, run, "error", said))
+
+    def _tag(self, run: str | None, key: str, value: str) -> None:
+        self.client.set_tag(run, key, value)
 
     def _entries(self, step: int, values: dict[str, float]) -> list:
         if self.client is None:
