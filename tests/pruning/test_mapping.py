@@ -210,3 +210,29 @@ def test_without_a_mode_the_plan_decides_and_names_are_unique():
         pairs = feature_pairs(plan)
         assert pairs == feature_pairs(plan, plan.features)
         assert len({pair.name for pair in pairs}) == len(pairs)
+
+
+def test_a_stage_without_attention_is_a_plain_block():
+    config = student_config(own("sd-small", layers={"down": {1: []}, "up": {2: []}}), SD15)
+    cross = "CrossAttnDownBlock2D"
+    assert config["down_block_types"] == [cross, "DownBlock2D", cross, "DownBlock2D"]
+    assert config["up_block_types"] == ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"]
+    places = weight_map(own("sd-small", layers={"down": {1: []}, "up": {2: []}}))
+    assert not [name for name in places if name.startswith(("down_blocks.1.att", "up_blocks.2.att"))]
+
+
+def test_the_mid_block_keeps_its_layers_where_the_last_stage_has_no_attention():
+    config = student_config(own("koala-1b", layers={"mid": [0, 3], "down": {2: []}, "up": {}}), SDXL)
+    assert config["transformer_layers_per_block"] == [1, 2, 2]  # the last is the mid block's
+    assert config["reverse_transformer_layers_per_block"] == [10, 2, 1]
+
+
+def test_a_layer_of_the_mid_block_is_the_one_that_the_plan_keeps():
+    places = weight_map(own("koala-1b", layers={"mid": [0, 3], "down": {2: []}, "up": {}}))
+    key = "mid_block.attentions.0.transformer_blocks.1.norm1.bias"
+    assert teacher_key(key, places) == "mid_block.attentions.0.transformer_blocks.3.norm1.bias"
+
+
+def test_block_pairs_of_a_last_stage_that_has_lost_its_attention():
+    plan = own("sd-tiny", layers={"down": {2: []}})
+    assert feature_pairs(plan, "block-bk")[2][1:] == (f"{D}.2.resnets.0", f"{D}.2.resnets.1")

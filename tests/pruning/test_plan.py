@@ -47,6 +47,10 @@ def test_unknown_students_are_named_with_their_neighbour():
         ({"layers": {"down": {4: [[0]]}}}, "layers.down: stage 4 is not among the kept stages"),
         ({"layers": {"down": {1: [[0], [0]]}}}, "stage 1 keeps 1 pairs, but layers of 2 are listed"),
         ({"layers": {"down": {1: [[0, 0]]}}}, "down stage 1, pair 0, keeps layers [0, 0], which must rise"),
+        (
+            {"layers": {"down": {3: []}}},
+            "layers.down: stage 3 of a teacher of family 'sd' has no attention to be left out",
+        ),
         ({"layers": {"mid": [1]}}, "the mid block keeps layer 1, but a teacher of family 'sd' has layers 0 to 0"),
         ({"layers": {"mid": [0]}, "mid": "drop"}, "layers.mid: a mid block that is 'drop' has no transformer layers"),
         ({"down": [[0], [0], [0], None]}, "down stage 3 and up stage 0 share skips"),
@@ -90,3 +94,9 @@ def test_a_plan_file_that_is_no_yaml(tmp_path):
 def test_a_plan_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no such plan"):
         read_plan(tmp_path / "mine.yaml")
+
+
+def test_a_stage_without_attention_has_no_layers():
+    plan = check(Plan, SMALL | {"layers": {"down": {1: []}, "up": {2: []}}}, "plan.yaml")
+    assert plan.layers_of("down", 1) == [[]] and plan.layers_of("up", 2) == [[], []]
+    assert plan.layers_of("down", 0) == [[0]] and plan.layers_of("up", 1) == [[0], [0]]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from prunella.errors import UserError
 from prunella.models.families import FAMILIES, family, plain, shape
+from prunella.models.families.base import PLAIN, PLAIN_UP
 from prunella.params import Mode
 from prunella.pruning.plan import Plan
 
@@ -38,6 +39,11 @@ def student_config(plan: Plan, teacher_config: dict[str, Any]) -> dict[str, Any]
         if isinstance(config.get(name), list | tuple):
             config[name] = list(config[name])[: plan.kept]
     config["up_block_types"] = list(teacher_config["up_block_types"])[plan.removed :]
+    for way, plain_stage in (("down", PLAIN), ("up", PLAIN_UP)):
+        types = zip(config[f"{way}_block_types"], plan.stages(way), strict=True)
+        config[f"{way}_block_types"] = [
+            theirs if any(plan.layers_of(way, stage)) else plain_stage for theirs, (stage, _) in types
+        ]
     pairs = _single([len(pairs) for _, pairs in plan.stages("down")])
     config["layers_per_block"] = pairs
     config["mid_block_type"] = {"keep": "UNetMidBlock2DCrossAttn", "resnet": "UNetMidBlock2D", "drop": None}[plan.mid]
@@ -59,6 +65,8 @@ def _depths(plan: Plan) -> dict[str, Any]:
         way: [_single([len(kept) or 1 for kept in plan.layers_of(way, stage)]) for stage, _ in plan.stages(way)]
         for way in ("down", "up")
     }
+    if not any(plan.layers_of("down", plan.kept - 1)):
+        numbers["down"][-1] = len(plan.mid_layers) or 1
     last = numbers["down"][-1]
     mid = last[0] if isinstance(last, list) else last
     if plan.mid == "keep" and len(plan.mid_layers) != mid:
@@ -110,7 +118,7 @@ def _layers(ours: str, theirs: str, kept: list[int]) -> dict[str, str]:
 def teacher_key(key: str, places: dict[str, str]) -> str:
     """The teacher's name of a student's weight: up_blocks.0.resnets.1.conv1.bias → up_blocks.1.resnets.2.conv1.bias."""
     parts = key.split(".")
-    for length in (6, 4, 3):  # a transformer layer, a resnet or an attention, a sampler
+    for length in (6, 5, 4, 3):  # a transformer layer, one of the mid block, a resnet or an attention, a sampler
         prefix = ".".join(parts[:length])
         if prefix in places:
             return ".".join([places[prefix], *parts[length:]])
@@ -150,7 +158,7 @@ def _blocks(plan: Plan, mode: Mode) -> list[FeaturePair]:
     if removed and mode == "block-segmind":
         pairs[last] = pairs[last]._replace(teacher=f"up_blocks.{removed - 1}")
     elif removed:
-        inner = "attentions.{}.proj_out" if plan.teacher.layers_of("down", last) else "resnets.{}"
+        inner = "attentions.{}.proj_out" if any(plan.layers_of("down", last)) else "resnets.{}"
         student, teacher = (inner.format(count - 1) for count in (len(plan.down[last] or []), plan.teacher.pairs))
         stage = f"down_blocks.{last}"
         pairs[last] = FeaturePair(stage, f"{stage}.{student}", f"{stage}.{teacher}")

@@ -4,10 +4,10 @@ Words: a *stage* is a down or up block of the UNet; a *pair* is one resnet and t
 without attention, the resnet alone); a *layer* is one transformer block of an attention. `down` and `up` list the
 stages in the teacher's order; each is the list of pairs kept, or null where the whole stage is removed. `mid` keeps
 the mid block, keeps its first resnet alone, or drops it. `layers` lists the transformer layers kept, a list per kept
-pair; what it does not name keeps all.
+pair; what it does not name keeps all, and an empty list leaves a stage without any attention.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -26,7 +26,10 @@ OWN = Path("plans")  # a user's own, in the folder that a command runs in
 
 
 class Layers(Section):
-    """By stage of the teacher, a list of kept layers for each kept pair; null keeps all of a pair's."""
+    """By stage of the teacher, a list of kept layers for each kept pair; null keeps all of a pair's.
+
+    A stage with no list at all, [], has no attention: stock diffusers' DownBlock2D or UpBlock2D.
+    """
 
     down: dict[int, list[Numbers | None]] = Field(default={})
     mid: Numbers | None = None
@@ -83,12 +86,14 @@ class Plan(Section):
     def _layers_fit(self, way: str, stage: int, lists: list, stages: list) -> None:
         if stage >= len(stages) or stages[stage] is None:
             raise ValueError(f"layers.{way}: stage {stage} is not among the kept stages")
-        if len(lists) != len(stages[stage]):
+        count = self.teacher.layers_of(way, stage)
+        if not lists and not count:
+            raise ValueError(f"layers.{way}: stage {stage} of {self._theirs} has no attention to be left out")
+        if lists and len(lists) != len(stages[stage]):
             raise ValueError(
                 f"layers.{way}: stage {stage} keeps {len(stages[stage])} pairs, but layers of {len(lists)} are listed"
             )
-        count = self.teacher.layers_of(way, stage)
-        for pair, layers in zip(stages[stage], lists, strict=True):
+        for pair, layers in zip(stages[stage] if lists else [], lists, strict=True):
             self._within(f"{way} stage {stage}, pair {pair},", "layer", layers or [], count)
 
     def _within(self, where: str, what: str, kept: list[int], count: int) -> None:
@@ -122,9 +127,9 @@ class Plan(Section):
         return [(i, pairs) for i, pairs in enumerate(getattr(self, way)) if pairs is not None]
 
     def layers_of(self, way: str, stage: int) -> list[list[int]]:
-        """Transformer layers kept in each kept pair of a stage, by the teacher's numbers."""
-        every = list(range(self.teacher.layers_of(way, stage)))
-        named = getattr(self.layers, way).get(stage, [None] * len(getattr(self, way)[stage]))
+        """Transformer layers kept in each kept pair of a stage, by the teacher's numbers; [] each without attention."""
+        every, pairs = list(range(self.teacher.layers_of(way, stage))), getattr(self, way)[stage]
+        named = getattr(self.layers, way).get(stage, [None] * len(pairs)) or [[]] * len(pairs)
         return [every if layers is None else layers for layers in named]
 
     @property
@@ -177,10 +182,14 @@ class Catalogue(Mapping[str, Plan]):
 STUDENTS = Catalogue()
 
 
-def check_students(names: list[str], own: Path = OWN) -> None:
-    """Raises UserError where one of `names` (parameter `students`) has no plan."""
+def check_students(names: list[str], own: Path = OWN, chosen: Iterable[str] = ()) -> None:
+    """Raises UserError where one of `names` (parameter `students`) has no plan and is none of the `chosen`.
+
+    Those choose themselves, as section `plan` describes them; none of them may have the name of a plan.
+    """
+    chosen, files = set(chosen), _files(own)
     for name in names:
-        try:
-            find_plan(name, own)
-        except UserError as error:
-            raise UserError(f"students: {error}") from None
+        if name in chosen and name in files:
+            raise UserError(f"plan.students: {name} is the name of a plan, {files[name]}; give yours another name")
+        if name not in chosen and name not in files:
+            raise UserError(f"students: {unknown('student', name, sorted(chosen | set(files)))}")

@@ -13,10 +13,11 @@ from prunella.pruning.mapping import student_config, teacher_key, weight_map
 from prunella.pruning.plan import BESIDE, Plan, read_plan
 
 
-def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionModel:
+def prune(teacher_unet: UNet2DConditionModel, plan: Plan, *, shared: bool = False) -> UNet2DConditionModel:
     """A new UNet with the plan's blocks, holding copies of the teacher's weights in its dtype, on its device.
 
-    The teacher is left untouched. Raises UserError where a weight has no counterpart of the same shape.
+    The teacher is left untouched. `shared` takes its very tensors, for a student that is only looked
+    at. Raises UserError where a weight has no counterpart of the same shape.
     """
     config = student_config(plan, dict(teacher_unet.config))
     with torch.device("meta"):
@@ -30,9 +31,10 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan) -> UNet2DConditionMode
             raise UserError(
                 f"student {plan.name}: {key} {tuple(empty.shape)} needs the teacher's {origin}, which is {there}"
             )
-        copied[key] = source[origin].detach().clone().contiguous()
+        theirs = source[origin].detach()
+        copied[key] = theirs if shared else theirs.clone().contiguous()
     student.load_state_dict(copied, strict=True, assign=True)
-    return student.eval().requires_grad_(True)
+    return student.eval().requires_grad_(not shared)
 
 
 def pruned(params: Prune, teacher: Path, plan: Path, out: Path) -> tuple[int, int]:

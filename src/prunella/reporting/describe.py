@@ -39,6 +39,8 @@ def _stages(plan: Plan, way: str) -> list[str]:
         gone = [pair for pair in every if pair not in pairs]
         text = f"keeps pairs {_listed(pairs)}" + (f", removes {_listed(gone)}" if gone else "")
         count = plan.teacher.layers_of(way, stage)
+        if count and not any(plan.layers_of(way, stage)):
+            text, count = f"{text}; without attention", 0
         for pair, layers in zip(pairs, plan.layers_of(way, stage), strict=True):
             if len(layers) < count:
                 text += f"; of pair {pair}'s {count} transformer layers {_listed(layers)}"
