@@ -1,16 +1,35 @@
-"""Find the plan of a student, among the user's own or the shipped ones."""
+"""Find the plan of a student, among the user's own or the shipped ones; or choose it, where the student says so."""
 
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("plan", __doc__, argv, "plans", "out") as ctx:
-        from prunella.pruning.plan import find_plan
+    names = ("plans", "teacher", "latents", "latency", "out", "evidence")
+    with stage_context("plan", __doc__, argv, *names, section="plan", team=True) as ctx:
+        from prunella.planning.named import copied
 
-        source = find_plan(ctx.paths.out.stem, ctx.paths.plans)
-        ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
-        ctx.paths.out.write_bytes(source.read_bytes())
-        ctx.done(f"{ctx.paths.out.stem}: {source}")
+        planning, paths, student = ctx.params.plan, ctx.paths, ctx.paths.out.stem
+        if student not in planning.students:
+            ctx.done(f"{student}: {copied(student, paths.plans, paths.out, paths.evidence)}")
+            return
+        from prunella.models.pipeline import teacher_folder
+        from prunella.planning.auto import chosen, said
+
+        report = chosen(
+            planning,
+            student,
+            teacher=teacher_folder(paths.teacher),
+            latents=paths.latents,
+            table=paths.latency,
+            out=paths.out,
+            evidence=paths.evidence,
+            device=ctx.device,
+        )
+        if ctx.first:
+            for point in report["curve"]:  # of quality against size
+                ctx.run.metrics(int(point["params"]), {"curve.error": point["error"]})
+            ctx.run.artifact(paths.evidence)
+            ctx.done(said(report), report)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict
     content["filter"] |= {"aesthetic": {"min": None, "model": None, "clip": None}, "near_duplicates": None}
     content["encode"] |= {"resolution": SIDE, "buckets": "square", "batch_size": 5, "heldout": 7, "shard_size": 10}
     content["encode"]["storage"] = "fp32"
+    content["plan"] |= {"pairs": 5, "best": 3, "rounds": 1, "steps": 1, "batch_size": 3, "precision": "fp32"}
     for section in ("distill", "finetune"):
         content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
         content[section]["accumulation"] = 1

@@ -33,6 +33,10 @@ def ran_once(tmp_path_factory) -> Path:
     prune = stages["prune"]["do"]
     stub = {"cmd": "mkdir -p models/pruned/${item}", "deps": ["models/plans/${item}.yaml"], "outs": prune["outs"]}
     graph = {"check": stages["check"], "plan": stages["plan"], "prune": stages["prune"] | {"do": stub}}
+    (folder / "models").mkdir()
+    (folder / "data" / "latents").mkdir(parents=True)
+    for path in ("models/teacher.json", "models/latency.json", "data/latents/manifest.json"):  # of earlier stages
+        (folder / path).write_text("{}")
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
     for word in ("docs", "precious"):
         (folder / word).mkdir()

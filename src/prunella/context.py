@@ -87,10 +87,11 @@ def stage_context(
     try:
         inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them
         params = with_own(read_params(), getattr(paths, "own", None))
-        check_students(params.students)
+        check_students(params.students, chosen=params.plan.students)
         if launched() and os.environ.get(BEGUN_WITH, inputs.digest) != inputs.digest:
             raise UserError("params.yaml changed while the processes started; run the stage again")
-        if team and params.runtime.processes > 1 and not launched():
+        alone = stage == "plan" and paths.out.stem not in params.plan.students  # nothing to be shared
+        if team and not alone and params.runtime.processes > 1 and not launched():
             os.environ[BEGUN_WITH] = inputs.digest
             launch(params.runtime)
         it = StageContext(stage, paths, params)

@@ -29,6 +29,7 @@ Mode = Literal["block-bk", "block-segmind", "sub-block", "self-attention"]  # wh
 Normalisation = Literal["none", "teacher"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of a student, and of its files and folders
 Entry = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]  # of a section; without dots, which part keys
+Cost = Annotated[float, Field(gt=0)] | Name
 Points = Annotated[list[tuple[Share, Amount]], Field(min_length=1)]
 # A number, or [share of the training done, weight] points to go straight between.
 Weight = Annotated[
@@ -143,6 +144,29 @@ class Encode(Section):
     shard_size: Count  # pairs in a shard
     precision: Precision
     storage: Storage  # of latents and embeddings on disk
+
+
+class Description(Section):
+    """A student that chooses itself."""
+
+    # What it may cost at most: a number, below 1 a share of the teacher's, or a student that costs as much.
+    budget: Annotated[dict[Literal["params", "macs", "ms"], Cost], Field(min_length=1, max_length=1)]
+    keep: list[Annotated[str, Field(pattern=r"^(mid|(down|up)\.\d(\.\d)?)$")]]  # blocks that must stay
+    attention: bool  # whether a stage's attention may go as a whole
+
+
+class Planning(Section):
+    """How students are chosen; what is asked of each is in `students`."""
+
+    pairs: Count  # held out, that students are measured on
+    best: Count  # choices that are measured as wholes
+    rounds: Annotated[int, Field(ge=0, le=8)]  # of the tournament, among 2^rounds of them
+    steps: Count  # of each student in a round
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    precision: Precision
+    seed: Seed
+    students: dict[Entry, Description]
 
 
 class Prune(Section):
@@ -447,6 +471,7 @@ class Params(Section):
     generate: dict[Entry, Generate]
     filter: Filter
     encode: Encode
+    plan: Planning
     prune: Prune
     distill: Distill
     finetune: Finetune
@@ -495,6 +520,11 @@ class Params(Section):
         if others := sorted(set(self.finetune.students or ()) - set(self.students)):
             raise ValueError(f"finetune.students: {others[0]!r} is not among students: {', '.join(self.students)}")
         return self
+
+
+def named(params: Params) -> list[str]:
+    """The students whose plans are there already; the others choose themselves."""
+    return [name for name in params.students if name not in params.plan.students]
 
 
 def untuned(params: Params) -> list[str]:

@@ -2,6 +2,7 @@ import pytest
 from commands import refused, said
 
 from prunella.pruning.plan import CATALOGUE
+from prunella.recipe import DEFAULTS
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +43,8 @@ def test_an_own_plan_is_checked_by_its_file(tmp_path):
     message = refused("plan", "mine.yaml")
     assert message.startswith("prunella: mine.yaml: ")
     assert "down stage 1 keeps pair 3, but a teacher of family 'sd' has pairs 0 to 1 there" in message
+
+
+def test_a_student_that_is_not_chosen_yet_is_told_how(tmp_path):
+    (tmp_path / "params.yaml").write_text(DEFAULTS.read_text())
+    assert "auto-tiny is not chosen yet: `dvc repro plan@auto-tiny`" in refused("plan", "auto-tiny")

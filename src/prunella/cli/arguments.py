@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prunella.errors import UserError
 
 if TYPE_CHECKING:
     from prunella.pruning.plan import Plan
 
 Commands = argparse._SubParsersAction
+CHOSEN = Path("models/plans")  # of the plan stage
 ORIGINAL = {"sd": "sd15", "sdxl": "sdxl"}  # the published teacher of a family, where the line names none
 TEACHER = "an original (sd15, sd21, sdxl) or a diffusers pipeline folder"
 STUDENT = "a name in the catalogue, or a plan's YAML file"
@@ -26,6 +30,27 @@ def add_command(
 
 def named_plan(student: str) -> Plan:
     """A student's plan, by its name in the catalogue or its YAML file. Raises UserError when unknown or not sound."""
-    from prunella.pruning.plan import STUDENTS, read_plan
+    from prunella.pruning.plan import read_plan
 
-    return read_plan(student) if student.endswith((".yaml", ".yml")) else STUDENTS[student]
+    return read_plan(plan_file(student))
+
+
+def plan_file(student: str) -> Path:
+    """The file of a student's plan: itself, in the catalogue, or where the plan stage has written what it chose.
+
+    Raises UserError where there is none.
+    """
+    from prunella.params import read_params
+    from prunella.pruning.plan import STUDENTS, find_plan
+
+    if student.endswith((".yaml", ".yml")):
+        return Path(student)
+    if student in list(STUDENTS):
+        return find_plan(student)
+    if (made := CHOSEN / f"{student}.yaml").is_file():
+        return made
+    if Path("params.yaml").is_file() and student in read_params().plan.students:
+        raise UserError(
+            f"{student} is not chosen yet: `dvc repro plan@{student}` does that, once it is among the params' students"
+        )
+    return find_plan(student)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan
+from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan, plan_file
 from prunella.errors import UserError
 
 
@@ -43,15 +43,20 @@ def _family_title(config: dict[str, Any], teacher: str) -> str:
 def _plan(given: argparse.Namespace) -> None:
     from prunella.models.originals import teacher_config
     from prunella.reporting.describe import description
+    from prunella.reporting.reasons import evidence, reasons
 
     plan = named_plan(given.student)
     print(description(plan, teacher_config(given.teacher or ORIGINAL[plan.family])))
+    if told := evidence(plan_file(given.student)):
+        print("\n" + reasons(told))
 
 
 def _draw(given: argparse.Namespace) -> None:
     from prunella.reporting.diagram import svg
+    from prunella.reporting.reasons import evidence
 
-    drawn = svg(named_plan(given.student))
+    told = evidence(plan_file(given.student))
+    drawn = svg(named_plan(given.student), told.get("parts"))
     if given.out:
         given.out.write_text(drawn, encoding="utf-8")
     else:

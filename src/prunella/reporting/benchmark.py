@@ -21,6 +21,7 @@ from prunella.reporting.filter_page import Filtered, filter_page
 from prunella.reporting.histograms import histograms
 from prunella.reporting.markdown import markdown
 from prunella.reporting.page import page
+from prunella.reporting.reasons import evidence
 from prunella.reporting.summary import headline
 from prunella.reporting.wall import NO_CLAIMS, Galleries, Judge, samples, shown, wall
 
@@ -124,7 +125,7 @@ def write_pages(
     filtered = Filtered(read_json(sources.filtered), sources.examples)
     text = page(
         report,
-        plans={student: svg(read_plan(sources.plans / f"{student}.yaml")) for student in students},
+        plans={student: _drawn_plan(sources.plans / f"{student}.yaml") for student in students},
         cards=wall(galleries, _errors(sources.scores, students), judge),
         curves=figures.curves(sources.curves, students),
         samples=samples(sources.curves, students),
@@ -134,6 +135,11 @@ def write_pages(
     (out / "index.html").write_text(text, encoding="utf-8")
     (out / "summary.md").write_text(markdown(report), encoding="utf-8")
     (out / "filter.html").write_text(filter_page(filtered), encoding="utf-8")
+
+
+def _drawn_plan(path: Path) -> str:
+    """A plan as a picture, in the colours of importance where it was chosen by that."""
+    return svg(read_plan(path), evidence(path).get("parts"))
 
 
 def judge(params: Filter) -> Judge:

@@ -12,7 +12,7 @@ from prunella.models.configs import models, stem
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
 from prunella.models.weights import check_part, header
-from prunella.params import Learning, Params
+from prunella.params import Learning, Params, named
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
 from prunella.training.memory import GB, parameters, tokens
@@ -49,7 +49,8 @@ def check_disk(params: Params, folder: Path, pairs: int) -> None:
 def room_for(params: Params, folder: Path, pairs: int) -> dict[str, int]:
     """Bytes by what they are for."""
     teacher = describe_folder(folder)
-    students = [parameters(student_config(STUDENTS[name], teacher["unet"])) for name in params.students]
+    students = [parameters(student_config(STUDENTS[name], teacher["unet"])) for name in named(params)]
+    students += [parameters(teacher["unet"])] * (len(params.students) - len(students))  # not chosen yet: at most
     trainings = (params.distill, params.finetune)
     kept = sum(_state(size, training) for size in students for training in trainings)
     while_one_runs = max(_while_training(size, training) for size in students for training in trainings)

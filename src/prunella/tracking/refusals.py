@@ -18,7 +18,7 @@ from prunella.evaluation.metrics import check_metrics, unmet
 from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
-from prunella.params import Params, Teacher, untuned
+from prunella.params import Params, Teacher, named, untuned
 from prunella.pruning.mapping import check_fit, feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.tracking.disk import check_disk
@@ -34,7 +34,7 @@ SPLITS = ("train", "heldout")
 def check_parameters(params: Params) -> None:
     """What parameters, files and machine say by themselves. Raises UserError of one line that names the key."""
     check_paths(params)
-    check_students(params.students)
+    check_students(params.students, chosen=params.plan.students)
     _check_benchmark(params)
     check_shares(params)
     if params.filter.samples <= params.encode.heldout:
@@ -44,7 +44,7 @@ def check_parameters(params: Params) -> None:
         )
     device(params.runtime)
     if (unet := known_unet(params.teacher)) is not None:
-        check_fits(params.students, unet)
+        check_fits(named(params), unet)
 
 
 def _check_benchmark(params: Params) -> None:
@@ -61,9 +61,9 @@ def check_run(params: Params, folder: Path, pairs: int) -> None:
 
     Raises UserError where the disk is too small; memory is estimated, so that there a word has to do.
     """
-    check_fits(params.students, describe_folder(folder)["unet"])
+    check_fits(named(params), describe_folder(folder)["unet"])
     sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
-    for student in params.students:
+    for student in named(params):
         for section in ("distill", "finetune")[: 1 if student in untuned(params) else 2]:
             _memory(params, student, section, folder, pairs).say()
     check_disk(params, folder, pairs)

@@ -1,0 +1,99 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from prunella.latents.encoders import open_latents
+from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.planning.importance import BINS, OutputError, passed_over
+from prunella.planning.units import End, Layer, Thin, planned
+from prunella.pruning.plan import STUDENTS
+from prunella.pruning.prune import prune
+from prunella.training.batch import heldout_batches
+from prunella.training.losses import Task, squares
+
+
+def measuring(teacher, latents, family, work) -> OutputError:
+    scheduler = load_scheduler(teacher)
+    heldout = open_latents(latents, teacher, "cpu")[1]
+    batches = heldout_batches(heldout, 3, scheduler.config.num_train_timesteps, np.arange(5))
+    return OutputError(load_unet(teacher), family, scheduler, batches, work)
+
+
+@pytest.fixture
+def measure(teacher, latents, tmp_path) -> OutputError:
+    return measuring(teacher, latents, "sd", tmp_path)
+
+
+def test_the_error_is_that_of_the_pruned_student(measure, teacher):
+    task, expected = Task(load_scheduler(teacher)), []
+    student = prune(load_unet(teacher), STUDENTS["sd-tiny"])
+    with torch.no_grad():
+        for batch in measure.batches:
+            ours, theirs = task.predict(student, batch), task.predict(measure.teacher, batch)
+            expected += squares(ours, theirs).tolist()
+    error = measure.of(STUDENTS["sd-tiny"])
+    assert error.mean == pytest.approx(sum(expected) / 5, rel=1e-6) and error.mean > 0
+    assert len(error.by_timestep) == BINS
+    assert measure.of(planned("sd", [])).mean == 0
+
+
+def test_errors_by_timestep_are_means_of_each_bins_pairs(measure):
+    measure.timesteps = [0, 249, 250, 999, 500]  # of 1000: two pairs in the first quarter
+    assert measure._summed([1.0, 3.0, 5.0, 7.0, 9.0]).by_timestep == (2.0, 5.0, 9.0, 7.0)
+    measure.timesteps = [0, 1, 2, 3, 4]
+    assert measure._summed([1.0, 3.0, 5.0, 7.0, 9.0]) == (5.0, (5.0, None, None, None))
+
+
+def test_what_is_measured_is_not_measured_again(measure, teacher, latents, tmp_path, monkeypatch):
+    lacking = [[End(1, "drop")], [Thin(3, (0,), (0, 2))]]
+    first = measure.all(lacking)
+    again = measuring(teacher, latents, "sd", tmp_path)
+    monkeypatch.setattr(again, "errors", lambda student: pytest.fail("measured again"))
+    assert again.all(lacking) == first and len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_processes_share_the_work(measure, monkeypatch, tmp_path):
+    lacking = [[End(1, "drop")], [Thin(3, (0,), (0, 2))], [End(0, "drop")]]
+    seen = []
+    real = measure.lacking
+    monkeypatch.setattr(measure, "lacking", lambda units: seen.append(units) or real(units))
+    monkeypatch.setattr("prunella.planning.importance.rank", lambda: 1)
+    monkeypatch.setattr("prunella.planning.importance.size", lambda: 2)
+    measure.all(lacking)
+    assert seen == [lacking[1], *lacking]  # its own share first, then all, of which most is there
+
+
+def test_a_transformer_layer_alone_is_passed_over_as_in_a_pruned_student(xl_teacher, xl_latents, tmp_path):
+    measure = measuring(xl_teacher, xl_latents, "sdxl", tmp_path)
+    source = torch.Generator().manual_seed(1)
+    for weight in measure.teacher.parameters():  # the toy's own layers hardly do anything
+        weight.data = torch.randn(weight.shape, generator=source) * 0.2
+    gone = [Layer("up_blocks.0.attentions.1", 4)]
+    quick = measure.lacking(gone)
+    assert quick.mean == pytest.approx(measure.once(planned("sdxl", gone)).mean, rel=1e-4) and quick.mean > 0
+    mid = measure.lacking([Layer("mid_block.attentions.0", 9)])  # which no stock config can lack alone
+    assert mid.mean > 0
+
+
+def test_layers_are_back_afterwards(xl_teacher):
+    unet = load_unet(xl_teacher)
+    blocks = unet.up_blocks[0].attentions[0].transformer_blocks
+    with (
+        pytest.raises(KeyError),
+        passed_over(unet, [Layer("up_blocks.0.attentions.0", 2), Layer("mid_block.attentions.0", 0)]),
+    ):
+        assert (
+            len(unet.up_blocks[0].attentions[0].transformer_blocks)
+            == len(unet.mid_block.attentions[0].transformer_blocks)
+            == 9
+        )
+        raise KeyError
+    assert unet.up_blocks[0].attentions[0].transformer_blocks is blocks and len(blocks) == 10
+
+
+def test_a_kept_error_is_pair_by_pair(measure, tmp_path):
+    measure.lacking([End(0, "drop")])
+    (path,) = tmp_path.iterdir()
+    assert len(json.loads(path.read_text())) == 5
