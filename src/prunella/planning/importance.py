@@ -57,6 +57,7 @@ class OutputError:
     def lacking(self, units: Sequence[Unit]) -> Error:
         """Of the student that lacks these units. Layers alone are passed over in the teacher, at no cost of a model."""
         if units and all(isinstance(unit, Layer) for unit in units):
+            self.teach()  # while it is whole
             with passed_over(self.teacher, [unit for unit in units if isinstance(unit, Layer)]) as student:
                 return self._kept([unit.name for unit in units], lambda: student)
         return self.of(planned(self.family, units))
