@@ -454,6 +454,30 @@ class Benchmark(Section):
         return {"steps": self.inference_steps, "guidance": self.guidance, "seed": self.seed}
 
 
+class Gate(Section):
+    """What a figure of the benchmark must be for a student to be promoted."""
+
+    figure: Annotated[str, Field(min_length=1)]  # as in reports/benchmark.json
+    min: float | None
+    max: float | None
+    of_teacher: bool  # as a share of the teacher's figure
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError(f"the gate for {self.figure} asks for nothing: give it a min or a max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"the gate for {self.figure}: its min {self.min} is above its max {self.max}")
+        return self
+
+
+class Promote(Section):
+    """Which student may be served; no stage depends on it."""
+
+    alias: Name
+    gates: list[Gate]
+
+
 class Runtime(Section):
     device: str  # auto, cpu, cuda, cuda:1, mps
     workers: Whole  # threads that read and decode pictures; 0: one a core
@@ -477,6 +501,7 @@ class Params(Section):
     finetune: Finetune
     benchmark: Benchmark
     watch: Watch
+    promote: Promote
     runtime: Runtime
 
     @model_validator(mode="after")

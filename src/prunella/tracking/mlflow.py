@@ -275,9 +275,7 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
         if not _local():  # whoever waits for a server waits without the lock
             mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
         with _lock():
-            _make_store(mlflow.MlflowClient)
-            client = mlflow.MlflowClient(store())
-            experiment = _experiment(client)
+            client, experiment = _opened()
             parent = _parent(client, experiment, all_params)
         _close_dead(client, experiment)
         note_outs(client, experiment, parent)
@@ -293,6 +291,20 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
         if not _local():
             atomic_write_text(_dead(), json.dumps(_execution()))
         return Run()
+
+
+def opened() -> tuple[Any, str]:
+    """A client of the store and the number of our experiment in it, both made where they are not there yet."""
+    with _lock():
+        return _opened()
+
+
+def _opened() -> tuple[Any, str]:
+    import mlflow
+
+    _make_store(mlflow.MlflowClient)
+    client = mlflow.MlflowClient(store())
+    return client, _experiment(client)
 
 
 def _make_store(client: Callable[[str], Any]) -> None:

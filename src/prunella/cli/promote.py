@@ -1,0 +1,64 @@
+"""`prunella promote`: register a student whose figures are good enough, as the one to serve."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prunella.cli.arguments import Commands, add_command
+from prunella.cli.sample import AT
+from prunella.errors import UserError
+
+REPORT = Path("reports/benchmark.json")
+
+
+def register(commands: Commands) -> None:
+    """Add the commands of this group."""
+    about = "register a student in MLflow, with the alias of promote.alias, where it passes promote.gates"
+    promote = add_command(commands, "promote", about, _promote)
+    promote.add_argument("student", help="a student of this graph")
+    promote.add_argument("--at", choices=["finetuned", "distilled", "pruned"], help=AT)
+    promote.add_argument("--dry-run", action="store_true", help="say which gates hold, and register nothing")
+
+
+def _promote(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+
+    quiet()
+    from prunella.export.found import label, model_folder
+    from prunella.export.gates import outcomes
+    from prunella.params import read_params
+
+    params, folder = read_params(), model_folder(given.student, given.at)
+    models = _measured()
+    figures = models.get(f"{folder.name}/{folder.parent.name}")
+    if folder.resolve().parent.parent != Path("models").resolve() or figures is None:
+        raise UserError(f"{REPORT}: has no figures of {label(folder)}; measured are {', '.join(models)}")
+    found = outcomes(params.promote.gates, figures, models["teacher"])
+    print("\n".join(each.said for each in found))
+    if missed := [each.gate.figure for each in found if each.missed]:
+        raise UserError(
+            f"{label(folder)} is not promoted: {', '.join(missed)} missed; see section promote of params.yaml"
+        )
+    if not given.dry_run:
+        _register(Path("models", folder.parent.name, folder.name), params, figures)
+
+
+def _measured() -> dict[str, Any]:
+    from prunella.files import read_json
+
+    if not REPORT.is_file():
+        raise UserError(f"{REPORT}: there is no benchmark yet; `dvc repro` makes one")
+    return read_json(REPORT)["models"]
+
+
+def _register(folder: Path, params: Any, figures: dict[str, Any]) -> None:
+    from prunella.export.gates import numbers
+    from prunella.tracking.datasets import hashes
+    from prunella.tracking.registry import register as register_model
+
+    tags = {"dvc.path": folder.as_posix(), "dvc.hash": hashes().get(folder.as_posix(), "")}
+    tags = {name: value for name, value in tags.items() if value}
+    usual = params.benchmark
+    drawing = {"negative_prompt": usual.negative_prompt, "steps": usual.inference_steps, "guidance": usual.guidance}
+    named = register_model(folder, folder.name, params.promote.alias, numbers(figures), tags, drawing)
+    print(f"{named}; serve it with\n  mlflow models serve -m {named} --env-manager local --port 5001")
