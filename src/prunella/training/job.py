@@ -206,7 +206,8 @@ def example_of(data: Data) -> Example:
     """Shapes of one pair, as the UNet gets it; the largest where pictures have several sizes."""
     largest = max(range(len(data.train.shards)), key=lambda number: math.prod(data.train.shards[number].size))
     row = data.train.take([int(data.train.starts[largest])])
-    row |= {name: value[None] for name, value in data.train.empty.items()}  # of tokens, what they are embedded to
+    if "text" not in row:  # tokens, which are embedded in the step
+        row |= {name: value[None] for name, value in data.train.empty.items()}
     names = {"latents": "mean", "states": "text", "pooled": "pooled", "sizes": "sizes"}
     return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
 
