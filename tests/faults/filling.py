@@ -18,7 +18,7 @@ SHARES = (0.0, 0.5)  # of what the stage wrote in peace, which it is left
 
 
 def full(clone: Path, stage: str, room: int) -> dict | None:
-    """Run a stage with `room` bytes free; {"room", "said": last line} where it failed."""
+    """Run a stage with `room` bytes free; {"room", "said": what it was told, "traceback"} where it failed."""
     ballast = clone.parent / "ballast"
     space = os.statvfs(clone)
     with ballast.open("wb") as file:
@@ -29,8 +29,10 @@ def full(clone: Path, stage: str, room: int) -> dict | None:
     if not done.returncode:
         return None
     words = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    told = [line for line in words if "room" in line or "space" in line or "full" in line or "Traceback" in line]
-    return {"room": room, "said": (told or words)[0]}
+    name, errors = stage.partition("@")[0], [line for line in words if line.startswith("ERROR")]
+    ours = [line for line in words if line.startswith(f"{name}: ") and "failed to run" in "".join(errors)]
+    said = [*words, *errors, *ours][-1]  # the stage's last word where it failed, else DVC's
+    return {"room": room, "said": said, "traceback": any(line.startswith("Traceback") for line in words)}
 
 
 def main(origin: Path, place: Path, log: Path) -> None:

@@ -5,7 +5,7 @@ import time
 
 import psutil
 import pytest
-from faulty import changed, copied, note, noted, quiet, started
+from faulty import changed, note, noted, quiet, renewed, started
 
 FAULT, STAGE, STEPS = "2,000 steps: memory and open files", "distill@sd-tiny", 2000
 MORE = 1.05  # times the memory of the first third that the last third may have
@@ -22,7 +22,7 @@ def trainer(process) -> psutil.Process | None:
 def test_memory_and_open_files_stay_flat():
     if noted(FAULT, STAGE):
         return
-    clone = copied(quiet()[0], "long")
+    clone = renewed(quiet()[0], "long")
     watch = {"checkpoint_every": 100, "picture_every": 500}
     changed(clone, distill={"steps": STEPS, "evaluate_every": 100}, watch=watch)
     process, seen = started(clone, STAGE), []

@@ -5,7 +5,7 @@ import time
 
 import psutil
 import pytest
-from faulty import changed, copied, lost, note, noted, quiet, started
+from faulty import changed, lost, note, noted, quiet, renewed, started
 from toygraph import DVC, ENVIRONMENT
 
 FAULT, STAGE, SECONDS = "a second dvc repro at once", "encode", 120
@@ -16,7 +16,7 @@ def test_a_second_repro_is_refused_and_the_first_goes_on():
     if noted(FAULT, STAGE):
         return
     origin, _ = quiet()
-    clone = copied(origin, "two")
+    clone = renewed(origin, "two")
     changed(clone, encode={"batch_size": 3})
     first, end = started(clone, STAGE), time.monotonic() + SECONDS
     while not psutil.Process(first.pid).children():  # a stage of it is under way

@@ -78,6 +78,12 @@ def copied(origin: Path, name: str) -> Path:
     return clone
 
 
+def renewed(origin: Path, name: str) -> Path:
+    """A copy of a clone, made anew."""
+    shutil.rmtree(FOLDER / name, ignore_errors=True)
+    return copied(origin, name)
+
+
 def quiet() -> tuple[Path, dict[str, dict[str, float]]]:
     """The clone where every stage ran in peace; what each took under DVC, in "seconds", and "bytes" on the disk."""
     clone = copied(fresh(), "quiet")

@@ -96,8 +96,9 @@ class Run:
         try:
             what()
         except Exception as error:  # MLflow raises many kinds; none may stop a training
+            said = str(error).partition("\n")[0]  # SQLAlchemy's go on with the statement
             warnings.warn(
-                f"MLflow at {shown_store()} failed, the rest of this stage is not logged there: {error}", stacklevel=3
+                f"MLflow at {shown_store()} failed, the rest of this stage is not logged there: {said}", stacklevel=3
             )
             self.client = None
 
