@@ -121,6 +121,11 @@ def test_words_are_counted_among_the_captions_to_train_on(content, teacher, mani
     content["finetune"]["words"] = ["unheard-of"]
     with pytest.raises(UserError, match=r"finetune.words: none of the 22 captions .* \['unheard-of'\]"):
         check_pairs(made(content), teacher, manifest)
+    content["finetune"] |= {
+        "latents": "data/own/dog/latents",
+        "data": {"dog": {"filter": content["filter"], "encode": content["encode"]}},
+    }
+    check_pairs(made(content), teacher, manifest)  # its own set is not among them
 
 
 def test_more_pairs_held_out_than_passed(content, teacher, manifest):
