@@ -60,8 +60,11 @@ def _logged(
 
 
 def _signature(mlflow: Any) -> Any:
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
     optional = {"negative_prompt": "string", "seed": "long", "steps": "long", "guidance": "double", "size": "long"}
-    columns = [ColSpec("string", "prompt"), *(ColSpec(kind, key, required=False) for key, kind in optional.items())]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("string", "prompt"),
+        *(ColSpec(kind, key, required=False) for key, kind in optional.items()),
+    ]
     return mlflow.models.ModelSignature(inputs=Schema(columns), outputs=Schema([ColSpec("string", "png")]))

@@ -16,7 +16,7 @@ from diffusers import DiffusionPipeline
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 
 ROWS = 8  # pictures in a request
 LONGEST = 1000  # characters of a prompt
@@ -36,7 +36,8 @@ class Student(PythonModel):
         self.defaults = dict(context.model_config)
         self.lock = threading.Lock()
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> list[dict[str, str]]:
+    # Without hints, which MLflow would read as the schema.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """[{"png": base64}] for each row of `model_input`, a table of prompt, negative_prompt, seed, steps, …"""
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
         if len(rows) > ROWS:
