@@ -16,7 +16,15 @@ from prunella.params import Runtime
 def test_devices():
     def asked(name: str, threads: int = 0) -> str:
         return device(
-            Runtime(device=name, processes=1, workers=0, threads=threads, compile="auto", channels_last="auto")
+            Runtime(
+                device=name,
+                processes=1,
+                workers=0,
+                threads=threads,
+                micro_batch="auto",
+                compile="auto",
+                channels_last="auto",
+            )
         )
 
     assert asked("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -72,5 +72,8 @@ def test_costs(recorded, teacher):
     assert listed("cost") == READ
 
 
-def test_runtime_decides_costs_alone():
-    assert [name for name in GRAPH if "runtime" in GRAPH[name].get("do", GRAPH[name]).get("params", [])] == ["cost"]
+def test_runtime_decides_costs_and_latencies_alone():
+    assert [name for name in GRAPH if "runtime" in GRAPH[name].get("do", GRAPH[name]).get("params", [])] == [
+        "latency",
+        "cost",
+    ]
