@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import LATENT, TOKENS, WIDTH
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from prunella.compute import compile
@@ -50,7 +51,7 @@ def test_the_largest_parts_without_a_tap_inside_are_compiled(teacher):
     unet = load_unet(teacher)
     with compiled(unet, ["up_blocks.1", "mid_block.attentions.0.transformer_blocks.0.attn1"], "eager") as names:
         # A stage whose output is tapped is a part, and so is one without a tap.
-        assert {"down_blocks.0", "up_blocks.1", "mid_block.resnets.0"} < set(names)
+        assert {"down_blocks.0", "up_blocks.3", "mid_block.resnets.0"} < set(names)
         # Where a tap is inside, its parts are.
         assert "mid_block" not in names and "mid_block.attentions.0" not in names
         assert "mid_block.attentions.0.transformer_blocks.0" not in names
@@ -59,6 +60,40 @@ def test_the_largest_parts_without_a_tap_inside_are_compiled(teacher):
         assert not any(a != b and b.startswith(f"{a}.") for a in names for b in names)
         assert all("forward" in vars(unet.get_submodule(name)) for name in names)
     assert not any("forward" in vars(module) for module in unet.modules())
+
+
+def test_an_upsampler_is_a_part_of_its_own(teacher):
+    with compiled(load_unet(teacher), [], "eager") as names:
+        assert "up_blocks.1" not in names and "up_blocks.3" in names  # the last stage has none
+        assert {"up_blocks.1.upsamplers.0", "up_blocks.1.resnets.0", "up_blocks.1.attentions.0"} < set(names)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, which has many
+def test_before_an_upsampler_gradients_are_not_lost_in_bf16():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.resnet = ResnetBlock2D(in_channels=32, out_channels=32, temb_channels=8, groups=8)
+            self.upsampler = Upsample2D(32, use_conv=True)
+
+        def forward(self, x, t):
+            return self.upsampler(self.resnet(x, t))
+
+    torch.manual_seed(0)
+    both, x, t = Both(), torch.randn(3, 32, 4, 4), torch.randn(3, 8)
+
+    def gradients() -> list:
+        both.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            both(x, t).float().square().mean().backward()
+        return [part.grad.clone() for part in both.parameters()]
+
+    expected = gradients()
+    with compiled(both, []) as names:
+        assert names == ["resnet", "upsampler"]
+        for ours, theirs in zip(gradients(), expected, strict=True):
+            assert torch.allclose(ours, theirs, rtol=0.05, atol=0.05 * theirs.abs().max())
 
 
 def test_parts_that_run_again_are_not_inside_of_one(teacher):
@@ -79,20 +114,18 @@ def test_many_layers_alike_are_compiled_once(teacher, monkeypatch):
         assert "down_blocks.0.attentions.0.transformer_blocks.0.attn1" in names
 
 
-@pytest.mark.parametrize(
-    ("tapped", "most"), [(["down_blocks.0", "up_blocks.3"], 25), (["down_blocks.0.resnets.0"], 30)]
-)
+@pytest.mark.parametrize(("tapped", "most"), [("down_blocks.0", 35), ("down_blocks.0.resnets.0", 40)])
 def test_what_is_left_outside_is_little(teacher, tapped, most):
     unet, regions, given = load_unet(teacher).requires_grad_(False), Regions(), inputs()
     with compiled(unet, [tapped], regions), torch.no_grad():
         unet(*given)
         left = outside(lambda: unet(*given))
-    # Time embedding, first and last convolution, last norm; no norm, product or skip of a stage.
+    # Time embedding, first and last convolution, last norm, skips of stages with an upsampler; no norm, no product.
     assert left["aten::conv2d"] == 2 and left["aten::group_norm"] == 1, left
     assert sum(left.values()) <= most, left
     with torch.no_grad():
         every = outside(lambda: unet(*given))
-    assert every["aten::conv2d"] > 40 and sum(every.values()) > 10 * most
+    assert every["aten::conv2d"] > 40 and sum(every.values()) > 8 * most
 
 
 def test_several_sizes_share_their_code(teacher):
