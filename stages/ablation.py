@@ -7,7 +7,8 @@ import argparse
 import json
 from pathlib import Path
 
-from prunella.bench.ablation import VARIANTS, Setting, ablation, by_steps, rows
+from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows
+from prunella.bench.setting import Setting
 from prunella.compute.device import device
 from prunella.models.pipeline import teacher_folder
 from prunella.params import read_params

@@ -4,12 +4,12 @@ Reads what `dvc repro encode` has made here. Each unit's row is appended to --ou
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from prunella.bench import teacher_made as bench
-from prunella.bench.ablation import Setting
+from prunella.bench.evidence import add_row, read_rows
+from prunella.bench.setting import Setting
 from prunella.compute.device import device
 from prunella.models.pipeline import teacher_folder
 from prunella.params import read_params
@@ -31,10 +31,8 @@ distill = params.distill.model_copy(update={"steps": given.steps})
 shared = Setting(distill, params.benchmark, teacher, Path("data/latents"), words, device(params.runtime))
 folders = bench.learned_from(shared, params, given.arms, given.inference_steps, work)
 units = [bench.Unit(student, arm, seed) for seed in given.seeds for student in given.students for arm in given.arms]
-given.out.parent.mkdir(parents=True, exist_ok=True)
-for unit in bench.waiting(bench.read_rows(given.out), units, given.steps):
+for unit in bench.waiting(read_rows(given.out), units, given.steps):
     row = bench.measured(shared, unit, folders[unit.arm], params.filter.samples, given.pictures, work)
-    with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row | {"command": " ".join(["python stages/teacher_made.py", *sys.argv[1:]])}) + "\n")
-for (student, steps), found in bench.compared(bench.read_rows(given.out)).items():
+    add_row(given.out, row | {"command": " ".join(["python stages/teacher_made.py", *sys.argv[1:]])})
+for (student, steps), found in bench.compared(read_rows(given.out)).items():
     print(f"{student}, {steps} steps: output error × {found.ratios}, composition {found.composition}")

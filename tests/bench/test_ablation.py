@@ -4,7 +4,8 @@ import pytest
 from conftest import DISTILLING, ROOT
 
 from prunella.bench import ablation as rooms
-from prunella.bench.ablation import VARIANTS, Setting, ablation, by_steps, rows, run
+from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows, run
+from prunella.bench.setting import Setting
 from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
 from prunella.params import Benchmark, Distill, check, completed

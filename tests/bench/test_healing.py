@@ -3,8 +3,9 @@ import json
 import pytest
 from conftest import DISTILLING, ROOT
 
-from prunella.bench.ablation import Setting
+from prunella.bench.evidence import read_rows
 from prunella.bench.healing import Ledger, heal, healing_settings
+from prunella.bench.setting import Setting
 from prunella.params import Benchmark, Distill, check, completed
 from prunella.scenes.generator import read_vocabulary
 
@@ -58,4 +59,4 @@ def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
     whole = json.dumps({"student": "sd-tiny", "seed": 0, "step": 1, "settings": "a", "output": 1.0})
     path.write_text(whole + "\n" + whole[:20])
     assert Ledger(path, "a").row("sd-tiny", 0, 2, lambda: {"output": 2.0})["output"] == 2.0
-    assert [row["output"] for row in Ledger(path, "a").rows()] == [1.0, 2.0]
+    assert [row["output"] for row in read_rows(path)] == [1.0, 2.0]

@@ -3,8 +3,9 @@ import json
 import pytest
 from conftest import DISTILLING, ROOT, SIDE
 
-from prunella.bench.ablation import Setting
-from prunella.bench.teacher_made import GENERATED, RENDERED, Unit, compared, learned_from, measured, read_rows, waiting
+from prunella.bench.evidence import read_rows
+from prunella.bench.setting import Setting
+from prunella.bench.teacher_made import GENERATED, RENDERED, Unit, compared, learned_from, measured, waiting
 from prunella.latents.shards import Latents
 from prunella.params import Benchmark, Distill, check, completed
 from prunella.scenes.generator import read_vocabulary

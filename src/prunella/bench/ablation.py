@@ -13,20 +13,17 @@ from typing import NamedTuple
 import torch
 from diffusers import UNet2DConditionModel
 from scipy.stats import t as student_t
-from torch import nn
 
+from prunella.bench.setting import Setting
 from prunella.evaluation.cost import macs
-from prunella.evaluation.drawing import draw
-from prunella.evaluation.metrics.composition import composition
 from prunella.evaluation.stats import share
 from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.latents.encoders import open_latents
-from prunella.models.pipeline import load_pipeline, load_scheduler, load_unet
-from prunella.params import Benchmark, Distill
+from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
-from prunella.scenes.generator import Vocabulary
 from prunella.training.batch import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
@@ -51,22 +48,6 @@ VARIANTS = {
     "+ output + features, normalised": Variant({"feature_normalisation": "teacher"}),
     "… from random weights": Variant({"feature_normalisation": "teacher"}, random=True),
 }
-
-
-class Setting(NamedTuple):
-    """What all runs share: the parameters, the teacher's folder, the encoded pairs, how they are measured."""
-
-    distill: Distill
-    benchmark: Benchmark
-    teacher: Path
-    latents: Path
-    vocabulary: Vocabulary
-    device: str
-
-    @property
-    def unet(self) -> Path:
-        """The teacher's weights, or the index of their parts."""
-        return next(iter(sorted((self.teacher / "unet").glob("*.safetensors*"), reverse=True)))
 
 
 def by_steps(counts: list[int], settings: Distill) -> dict[str, Variant]:
@@ -119,8 +100,8 @@ def run(setting: Setting, plan: Plan, variant: Variant, seed: int, title: str) -
     seconds = time.perf_counter() - began
     measured = Distillation(teacher, pairs, scheduler, setting.distill)  # the same terms for every variant
     terms = evaluate_loss(student.eval(), measured, heldout_batches(heldout, settings.batch_size, last))
-    right, n = _drawn(setting, student, heldout.captions)
-    return {"steps": settings.steps, "seconds": seconds, **terms, "right": right, "pictures": n}
+    right = setting.drawn_right(student, heldout.captions[: setting.benchmark.prompts])
+    return {"steps": settings.steps, "seconds": seconds, **terms, "right": sum(right), "pictures": len(right)}
 
 
 def _longer(settings: Distill, teacher: UNet2DConditionModel, student: UNet2DConditionModel) -> dict[str, int]:
@@ -128,15 +109,6 @@ def _longer(settings: Distill, teacher: UNet2DConditionModel, student: UNet2DCon
     whole, small = (macs(dict(unet.config))["macs"] for unet in (teacher, student))
     longer = (whole + 3 * small) / (3 * small)
     return {name: round(getattr(settings, name) * longer) for name in ("steps", "warmup_steps")}
-
-
-def _drawn(setting: Setting, student: nn.Module, captions: list[str]) -> tuple[int, int]:
-    params = setting.benchmark
-    prompts = captions[: params.prompts]
-    pipeline = load_pipeline(setting.teacher, setting.device, unet=student)
-    pictures = list(draw(pipeline, prompts, batch_size=params.batch_size, **params.drawing))
-    found = composition(pictures, prompts, setting.vocabulary)["composition"]
-    return round(found["value"] * found["n"]), found["n"]
 
 
 def rows(results: dict[str, list[dict]]) -> list[list[str]]:

@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from diffusers import UNet2DConditionModel
 
-from prunella.bench.ablation import Setting
+from prunella.bench.evidence import Row, add_row, read_rows
+from prunella.bench.setting import Setting, right
 from prunella.evaluation.drawing import draw, load_to_draw
-from prunella.evaluation.metrics.composition import Composition
 from prunella.evaluation.scores.features import features
 from prunella.evaluation.scores.kernels import cubic, discrepancy
 from prunella.evaluation.stats import share
-from prunella.files import atomic_write_text, json_digest, sha256
+from prunella.files import json_digest, sha256
 from prunella.latents.encoders import open_latents, raw_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
@@ -35,31 +34,23 @@ from prunella.training.validate import evaluate_loss
 UNSEEN = 10_000  # seed of scenes that no training has seen
 TEACHER = "teacher"
 KEPT_EVERY = 50  # steps
-Row = dict[str, Any]
 
 
 class Ledger:
-    """Rows of a JSONL file, known by student, seed, step and what decides their figures: each is measured once."""
+    """Rows of evidence, known by student, seed, step and what decides their figures: each is measured once."""
 
     def __init__(self, path: Path, settings: str):
         self.path, self.settings = path, settings
 
-    def rows(self) -> list[Row]:
-        """The rows so far, of all settings; a last line that was cut off is none."""
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
     def row(self, student: str, seed: int, step: int, measure: Callable[[], Row]) -> Row:
         """The row of that name, measured and written where there is none."""
         name = {"student": student, "seed": seed, "step": step, "settings": self.settings}
-        rows = self.rows()
-        for row in rows:
+        for row in read_rows(self.path):
             if row.items() >= name.items():
                 return row
-        rows.append(name | measure())
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows[-1]
+        measured = name | measure()
+        add_row(self.path, measured)
+        return measured
 
 
 def heal(
@@ -127,13 +118,11 @@ class Pictures:
         """{"composition", "kid": estimates; "verdicts": a "1" for each prompt whose claims are all true, else "0"}."""
         self.pipeline.unet = unet
         pictures = list(draw(self.pipeline, self.prompts, **self.drawing))
-        judge = Composition(self.vocabulary)
-        judge.update(pictures, self.prompts)
-        right = [bool(true) for true in judge.values()[""]]
+        found = right(pictures, self.prompts, self.vocabulary)
         return {
-            "composition": share(sum(right), len(right)).rounded(),
+            "composition": share(sum(found), len(found)).rounded(),
             "kid": discrepancy(self._features(pictures), self.others, cubic).estimate().rounded(),
-            "verdicts": "".join("01"[found] for found in right),
+            "verdicts": "".join("01"[true] for true in found),
         }
 
     def _features(self, pictures: list[np.ndarray]) -> np.ndarray:

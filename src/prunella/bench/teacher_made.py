@@ -11,24 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from prunella.bench.ablation import Setting
+from prunella.bench.setting import Setting
 from prunella.data.filter import filtered
-from prunella.evaluation.drawing import draw
 from prunella.evaluation.stats import Estimate, paired_difference
 from prunella.files import atomic_write_text
 from prunella.generation.generate import generated
 from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import MANIFEST, Latents
-from prunella.models.pipeline import load_pipeline, load_scheduler, load_unet
+from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Generate, Params
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
 from prunella.scenes.generator import caption
-from prunella.scenes.judge import judge
 from prunella.training.batch import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
@@ -96,30 +92,12 @@ def measured(
     for _ in train(student, loss, batches, settings, folder=kept, checkpoint_every=CHECKPOINT, title=title):
         pass
     terms = evaluate_loss(student.eval(), loss, heldout_batches(heldout, settings.batch_size, last))
-    right = _right(setting, student, [caption(setting.vocabulary, 0, first_unseen + i) for i in range(pictures)])
+    right = setting.drawn_right(student, [caption(setting.vocabulary, 0, first_unseen + i) for i in range(pictures)])
     shutil.rmtree(kept, ignore_errors=True)
     return {
         **unit._asdict(), "steps": settings.steps, "pairs": len(learned),
-        TASK: terms[TASK], OUTPUT: terms[OUTPUT], "right": right,
+        TASK: terms[TASK], OUTPUT: terms[OUTPUT], "right": list(map(int, right)),
     }  # fmt: skip
-
-
-def _right(setting: Setting, student: Any, captions: list[str]) -> list[int]:
-    """Of each caption whether all its claims are true in the student's picture."""
-    pipeline = load_pipeline(setting.teacher, setting.device, unet=student)
-    drawn = draw(pipeline, captions, batch_size=setting.benchmark.batch_size, **setting.benchmark.drawing)
-    right = []
-    for text, picture in tqdm(zip(captions, drawn, strict=True), "draw", len(captions), unit="picture"):
-        verdict = judge(picture, text, setting.vocabulary)
-        assert verdict is not None  # captions are of the vocabulary's scenes
-        right.append(int(all(verdict.values())))
-    return right
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of units that are done."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    return [json.loads(line) for line in lines]
 
 
 def waiting(rows: list[dict[str, Any]], units: list[Unit], steps: int) -> Iterator[Unit]:

@@ -127,6 +127,7 @@ def _train(given: argparse.Namespace) -> None:
 
 def _draw(given: argparse.Namespace) -> None:
     from prunella.bench import draw
+    from prunella.bench.evidence import add_row
     from prunella.context import quiet
     from prunella.evaluation.cost import hardware
     from prunella.reporting.summary import aligned
@@ -140,8 +141,7 @@ def _draw(given: argparse.Namespace) -> None:
         rows.append(row)
         print(f"{row['model']}, {row['variant']}: done", file=sys.stderr, flush=True)
         if given.out:
-            with given.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row | told) + "\n")
+            add_row(given.out, row | told)
     print(aligned(draw.table(rows)))
     what = f"{case.steps} steps and the VAE" if case.steps else "one UNet step, twice the batch for guidance"
     print(f"{what}; random weights; in turns with the teacher, {case.rounds} rounds; the safety checker is left out")
@@ -195,16 +195,15 @@ def _thing(given: argparse.Namespace) -> None:
 
     quiet()  # before what it quiets is imported
     from prunella.bench import new_thing
+    from prunella.bench.evidence import add_row, read_rows
     from prunella.reporting.summary import aligned
 
     changes = yaml.safe_load(given.set)
     with tempfile.TemporaryDirectory() as work:
         case = new_thing.Case(given.student, given.thing, given.scenes, Path(work), given.device)
         row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
-    given.jsonl.parent.mkdir(parents=True, exist_ok=True)
-    with given.jsonl.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print(aligned(new_thing.rows([json.loads(line) for line in given.jsonl.read_text().splitlines()])))
+    add_row(given.jsonl, row)
+    print(aligned(new_thing.rows(read_rows(given.jsonl))))
 
 
 def _workload(given: argparse.Namespace) -> Workload:
@@ -256,8 +255,8 @@ def _data(given: argparse.Namespace) -> None:
 
 
 def _heal(given: argparse.Namespace) -> None:
-    from prunella.bench.ablation import Setting
     from prunella.bench.healing import heal, healing_settings
+    from prunella.bench.setting import Setting
     from prunella.compute.device import device
     from prunella.context import quiet
     from prunella.models.pipeline import teacher_folder

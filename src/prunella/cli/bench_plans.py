@@ -106,7 +106,8 @@ def _train(given: argparse.Namespace) -> None:
     from prunella.context import quiet
 
     quiet()
-    from prunella.bench.trained_plans import Setting, train_plans
+    from prunella.bench.setting import Setting
+    from prunella.bench.trained_plans import train_plans
     from prunella.compute.device import device
     from prunella.params import read_params
     from prunella.scenes.generator import read_vocabulary
@@ -115,12 +116,11 @@ def _train(given: argparse.Namespace) -> None:
     warmup = min(params.distill.warmup_steps, given.steps // 10)
     setting = Setting(
         params.distill.model_copy(update={"steps": given.steps, "warmup_steps": warmup}),
-        params.benchmark,
+        params.benchmark.model_copy(update={"prompts": given.prompts}),
         Path(params.teacher.path),
         given.latents,
         read_vocabulary(params.filter.path),
         device(params.runtime),
-        given.prompts,
     )
     plans: dict[str, Plan] = {Path(name).stem: named_plan(name) for name in given.students}
     train_plans(setting, plans, given.seeds, given.out)

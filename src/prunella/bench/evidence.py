@@ -1,0 +1,29 @@
+"""Rows of evidence: a JSONL file, a row a measurement, each written as soon as it is known and measured once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prunella.errors import UserError
+from prunella.files import atomic_write_text
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows so far. Raises UserError where a line is no JSON; a last one that was cut off is none."""
+    try:
+        return [json.loads(line) for line in _lines(path)]
+    except ValueError as error:
+        raise UserError(f"{path}: a line is no JSON ({error}); remove it") from None
+
+
+def add_row(path: Path, row: Row) -> None:
+    """Write `row` behind those that are there, in the place of a line that was cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, "".join([*_lines(path), json.dumps(row) + "\n"]))
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,44 @@
+"""What the benches that train students share: a setting, and pictures judged claim by claim."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from prunella.evaluation.drawing import draw
+from prunella.models.pipeline import load_pipeline
+from prunella.params import Benchmark, Distill
+from prunella.scenes.generator import Vocabulary
+from prunella.scenes.judge import judge
+
+
+class Setting(NamedTuple):
+    """What all runs share: the parameters, the teacher's folder, the encoded pairs, how they are measured."""
+
+    distill: Distill
+    benchmark: Benchmark
+    teacher: Path
+    latents: Path
+    vocabulary: Vocabulary
+    device: str
+
+    @property
+    def unet(self) -> Path:
+        """The teacher's weights, or the index of their parts."""
+        return next(iter(sorted((self.teacher / "unet").glob("*.safetensors*"), reverse=True)))
+
+    def drawn_right(self, unet: nn.Module, captions: Sequence[str]) -> list[bool]:
+        """Of each caption of a scene whether all its claims are true in the picture that `unet` draws of it."""
+        pipeline = load_pipeline(self.teacher, self.device, unet=unet)
+        how = {"batch_size": self.benchmark.batch_size, **self.benchmark.drawing}
+        pictures = tqdm(draw(pipeline, captions, **how), "draw", len(captions), unit="picture")
+        return right(pictures, captions, self.vocabulary)
+
+
+def right(pictures: Iterable[np.ndarray], captions: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
+    """Of each caption of a scene whether all its claims are true in the picture; others are passed over."""
+    verdicts = (judge(picture, caption, vocabulary) for picture, caption in zip(pictures, captions, strict=True))
+    return [all(verdict.values()) for verdict in verdicts if verdict is not None]
