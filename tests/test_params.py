@@ -245,6 +245,7 @@ def test_sets_of_ones_own_lack_what_is_as_shipped_and_as_encoded(content, tmp_pa
     [
         ({}, "data/latents", "finetune.latents: data/latents, so finetune.data is for nothing; it makes data/own/por"),
         ({}, "data/own/portrait/latents", "data/own/portrait/latents is made by no entry of finetune.data (data/own/"),
+        ({}, "$(touch PWNED)", "$(touch PWNED) is made by no entry of finetune.data"),  # it would be in a command
         ({"encode": 3}, "data/latents", "finetune.data.portraits.encode: input should be a valid dictionary"),
         ({"encode": {"heldut": 3}}, "data/latents", "'heldut'; did you mean 'heldout'?"),
         ({"filter": {"source": "scenes", "caption": "a cat"}}, "data/latents", "goes with source folder, not with sce"),

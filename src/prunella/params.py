@@ -37,6 +37,7 @@ Weight = Annotated[
     Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
 ]
 OWN_DATA = "data/own"  # where dvc.yaml puts the sets of `finetune.data`
+MAIN_DATA = "data/latents"  # where dvc.yaml has the latents of the main data
 
 
 class Section(BaseModel):
@@ -516,7 +517,7 @@ class Params(Section):
                 raise ValueError(f"finetune.base.{name}: a student of this graph has that name; give it another")
         made = {f"{OWN_DATA}/{name}/latents": name for name in tuning.data}
         places = ", ".join(made) or "finetune.data is empty"
-        if tuning.latents.startswith(f"{OWN_DATA}/") and tuning.latents not in made:
+        if tuning.latents not in (MAIN_DATA, *made):  # it stands in a command of dvc.yaml, so nothing else may
             raise ValueError(f"finetune.latents: {tuning.latents} is made by no entry of finetune.data ({places})")
         if made and tuning.latents not in made and not tuning.base:
             raise ValueError(f"finetune.latents: {tuning.latents}, so finetune.data is for nothing; it makes {places}")

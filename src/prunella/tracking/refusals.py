@@ -18,7 +18,7 @@ from prunella.evaluation.metrics import check_metrics, unmet
 from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
-from prunella.params import Params, Teacher, named, untuned
+from prunella.params import MAIN_DATA, Params, Teacher, named, untuned
 from prunella.pruning.mapping import check_fit, feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.tracking.disk import check_disk
@@ -29,7 +29,6 @@ from prunella.training.memory import Subject, examples_at_once, memory_of, token
 PINNED = Path("models/teacher.json")
 GENERATED = Path("data/generated")
 SPLITS = ("train", "heldout")
-MAIN = "data/latents"  # where dvc.yaml has those of the main data
 
 
 def check_parameters(params: Params) -> None:
@@ -79,7 +78,7 @@ def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]
     tasks, small = planned(read_manifest(manifest)[1], params.encode, params.seed, among)
     pairs = {split: [pair for task in tasks if task.split == split for pair in task.pairs] for split in SPLITS}
     captions = {split: [caption for pair in some for caption in pair.captions] for split, some in pairs.items()}
-    on_these = params.finetune.latents == MAIN  # words of a set of fine-tuning's own are looked for there
+    on_these = params.finetune.latents == MAIN_DATA  # words of a set of fine-tuning's own are looked for there
     words = params.finetune.words if on_these else []
     found = {split: len(caption_contains(said, words)) for split, said in captions.items()}
     if not found["train"] and len(untuned(params)) < len(params.students):
