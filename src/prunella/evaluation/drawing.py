@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -98,36 +99,10 @@ def draw(
 
 
 def draw_batch(
-    pipeline: DiffusionPipeline,
-    prompts: Sequence[str],
-    numbers: Sequence[int],
-    size: Size,
-    *,
-    steps: int,
-    guidance: float,
-    seed: int,
-    precision: Precision = "fp32",
-    dtype: torch.dtype | None = None,
-    negative_prompt: str = "",
-    noise: Noise | None = None,
+    pipeline: DiffusionPipeline, prompts: Sequence[str], numbers: Sequence[int], size: Size, **how: Any
 ) -> np.ndarray:
-    """NHWC uint8 pictures of one size; picture i starts from the noise of number `numbers[i]`, by `noise` or its own.
-
-    `precision` says whether a GPU may round products to TF32; the weights' own precision is that of `load_to_draw`.
-    """
-    return drawn_with_latents(
-        pipeline,
-        prompts,
-        numbers,
-        size,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        precision=precision,
-        dtype=dtype,
-        negative_prompt=negative_prompt,
-        noise=noise,
-    )[0]
+    """NHWC uint8 pictures of one size, drawn as `drawn_with_latents` says."""
+    return drawn_with_latents(pipeline, prompts, numbers, size, **how)[0]
 
 
 @torch.no_grad()
@@ -145,9 +120,11 @@ def drawn_with_latents(
     negative_prompt: str = "",
     noise: Noise | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `draw_batch`, and the raw latents (NCHW fp32) that the pictures were decoded from.
+    """NHWC uint8 pictures of one size, and the raw latents (NCHW fp32) that they were decoded from.
 
-    Where the scheduler draws noise at its steps too, a picture's is of its number as well.
+    Picture i starts from the noise of number `numbers[i]`, by `noise` or its own; where the scheduler draws noise at
+    its steps too, that is of its number as well. `precision` says whether a GPU may round products to TF32; the
+    weights' own precision is that of `load_to_draw`.
     """
     unet, (width, height) = pipeline.unet, size
     shape = (unet.config.in_channels, height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor)
