@@ -1,33 +1,22 @@
 import json
 
 import pytest
-from conftest import DISTILLING, ROOT
+from benches import toy_setting
+from conftest import DISTILLING
 
 from prunella.bench import ablation as rooms
 from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows, run
 from prunella.bench.setting import Setting
 from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
-from prunella.params import Benchmark, Distill, check, completed
+from prunella.params import Distill, check
 from prunella.pruning.plan import STUDENTS
-from prunella.scenes.generator import read_vocabulary
-
-DRAWING = {
-    "prompts": 2,
-    "inference_steps": 2,
-    "guidance": 2.0,
-    "batch_size": 2,
-    "latency_rounds": 1,
-    "seed": 0,
-    "metrics": [],
-}
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = check(Distill, DISTILLING | {"steps": 6, "warmup_steps": 2}, "distill")
-    drawing = check(Benchmark, completed("benchmark", DRAWING | {"precision": "fp32"}), "benchmark")
-    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
+    return toy_setting(distill, teacher, latents, prompts=2)
 
 
 def test_a_run_is_measured_as_every_other(setting):

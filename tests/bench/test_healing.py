@@ -1,31 +1,19 @@
 import json
 
 import pytest
-from conftest import DISTILLING, ROOT
+from benches import toy_setting
+from conftest import DISTILLING
 
 from prunella.bench.evidence import read_rows
 from prunella.bench.healing import Ledger, heal, healing_settings
 from prunella.bench.setting import Setting
-from prunella.params import Benchmark, Distill, check, completed
-from prunella.scenes.generator import read_vocabulary
-
-DRAWING = {
-    "prompts": 3,
-    "inference_steps": 2,
-    "guidance": 2.0,
-    "batch_size": 2,
-    "latency_rounds": 1,
-    "seed": 0,
-    "metrics": [],
-    "precision": "fp32",
-}
+from prunella.params import Distill, check
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = healing_settings(check(Distill, DISTILLING, "distill"), 1e-3, 0.9)
-    drawing = check(Benchmark, completed("benchmark", DRAWING), "benchmark")
-    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
+    return toy_setting(distill, teacher, latents, prompts=3)
 
 
 def test_every_milestone_is_a_row_and_is_measured_once(setting, tmp_path):

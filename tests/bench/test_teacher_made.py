@@ -1,26 +1,20 @@
 import json
 
 import pytest
-from conftest import DISTILLING, ROOT, SIDE
+from benches import toy_setting
+from conftest import DISTILLING, SIDE
 
 from prunella.bench.evidence import read_rows
 from prunella.bench.setting import Setting
 from prunella.bench.teacher_made import GENERATED, RENDERED, Unit, compared, learned_from, measured, waiting
 from prunella.latents.shards import Latents
-from prunella.params import Benchmark, Distill, check, completed
-from prunella.scenes.generator import read_vocabulary
-
-DRAWING = {
-    "prompts": 2, "inference_steps": 2, "guidance": 2.0, "batch_size": 2, "latency_rounds": 1, "seed": 0,
-    "metrics": [], "precision": "fp32",
-}  # fmt: skip
+from prunella.params import Distill, check
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
     distill = check(Distill, DISTILLING | {"steps": 2}, "distill")
-    drawing = check(Benchmark, completed("benchmark", DRAWING), "benchmark")
-    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
+    return toy_setting(distill, teacher, latents, prompts=2)
 
 
 @pytest.mark.slow

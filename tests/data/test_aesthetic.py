@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from networks import SIDE, TOWER, WIDTH
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -8,16 +9,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 from prunella.data.aesthetic import Aesthetic, Processor
 from prunella.errors import UserError
 
-SIDE, WIDTH = 16, 10
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
-TOWER = {
-    "hidden_size": 24,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": SIDE,
-    "patch_size": 4,
-}
 TEXT = {
     "hidden_size": 12,
     "intermediate_size": 20,

@@ -16,7 +16,7 @@ import psutil
 import yaml
 from conftest import ROOT
 from inprocess import commands
-from toygraph import DVC, ENVIRONMENT, IDENTITY, committed, run
+from toygraph import DVC, ENVIRONMENT, committed, of_this_tree, run
 
 from prunella.acceptance.compare import differences
 from prunella.acceptance.toys import TOYS, toy_params, write_toys
@@ -42,13 +42,7 @@ def fresh() -> Path:
         return clone
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
-    run(FOLDER, "git", "clone", "--quiet", ROOT, clone)
-    for key, value in IDENTITY.items():
-        run(clone, "git", "config", key, value)
-    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
+    of_this_tree(clone)
     write_toys(FOLDER / "toys", ROOT / "data" / "scenes.yaml")
     content = toy_params(TOYS["sd"], FOLDER / "toys", shipped_defaults())
     (clone / "params.yaml").write_text(yaml.safe_dump({**content, "seed": 1}))

@@ -56,6 +56,18 @@ def started(
     return clone, process, folder / "printed"
 
 
+def of_this_tree(clone: Path) -> Path:
+    """A clone of this working tree, what is not committed included."""
+    run(clone.parent, "git", "clone", "--quiet", ROOT, clone)
+    for key, value in IDENTITY.items():
+        run(clone, "git", "config", key, value)
+    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
+        if (ROOT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, clone / name)
+    return clone
+
+
 def cloned(
     teacher: Path,
     pictures: Path,
@@ -66,14 +78,7 @@ def cloned(
     **distill: object,
 ) -> Path:
     """A clone of this working tree with the toy's parameters, those of `distill` changed, all committed."""
-    clone = folder / "clone"
-    run(folder, "git", "clone", "--quiet", ROOT, clone)
-    for key, value in IDENTITY.items():
-        run(clone, "git", "config", key, value)
-    for name in run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, clone / name)
+    clone = of_this_tree(folder / "clone")
     own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
     content = toy_params(*own, recipe)
     content["finetune"]["words"] = []

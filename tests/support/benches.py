@@ -1,0 +1,24 @@
+"""The setting of the benches that train students, on the toy."""
+
+from pathlib import Path
+
+from conftest import ROOT
+
+from prunella.bench.setting import Setting
+from prunella.params import Benchmark, Distill, check, completed
+from prunella.scenes.generator import read_vocabulary
+
+DRAWING = {
+    "inference_steps": 2,
+    "guidance": 2.0,
+    "batch_size": 2,
+    "latency_rounds": 1,
+    "seed": 0,
+    "metrics": [],
+    "precision": "fp32",
+}
+
+
+def toy_setting(distill: Distill, teacher: Path, latents: Path, prompts: int) -> Setting:
+    drawing = check(Benchmark, completed("benchmark", DRAWING | {"prompts": prompts}), "benchmark")
+    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
