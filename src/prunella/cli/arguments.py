@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunella.errors import UserError
+from prunella.export.found import STAGES
 
 if TYPE_CHECKING:
     from prunella.pruning.plan import Plan
@@ -26,6 +27,12 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_at(parser: argparse.ArgumentParser) -> None:
+    """The option --at of a command that takes a student."""
+    said = "of a student: finetuned, distilled or pruned (default: the latest that is there)"
+    parser.add_argument("--at", choices=STAGES, help=said)
 
 
 def named_plan(student: str) -> Plan:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from prunella.cli.arguments import Commands, add_command
 from prunella.errors import UserError
+from prunella.export.found import MODELS, STAGES
 
-STAGES = ("finetuned", "distilled", "pruned")  # the newest of them is meant by a student's name
 SHOWN = 8  # modules that are named
 
 
@@ -41,6 +41,6 @@ def _folder(student: str) -> Path:
     if Path(student).is_dir():
         return Path(student)
     for stage in STAGES:
-        if (folder := Path("models") / stage / student).is_dir():
+        if (folder := MODELS / stage / student).is_dir():
             return folder
     raise UserError(f"{student}: neither a folder nor a student that is in models/; `dvc repro` makes them")

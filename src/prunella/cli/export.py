@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from prunella.cli.arguments import Commands, add_command
-from prunella.cli.sample import AT, MODEL
+from prunella.cli.arguments import Commands, add_at, add_command
+from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
 OUT = Path("exports")
@@ -15,7 +15,7 @@ def register(commands: Commands) -> None:
     export = add_command(commands, "export", "write a student in the form that another program reads", _export)
     export.add_argument("model", help=MODEL)
     export.add_argument("--to", required=True, choices=list(KINDS), help="; ".join(KINDS.values()))
-    export.add_argument("--at", choices=["finetuned", "distilled", "pruned"], help=AT)
+    add_at(export)
     export.add_argument("--out", type=Path, help=f"file or folder (default: in {OUT}/)")
     export.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
     export.add_argument("--push", action="store_true", help="hub: upload it to --repo, as you are logged in there")

@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prunella.cli.arguments import Commands, add_command
-from prunella.cli.sample import AT
+from prunella.cli.arguments import Commands, add_at, add_command
 from prunella.errors import UserError
 
 REPORT = Path("reports/benchmark.json")
@@ -16,7 +15,7 @@ def register(commands: Commands) -> None:
     about = "register a student in MLflow, with the alias of promote.alias, where it passes promote.gates"
     promote = add_command(commands, "promote", about, _promote)
     promote.add_argument("student", help="a student of this graph")
-    promote.add_argument("--at", choices=["finetuned", "distilled", "pruned"], help=AT)
+    add_at(promote)
     promote.add_argument("--dry-run", action="store_true", help="say which gates hold, and register nothing")
 
 

@@ -3,11 +3,10 @@
 import argparse
 from pathlib import Path
 
-from prunella.cli.arguments import Commands, add_command
+from prunella.cli.arguments import Commands, add_at, add_command
 from prunella.errors import UserError
 
 MODEL = "a student of this graph, `teacher`, or a diffusers pipeline folder"
-AT = "of a student: finetuned, distilled or pruned (default: the latest that is there)"
 
 
 def register(commands: Commands) -> None:
@@ -15,7 +14,7 @@ def register(commands: Commands) -> None:
     sample = add_command(commands, "sample", "draw prompts with a student", _sample)
     sample.add_argument("model", help=MODEL)
     sample.add_argument("prompt", nargs="+", help="a picture each")
-    sample.add_argument("--at", choices=["finetuned", "distilled", "pruned"], help=AT)
+    add_at(sample)
     sample.add_argument("--negative-prompt", default="", help="what the pictures should not show")
     sample.add_argument("--steps", type=int, help="of the sampler (default: benchmark.inference_steps)")
     sample.add_argument("--guidance", type=float, help="default: benchmark.guidance")
