@@ -1,6 +1,7 @@
 """Rows of evidence: a JSONL file, a row a measurement, each written as soon as it is known and measured once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ def add_row(path: Path, row: Row) -> None:
     """Write `row` behind those that are there, in the place of a line that was cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, "".join([*_lines(path), json.dumps(row) + "\n"]))
+
+
+def known_row(path: Path, name: Row, measure: Callable[[], Row]) -> Row:
+    """The row that has all that is in `name`; where there is none it is measured, and written with that name."""
+    for row in read_rows(path):
+        if row.items() >= name.items():
+            return row
+    measured = name | measure()
+    add_row(path, measured)
+    return measured
 
 
 def _lines(path: Path) -> list[str]:

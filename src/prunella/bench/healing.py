@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from diffusers import UNet2DConditionModel
 
-from prunella.bench.evidence import Row, add_row, read_rows
+from prunella.bench.evidence import Row, known_row
 from prunella.bench.setting import Setting, right
 from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.evaluation.scores.features import features
@@ -45,12 +45,7 @@ class Ledger:
     def row(self, student: str, seed: int, step: int, measure: Callable[[], Row]) -> Row:
         """The row of that name, measured and written where there is none."""
         name = {"student": student, "seed": seed, "step": step, "settings": self.settings}
-        for row in read_rows(self.path):
-            if row.items() >= name.items():
-                return row
-        measured = name | measure()
-        add_row(self.path, measured)
-        return measured
+        return known_row(self.path, name, measure)
 
 
 def heal(

@@ -1,0 +1,54 @@
+"""`prunella bench race`: how long ours takes to where the published procedure ends."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from prunella.cli.arguments import STUDENT, Commands, add_command
+
+
+def register(kinds: Commands) -> None:
+    """Add this command to those of `prunella bench`."""
+    about = "to the same held-out output error as the published procedure, on what `dvc repro` has encoded"
+    race = add_command(kinds, "race", about, _race)
+    race.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"], help=STUDENT)
+    race.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    race.add_argument("--steps", type=int, default=50, help="of the published procedure")
+    race.add_argument("--batch-size", type=int, default=32, help="of the published procedure")
+    rates = [5e-4, 1e-3, 2e-3]
+    race.add_argument("--rates", type=float, nargs="+", default=rates, help="to try beside the published one, 5e-5")
+    lengths = [10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600]
+    race.add_argument("--lengths", type=int, nargs="+", default=lengths, help="of ours in steps, one after the other")
+    race.add_argument("--rounds", type=int, default=5, help="times that each procedure's step has its turn")
+    race.add_argument("--out", type=Path, default=Path("docs/evidence/race.jsonl"), help="file that rows are added to")
+
+
+def _race(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+
+    quiet()
+    from prunella.bench.evidence import read_rows
+    from prunella.bench.race import Course, Race, race, table
+    from prunella.bench.setting import Setting
+    from prunella.compute.device import device
+    from prunella.evaluation.cost import hardware
+    from prunella.models.pipeline import teacher_folder
+    from prunella.params import read_params
+    from prunella.reporting.summary import aligned
+    from prunella.scenes.generator import read_vocabulary
+
+    params = read_params()
+    where = device(params.runtime)
+    teacher, latents = teacher_folder(Path("models/teacher.json")), Path("data/latents")
+    vocabulary = read_vocabulary(params.filter.path)
+    setting = Setting(params.distill, params.benchmark, teacher, latents, vocabulary, where)
+    what = Race(given.steps, given.batch_size, given.rates, sorted(given.lengths), given.rounds)
+    said = " ".join(["prunella", *sys.argv[1:]]).replace(f" --out {given.out}", "")  # where to is no part of what
+    told = {"command": said, "hardware": hardware(where)}
+    for student in given.students:
+        for row in race(Course(setting, student, given.out, told), given.seeds, what):
+            print(json.dumps({name: value for name, value in row.items() if name not in told}), flush=True)
+    print(aligned(table(read_rows(given.out))))
