@@ -37,7 +37,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_killed_while_drawing_500_pictures_and_run_again(params, teacher, latents, make_subject, tmp_path):
-    asked = {"prompts": 5, "seeds": 100, "batch_size": 5, "inference_steps": 1}
+    asked = {"prompts": 4, "seeds": 125, "batch_size": 5, "inference_steps": 1}  # 3 of the 7 held out stay real
     settings = params.benchmark.model_copy(update=asked).model_dump_json()
 
     def drawing(name: str) -> subprocess.Popen:
