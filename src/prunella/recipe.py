@@ -59,6 +59,17 @@ def merge_recipe(recipe: str, defaults: str) -> str:
     return _head(recipe) + "\n".join(lines) + "\n"
 
 
+def recipe_without(recipe: str, keys: set[tuple[str, ...]]) -> str:
+    """A recipe's text without `keys`, given by their paths, and without what it says of them and of their sections."""
+    lines, dropped = recipe.splitlines(), set[int]()
+    for path, own in _leaves(recipe):
+        if path in keys:
+            dropped.update(range(own.line, own.end))
+        elif any(key[: len(path)] == path for key in keys):
+            lines[own.line] = lines[own.line].partition("#")[0].rstrip()
+    return "\n".join(line for number, line in enumerate(lines) if number not in dropped) + "\n"
+
+
 class Leaf(NamedTuple):
     """A key and its value as they stand in a text."""
 

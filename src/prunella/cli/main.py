@@ -11,6 +11,7 @@ from prunella.cli import (
     carry,
     data,
     export,
+    init,
     promote,
     recipe,
     run,
@@ -21,7 +22,7 @@ from prunella.cli import (
 from prunella.errors import UserError
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (run, sample, export, promote, accept, sweep, recipe, students, carry, bench, data)
+GROUPS = (init, run, sample, export, promote, accept, sweep, recipe, students, carry, bench, data)
 
 
 def main(arguments: list[str] | None = None) -> None:

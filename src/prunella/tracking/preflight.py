@@ -11,10 +11,26 @@ import torch
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.params import Learning
-from prunella.training.memory import GB, PLANNED, Subject, advice, knobs, memory_of, needed
+from prunella.params import Distill, Learning
+from prunella.pruning.mapping import feature_pairs, student_config
+from prunella.pruning.plan import Plan
+from prunella.training.memory import GB, PLANNED, Example, Subject, advice, knobs, memory_of, needed
 
 FIRST = 10  # steps until it is known how long one takes
+
+
+def subject_of(
+    plan: Plan, teacher: dict, example: Example, settings: Learning, *, processes: int = 1, gpu: bool
+) -> Subject:
+    """What a training of the plan's student takes memory for: beside the `teacher` (its UNet's config) if it distils.
+
+    `example` holds the shapes of one example, as the teacher's family gives them.
+    """
+    student = student_config(plan, teacher)
+    if not isinstance(settings, Distill):
+        return Subject(student, None, example, processes, gpu)
+    hooked = tuple(pair.student for pair in feature_pairs(plan, settings.features))
+    return Subject(student, teacher, example, processes, gpu, hooked)
 
 
 class TrainingEstimate(NamedTuple):

@@ -19,12 +19,12 @@ from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
 from prunella.params import MAIN_DATA, Params, Teacher, named, untuned
-from prunella.pruning.mapping import check_fit, feature_pairs, student_config
+from prunella.pruning.mapping import check_fit
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.tracking.disk import check_disk
-from prunella.tracking.preflight import TrainingEstimate
+from prunella.tracking.preflight import TrainingEstimate, subject_of
 from prunella.training.finetune import caption_contains
-from prunella.training.memory import Subject, examples_at_once, memory_of, tokens
+from prunella.training.memory import examples_at_once, memory_of, tokens
 
 PINNED = Path("models/teacher.json")
 GENERATED = Path("data/generated")
@@ -135,18 +135,12 @@ def known_unet(teacher: Teacher, pinned: Path = PINNED) -> dict | None:
 
 
 def _memory(params: Params, student: str, section: str, folder: Path, pairs: int) -> TrainingEstimate:
-    teacher, plan, settings = describe_folder(folder), STUDENTS[student], getattr(params, section)
-    config, distilled = student_config(plan, teacher["unet"]), section == "distill"
+    teacher, settings = describe_folder(folder), getattr(params, section)
     placed = torch.device(device(params.runtime))
     side = params.encode.resolution // vae_factor(folder)
-    subject = Subject(
-        config,
-        teacher["unet"] if distilled else None,
-        FAMILIES[teacher["family"]].example(config, (side, side), tokens(folder)),
-        params.runtime.processes,
-        placed.type == "cuda",
-        tuple(pair.student for pair in feature_pairs(plan, settings.features)) if distilled else (),
-    )
-    memory = memory_of(placed, params.runtime.processes)
+    example = FAMILIES[teacher["family"]].example(teacher["unet"], (side, side), tokens(folder))
+    team, gpu = params.runtime.processes, placed.type == "cuda"
+    subject = subject_of(STUDENTS[student], teacher["unet"], example, settings, processes=team, gpu=gpu)
+    memory = memory_of(placed, team)
     at_once = examples_at_once(params.runtime.micro_batch, subject, settings, memory)
     return TrainingEstimate(f"{section} {student}", subject, settings, at_once, pairs, placed)

@@ -1,0 +1,1 @@
+"""From a checkpoint, pictures and a GPU to a parameter file: what `prunella init` works out."""
