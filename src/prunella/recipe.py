@@ -4,15 +4,15 @@ A recipe is an overlay on the defaults, in `recipes/*.yaml`. It holds the keys t
 were published, each with its source as a comment.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from yaml.nodes import MappingNode, Node
 
 from prunella.errors import UserError
-from prunella.params import unknown
+from prunella.params import Params, check, unknown, with_own_data
 
 HOME = Path(__file__).parent
 DEFAULTS = HOME / "defaults.yaml"  # the committed params.yaml
@@ -31,6 +31,27 @@ def recipe_text(name: str) -> str:
         hint = unknown("recipe", name, recipe_names())
         raise UserError(f"{hint} (known: {', '.join(recipe_names())})")
     return (HOME / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def parameters(recipe: str | None = None, changes: Mapping[str, Any] | None = None) -> Params:
+    """The parameters of a `recipe` (None: the shipped defaults, which are the miniature's), with `changes`.
+
+    Those are values by their dotted keys, as `dvc exp run -S` takes them: {"distill.steps": 300}. Steps, pixels,
+    tokens and pairs are counted; learning rates are AdamW's. `prunella recipe` lists the recipes, with sources.
+
+    Raises UserError for an unknown recipe or key, and for a value out of its range, naming all that is wrong.
+    """
+    text = DEFAULTS.read_text(encoding="utf-8")
+    content = yaml.safe_load(merge_recipe(recipe_text(recipe), text) if recipe else text)
+    for key, value in (changes or {}).items():
+        *sections, last = key.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise UserError(f"changes: {key}: {name} is no section but a value")
+        section[last] = value
+    return check(Params, with_own_data(content), "changes")
 
 
 def merge_recipe(recipe: str, defaults: str) -> str:
