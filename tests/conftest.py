@@ -64,6 +64,7 @@ DISTILLING = LEARNING | {
     "task_weight": 1.0,
     "output_weight": 0.5,
     "feature_weight": 0.5,
+    "phases": [],
     "features": None,
     "feature_normalisation": "none",
 }

@@ -262,3 +262,48 @@ def test_mistakes_in_sets_of_ones_own(content, tmp_path, own, latents, said):
     with pytest.raises(UserError) as caught:
         read_params(tmp_path / "params.yaml")
     assert said in str(caught.value)
+
+
+def phased(content: dict, *phases: dict, steps: int) -> dict:
+    content["distill"] |= {"phases": list(phases), "steps": steps}
+    return content
+
+
+def test_a_phase_takes_from_its_section_what_it_does_not_name(content, tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        yaml.safe_dump(phased(content, {"steps": 4, "plan": 0.5, "output_weight": 2}, {"steps": 3}, steps=7))
+    )
+    first, second = read_params(tmp_path / "params.yaml").distill.phases
+    assert (first.plan, first.output_weight, first.feature_weight, first.learning_rate) == (0.5, 2.0, 0.5, 2e-3)
+    assert (second.plan, second.output_weight, second.steps) == (None, 0.5, 3)
+
+
+WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "learning_rate": 1e-3, "plan": None}
+
+
+@pytest.mark.parametrize(
+    ("phases", "steps", "said"),
+    [
+        ([{"steps": 0}], 1, "distill.phases.0.steps: input should be greater than or equal to 1, got 0"),
+        ([{"steps": 2}, {"steps": 3}], 600, "distill: steps: 600, but its phases have 5 together; write steps: 5"),
+        (
+            [{"steps": 2, "plan": 1.5}, {"steps": 3}],
+            5,
+            "distill.phases.0.plan: input should be less than or equal to 1",
+        ),
+        ([{"steps": 1, "plan": 0.5}, {"steps": 1, "plan": 0.2}, {"steps": 1}], 3, "must not fall from phase to phase"),
+        ([{"steps": 1}, {"steps": 1, "plan": 0.5}], 2, "the last one makes 0.5 of the student's cuts; plan: null"),
+        ([{"steps": 2, "stesp": 3}], 2, "no key of section 'distill.phases.0' is called 'stesp'; did you mean 'steps'"),
+        ([{"steps": 2, "task_weight": 0, "output_weight": 0, "feature_weight": 0}], 2, "there is nothing to learn"),
+    ],
+)
+def test_phases_that_make_no_training_are_refused(content, phases, steps, said):
+    message = refused(phased(content, *(WEIGHTS | phase for phase in phases), steps=steps))
+    assert said in message and "\n" not in message.strip()
+
+
+def test_patience_does_not_go_with_phases(content):
+    content["distill"]["patience"] = 3
+    assert "distill: patience: a training in phases has the steps that they name" in refused(
+        phased(content, WEIGHTS | {"steps": 2}, steps=2)
+    )

@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from prunella.errors import UserError
 from prunella.files import read_yaml
@@ -208,14 +218,12 @@ class Learning(Training):
     storage: Storage
 
 
-class Distill(Learning):
-    """Weights of the three terms as in SD-Small and SD-Tiny (segmind/distill-sd): 1, 0.5, 0.5."""
+class Terms(Section):
+    """Weights of the three terms of distillation."""
 
     task_weight: Weight
     output_weight: Weight
     feature_weight: Weight
-    features: Mode | None  # None: what the student's plan names
-    feature_normalisation: Normalisation
 
     @field_validator("task_weight", "output_weight", "feature_weight")
     @classmethod
@@ -231,6 +239,49 @@ class Distill(Learning):
         if not (used(self.task_weight) or used(self.output_weight) or used(self.feature_weight)):
             raise ValueError("task_weight, output_weight and feature_weight are all 0: there is nothing to learn")
         return self
+
+
+class Phase(Terms):
+    """A part of a distillation, an entry of `distill.phases`; completed (see `read_params`)."""
+
+    steps: Count
+    plan: Annotated[float, Field(gt=0, le=1)] | Name | None  # share of the student's cuts; a plan; None: the student's
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class Distill(Learning, Terms):
+    """Weights of the three terms as in SD-Small and SD-Tiny (segmind/distill-sd): 1, 0.5, 0.5."""
+
+    phases: list[Phase]  # none: one training of one teacher and one plan
+    features: Mode | None  # None: what the student's plan names
+    feature_normalisation: Normalisation
+
+    @model_validator(mode="after")
+    def _one_after_the_other(self) -> Self:
+        if not self.phases:
+            return self
+        if self.steps != (together := sum(phase.steps for phase in self.phases)):
+            raise ValueError(
+                f"steps: {self.steps}, but those of its phases are {together} together; write steps: {together}"
+            )
+        shares = [phase.plan for phase in self.phases if isinstance(phase.plan, float)]
+        if shares != sorted(shares):
+            raise ValueError(
+                f"phases: the share of cuts that are made (plan) must not fall from phase to phase, got {shares}"
+            )
+        if isinstance(last := self.phases[-1].plan, float) and last < 1:
+            raise ValueError(f"phases: the last one makes {last} of the student's cuts; plan: null makes all of them")
+        if self.patience is not None:
+            raise ValueError("patience: a training in phases has the steps that they name; patience: null")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without phases the section is what it was before there were any: results are known by its digest."""
+        content = whole(self)
+        return (
+            content if content.get("phases") else {name: value for name, value in content.items() if name != "phases"}
+        )
 
 
 class Lora(Section):
@@ -570,7 +621,7 @@ def read_params(path: Path | str = "params.yaml") -> Params:
     content = read_yaml(path)
     filled: dict[str, Any] = {}
     if isinstance(content, dict):
-        content = with_own_data(with_defaults(content, shipped_defaults(), filled))
+        content = with_phases(with_own_data(with_defaults(content, shipped_defaults(), filled)))
     params = check(Params, content, str(path))
     if filled:
         taken = ", ".join(f"{name}: {value}" for name, value in filled.items())
@@ -590,6 +641,16 @@ def with_own_data(content: dict) -> dict:
     lacking = {"filter": shipped["filter"], "model": shipped["teacher"], "encode": content.get("encode")}
     whole = {key: _entries(tuning.get(key), lacking) for key in ("data", "base")}
     return content | {"finetune": tuning | whole}
+
+
+def with_phases(content: dict) -> dict:
+    """`content` with whole entries of `distill.phases`: what one lacks is as in the section, its plan the student's."""
+    section = content.get("distill")
+    if not isinstance(section, dict) or not isinstance(section.get("phases"), list):
+        return content
+    shared = {name: section[name] for name in ("learning_rate", *Terms.model_fields) if name in section}
+    phases = [{"plan": None} | shared | phase if isinstance(phase, dict) else phase for phase in section["phases"]]
+    return content | {"distill": section | {"phases": phases}}
 
 
 def _entries(entries: Any, lacking: dict[str, Any]) -> Any:

@@ -104,8 +104,8 @@ def _keys(model: type[BaseModel], path: list) -> set[str]:
     for step in steps:
         field = model.model_fields.get(str(step))
         inner: Any = field.annotation if field else None
-        if get_origin(inner) is dict:  # of entries by name
-            inner = get_args(inner)[1] if next(steps, None) else None
+        if get_origin(inner) in (dict, list):  # of entries by name or number
+            inner = get_args(inner)[-1] if next(steps, None) is not None else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return set()
         model = inner

@@ -62,6 +62,8 @@ class TrainingJob:
     speaking: Speaking | None = None  # the UNet with text encoders that learn too
     adapted: bool = False  # what learns are matrices beside the weights
     groups: list[dict] | None = None  # AdamW's, where not all learn at one rate
+    until: int | None = None  # the step that it ends at, where it is not the whole of a training
+    borders: tuple[int, ...] = ()  # steps that parts of the training end at
 
     @property
     def model(self) -> nn.Module:
@@ -115,7 +117,8 @@ def state_folder(stage: str, params: Learning, inputs: list[Path], *, continuabl
 def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: Observer | None) -> dict:
     """Train, write the pipeline folder `out` and tables for plots into `curves`; return the report ({} but on rank 0).
 
-    The state is kept in the folder `work` and gone on with; it stays there after the end.
+    The state is kept in the folder `work` and gone on with; it stays there after the end. Of a part of a training
+    (`job.until`) it is all that is left: nothing is written, and {} returned.
     """
     if job.params.gradient_checkpointing:
         job.unet.enable_gradient_checkpointing()
@@ -150,6 +153,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         num_train_timesteps=num_train_timesteps,
         decided_by=job.decided_by,
         batch_size=at_once if at_once < share else params.batch_size,
+        borders=job.borders,
     )
     if team.is_main_process:
         checkpoint.clear_halves(work)
@@ -173,6 +177,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
             ema=ema,
             micro_batch=at_once,
             groups=job.groups,
+            until=job.until,
             title=job.title,
         )
         stopped = None
@@ -190,7 +195,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
                     break
                 began = time.perf_counter()
     team.wait_for_everyone()
-    if not team.is_main_process:
+    if job.until or not team.is_main_process:
         return {}
     _settle(job, validation, ema, stopped)
     report = _report(job, log, validation, at_once, stopped)

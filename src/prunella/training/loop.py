@@ -45,6 +45,7 @@ def train(
     ema: EMAModel | None = None,
     micro_batch: int | None = None,
     groups: list[dict] | None = None,
+    until: int | None = None,
     title: str = "train",
 ) -> Generator[tuple[int, list[tuple[int, Terms]]], None, None]:
     """Train `model` in place, yielding after each step: steps done, and what is newly known of steps.
@@ -55,13 +56,14 @@ def train(
     Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
     examples, which go through the model in parts of at most `micro_batch` (None: whole). `folder` keeps a checkpoint
     every `checkpoint_every` steps (None: at the end) and is resumed from; None keeps none. `groups` are AdamW's
-    parameter groups where not all parameters learn alike. After SIGTERM or Ctrl-C the step is finished and kept, then
+    parameter groups where not all parameters learn alike. `until` ends it after that step, all else being as for the
+    whole of `settings.steps`. After SIGTERM or Ctrl-C the step is finished and kept, then
     SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
     then those before the step.
     """
     device = next(model.parameters()).device
     team = distributed.team(device)
-    learned = Learned(model)
+    learned, last = Learned(model), until or settings.steps
     optimizer = adamw(groups or learned.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
@@ -84,7 +86,7 @@ def train(
     feed = loaded_batches(batches, numbers(start, settings, team.process_index, team.num_processes), device)
     model.train()
     bar = tqdm(
-        range(start, settings.steps), title, settings.steps, initial=start, unit="step", mininterval=1.0,
+        range(start, last), title, settings.steps, initial=start, unit="step", mininterval=1.0,
         disable=not team.is_main_process,
     )  # fmt: skip
     readings = Readings(device, late=reads_late(device, optimizer), scaler=scaler.is_enabled())
@@ -108,7 +110,7 @@ def train(
 
             # Report
             done = step + 1
-            due = done == settings.steps or (checkpoint_every is not None and done % checkpoint_every == 0)
+            due = done == last or (checkpoint_every is not None and done % checkpoint_every == 0)
             known, stopping = readings.known(every=due), readings.stopping
             if known:
                 bar.set_postfix(loss=f"{known[-1][1].get('loss', math.nan):.4f}", refresh=False)

@@ -34,7 +34,7 @@ class Data(NamedTuple):
 
 
 class Validation:
-    """Measures a model when it is due, into the metrics log; at step 0 and at the last step it always is.
+    """Measures a model when it is due, into the metrics log; at step 0, the last step and the `borders` it always is.
 
     `batch_size` pairs go through the model at once. `decided_by` names the held-out term that says which weights are
     best; those are kept in folders of `work`, as
@@ -54,10 +54,11 @@ class Validation:
         num_train_timesteps: int,
         decided_by: str,
         batch_size: int,
+        borders: tuple[int, ...] = (),
     ):
         self.model, self.loss, self.data, self.params, self.log = model, loss, data, params, log
         self.num_train_timesteps, self.decided_by, self.work = num_train_timesteps, decided_by, work
-        self.batch_size = batch_size
+        self.batch_size, self.always = batch_size, (0, params.steps, *borders)
 
     def resume(self, step: int) -> None:
         """Forget what was measured after `step`, or at the end of a shorter training off the cadence."""
@@ -67,7 +68,7 @@ class Validation:
 
     def due(self, step: int) -> bool:
         """Whether that step is measured."""
-        return step in (0, self.params.steps) or step % self.params.evaluate_every == 0
+        return step in self.always or step % self.params.evaluate_every == 0
 
     def __call__(self, done: int, ema: EMAModel | None) -> None:
         if not self.due(done):

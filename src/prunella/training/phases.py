@@ -1,0 +1,158 @@
+"""Distillation in phases: one training, at whose borders the student shrinks and rate and weights change.
+
+Steps run on over a border, and with them batches, noise, the schedule of the learning rate and the curves. What
+crosses it is the state at its end: of every tensor that the next phase's student still has, the weight, its moments
+and its average, none of which is begun anew. That state is put in the place of the one before, once and in one piece,
+so a training that is killed on either side of a border goes on as if it had not been.
+"""
+
+import shutil
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from prunella.compute import distributed
+from prunella.compute.device import Placement
+from prunella.models.pipeline import load_unet
+from prunella.params import Distill, Phase, Terms
+from prunella.pruning.cuts import origins, same
+from prunella.pruning.mapping import student_config
+from prunella.pruning.plan import Plan
+from prunella.pruning.prune import prune
+from prunella.pruning.succession import succession
+from prunella.training import checkpoint
+from prunella.training.job import METRICS, run_job
+from prunella.training.lesson import lesson
+from prunella.training.loop import rate
+from prunella.training.metrics_log import MetricsLog
+from prunella.training.observer import Observer
+from prunella.training.validation import BEST, BEST_AT_END, HELDOUT
+
+PHASE = "phase"  # in a state at a border: the phase that it begins
+
+
+def taught_in_phases(
+    params: Distill,
+    own: Plan,
+    *,
+    teacher: Path,
+    latents: Path,
+    student: Path,
+    placement: Placement,
+    checkpoint_every: int,
+    out: Path,
+    curves: Path,
+    work: Path,
+    observer: Observer | None,
+) -> dict:
+    """As `prunella.training.distill.distill`, phase after phase; `own` is the plan of the `student` folder.
+
+    Raises UserError where the phases' plans do not follow from one another.
+    """
+    plans, ends = succession(params.phases, own), list(accumulate(phase.steps for phase in params.phases))
+    config = dict(UNet2DConditionModel.load_config(teacher / "unet"))
+    team, report = distributed.team(placement.device), {}
+    for number, (phase, plan, end) in enumerate(zip(params.phases, plans, ends, strict=True)):
+        team.wait_for_everyone()  # the first process may have waited for the folder, or crosses a border
+        begin, last = end - phase.steps, end == params.steps
+        if checkpoint.newest(work) >= end and not last:
+            continue
+        settings = of_phase(params, phase)
+        if not begin:
+            unet = load_unet(student) if same(plan, own) else prune(load_unet(teacher), plan)
+        else:
+            if team.is_main_process:
+                cross(work, number, begin, students(config, plans[number - 1], plan), settings)
+            team.wait_for_everyone()
+            unet = empty(config, plan).to_empty(device="cpu")  # its weights are in the state
+        job = lesson(
+            settings,
+            unet.to(placement.device),
+            plan,
+            teacher=teacher,
+            latents=latents,
+            student=student,
+            placement=placement,
+            checkpoint_every=checkpoint_every,
+            title=f"distill, phase {number + 1} of {len(plans)}",
+            until=None if last else end,
+            borders=tuple(ends[:-1]),
+        )
+        report = run_job(job, out=out, curves=curves, work=work, observer=observer)
+        del job, unet
+    return report and report | {"phases": told(params, plans, config, work)}
+
+
+def of_phase(params: Distill, phase: Phase) -> Distill:
+    """The parameters of a phase: its own rate and weights, the others as they are; `steps` are those of the whole."""
+    names = ("learning_rate", *Terms.model_fields)
+    return params.model_copy(update={name: getattr(phase, name) for name in names})
+
+
+def empty(config: dict[str, Any], plan: Plan) -> UNet2DConditionModel:
+    """The student of a plan and a teacher with that UNet config, without weights."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(student_config(plan, config))
+
+
+class Succession:
+    """Two students, the second a part of the first: which of the first's tensors are the second's, in its order."""
+
+    def __init__(self, before: UNet2DConditionModel, after: UNet2DConditionModel, outer: Plan, inner: Plan):
+        self.tensors = origins(inner, outer, list(after.state_dict()), list(before.state_dict()))
+        places = {name: place for place, (name, _) in enumerate(before.named_parameters())}
+        self.places = [places[self.tensors[name]] for name, _ in after.named_parameters()]
+
+
+def students(config: dict[str, Any], outer: Plan, inner: Plan) -> Succession:
+    return Succession(empty(config, outer), empty(config, inner), outer, inner)
+
+
+def cross(work: Path, number: int, border: int, kept: Succession, settings: Distill) -> None:
+    """Make of the state that a phase has ended with the one that phase `number` begins with, unless that is done.
+
+    The best weights so far are those of a larger student, and go.
+    """
+    if checkpoint.newest(work) != border:
+        return
+    state = checkpoint.load(work)
+    if not state or state.get(PHASE) == number:
+        return
+    for folder in (BEST, BEST_AT_END):
+        shutil.rmtree(work / folder, ignore_errors=True)
+    checkpoint.save(work, border, carried(state, kept, settings) | {PHASE: number})
+
+
+def carried(state: dict[str, Any], kept: Succession, settings: Distill) -> dict[str, Any]:
+    """A state of `train` with what `kept` keeps of its tensors, at the rate of `settings`."""
+    optimizer, rates, base = state["optimizer"], state["rates"], settings.learning_rate
+    moments = optimizer["state"]
+    (group,) = optimizer["param_groups"]
+    now = base * rate(state["step"], settings)
+    group = group | {"lr": now, "initial_lr": base, "params": list(range(len(kept.places)))}
+    changed = {
+        "model": {name: state["model"][theirs] for name, theirs in kept.tensors.items()},
+        "optimizer": {
+            "state": {ours: moments[theirs] for ours, theirs in enumerate(kept.places) if theirs in moments},
+            "param_groups": [group],
+        },
+        "rates": rates | {"base_lrs": [base], "_last_lr": [now]},
+    }
+    if ema := state.get("ema"):
+        changed["ema"] = ema | {"shadow_params": [ema["shadow_params"][place] for place in kept.places]}
+    return state | changed
+
+
+def told(params: Distill, plans: list[Plan], config: dict[str, Any], work: Path) -> dict[str, dict]:
+    """Of each phase, from "1" on, what it was and what its end measured."""
+    rows = {row["step"]: row for row in MetricsLog(work / METRICS).rows(HELDOUT)}
+    found, done = {}, 0
+    for number, (phase, plan) in enumerate(zip(params.phases, plans, strict=True), 1):
+        done += phase.steps
+        measured = {name: value for name, value in rows.get(done, {}).items() if name not in ("step", "split")}
+        sizes = {"steps": phase.steps, "params": empty(config, plan).num_parameters()}
+        found[str(number)] = {"plan": plan.name, **sizes, "heldout": measured}
+    return found
