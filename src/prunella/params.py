@@ -46,6 +46,11 @@ Weight = Annotated[
     Annotated[Amount, Tag("number")] | Annotated[Points, Tag("points")],
     Discriminator(lambda value: "points" if isinstance(value, list) else "number"),
 ]
+# A share of a student's cuts, or a plan's name.
+Cut = Annotated[
+    Annotated[float, Field(gt=0, le=1), Tag("number")] | Annotated[Name, Tag("named")],
+    Discriminator(lambda value: "number" if isinstance(value, int | float) else "named"),
+]
 OWN_DATA = "data/own"  # where dvc.yaml puts the sets of `finetune.data`
 MAIN_DATA = "data/latents"  # where dvc.yaml has the latents of the main data
 
@@ -245,7 +250,7 @@ class Phase(Terms):
     """A part of a distillation, an entry of `distill.phases`; completed (see `read_params`)."""
 
     steps: Count
-    plan: Annotated[float, Field(gt=0, le=1)] | Name | None  # share of the student's cuts; a plan; None: the student's
+    plan: Cut | None  # what is left to learn; None: the student's own
     learning_rate: Annotated[float, Field(gt=0)]
 
 
@@ -261,14 +266,10 @@ class Distill(Learning, Terms):
         if not self.phases:
             return self
         if self.steps != (together := sum(phase.steps for phase in self.phases)):
-            raise ValueError(
-                f"steps: {self.steps}, but those of its phases are {together} together; write steps: {together}"
-            )
+            raise ValueError(f"steps: {self.steps}, but its phases have {together} together; write steps: {together}")
         shares = [phase.plan for phase in self.phases if isinstance(phase.plan, float)]
         if shares != sorted(shares):
-            raise ValueError(
-                f"phases: the share of cuts that are made (plan) must not fall from phase to phase, got {shares}"
-            )
+            raise ValueError(f"phases: the share of cuts (plan) must not fall from phase to phase, got {shares}")
         if isinstance(last := self.phases[-1].plan, float) and last < 1:
             raise ValueError(f"phases: the last one makes {last} of the student's cuts; plan: null makes all of them")
         if self.patience is not None:

@@ -80,7 +80,7 @@ def unknown(kind: str, name: str, known: list[str]) -> str:
 
 
 # What pydantic says of which of a key's several types it tried.
-CHOICE = re.compile(r"(number|points|constrained-.*|literal\[.*)$")
+CHOICE = re.compile(r"(number|points|named|constrained-.*|literal\[.*)$")
 
 
 def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:

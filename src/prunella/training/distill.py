@@ -1,6 +1,7 @@
 """Distillation: the pruned student learns from the teacher."""
 
 from pathlib import Path
+from typing import Any
 
 from prunella.compute.device import Placement
 from prunella.models.pipeline import load_unet
@@ -26,9 +27,9 @@ def distill(
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
     plan, inputs = read_plan(student / "unet" / BESIDE), [student, latents / "manifest.json", teacher / "unet"]
-    given = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
+    given: dict[str, Any] = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
     with state_folder("distill", params, inputs, continuable=continuable(params)) as work:
-        paths = {"out": out, "curves": curves, "work": work, "observer": observer}
+        paths: dict[str, Any] = {"out": out, "curves": curves, "work": work, "observer": observer}
         if params.phases:
             return taught_in_phases(params, plan, **given, checkpoint_every=checkpoint_every, **paths)
         unet = load_unet(student, placement.device)
