@@ -117,6 +117,20 @@ def test_min_snr_weighs_task_and_output_but_not_what_is_told(scheduler):
     assert weighed["loss"].item() == pytest.approx(expected.item())
 
 
+def test_of_a_batch_that_is_measured_again_the_teacher_is_not_asked_again(scheduler):
+    loss, asked = distillation(scheduler), []
+    loss.teacher.register_forward_hook(lambda *given: asked.append(1))
+    student, others = Toy(1.0).eval(), BATCH | {"noise": BATCH["noise"] + 1}
+    first, again = loss(student, BATCH), loss(student, {name: value.clone() for name, value in BATCH.items()})
+    assert first == again and len(asked) == 1
+    assert loss(Toy(3.0).eval(), BATCH)["output"].item() == (1**2 + 2**2) / 2  # the teacher's (2, 4) and (3, 6)
+    assert len(asked) == 1
+    assert loss(student, others)["task"].item() != first["task"].item() and len(asked) == 2
+    loss(student.train(), BATCH)
+    loss(student, BATCH)
+    assert len(asked) == 4  # batches of a training never come again
+
+
 def test_min_snr_that_leaves_the_last_timestep_out_is_warned_of():
     bare = DDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
     with pytest.warns(UserWarning, match="snr_gamma: nothing is left of the signal at the teacher's last timestep"):

@@ -22,6 +22,7 @@ from prunella.pruning.mapping import FeaturePair
 from prunella.training.batch import Batch, prior_of
 from prunella.training.hooks import capture_outputs
 from prunella.training.objectives import Objective, objective
+from prunella.training.remembered import Remembered, Said
 
 OUTPUT, TASK = "output", "task"
 Loss = Callable[[Any, Batch], dict[str, Tensor]]
@@ -132,15 +133,18 @@ class Distillation:
         self.task = Task(scheduler, weights.snr_gamma)
         self.weights = weights
         self.feature_error = fused(feature_error) if compile else feature_error
+        self.remembered = Remembered()
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         measured, weights = not student.training, self.weights
         share = float(batch.get("share", 1.0))
         pairs = self.pairs if measured or used(weights.feature_weight) else []
         taught, theirs = None, {}
-        if pairs or measured or used(weights.output_weight):
-            with torch.no_grad(), capture_outputs(self.teacher, {pair.teacher for pair in pairs}) as theirs:
-                taught = self.task.predict(self.teacher, batch)
+        if measured:  # batches of the held-out split, which come again
+            taught, features = self.remembered(batch, lambda: self._said(batch, pairs))
+            theirs = dict(features)
+        elif pairs or used(weights.output_weight):
+            taught, theirs = self._said(batch, pairs)
         with capture_outputs(student, {pair.student for pair in pairs}) as ours:
             predicted = self.task.predict(student, batch)
         errors = self.task.errors(predicted, batch)
@@ -153,6 +157,10 @@ class Distillation:
         if features := self._features(pairs, ours, theirs):
             total = total + at(weights.feature_weight, share) * sum(features.values())
         return {"loss": total, **terms, **features}
+
+    def _said(self, batch: Batch, pairs: list[FeaturePair]) -> Said:
+        with torch.no_grad(), capture_outputs(self.teacher, {pair.teacher for pair in pairs}) as features:
+            return Said(self.task.predict(self.teacher, batch), features)
 
     def _features(self, pairs: list[FeaturePair], ours: dict, theirs: dict) -> dict[str, Tensor]:
         """Each pair's error; its tensors are let go of as soon as it is known."""
