@@ -22,7 +22,7 @@ def register(kinds: Commands) -> None:
     race.add_argument("--rates", type=float, nargs="+", default=rates, help="to try beside the published one, 5e-5")
     lengths = [10, 15, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 250, 300, 400, 500, 600]
     race.add_argument("--lengths", type=int, nargs="+", default=lengths, help="of ours in steps, one after the other")
-    race.add_argument("--rounds", type=int, default=5, help="times that each procedure's step has its turn")
+    race.add_argument("--rounds", type=int, default=3, help="times that each procedure's step has its turn")
     race.add_argument("--out", type=Path, default=Path("docs/evidence/race.jsonl"), help="file that rows are added to")
 
 
