@@ -14,21 +14,21 @@ SETTINGS = {"method": "lora", "steps": 1, "batch_size": 2, "words": [], "warmup_
 @pytest.fixture
 def case(pruned_tiny, tmp_path, monkeypatch) -> Case:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    return Case(pruned_tiny, ROOT / "data" / "pink", ROOT / "data" / "scenes.yaml", tmp_path / "work", "cpu")
+    return Case(pruned_tiny, ROOT / "data" / "arrow", ROOT / "data" / "scenes.yaml", tmp_path / "work", "cpu")
 
 
 def test_the_shipped_pictures_are_those_that_are_described(case, tmp_path):
-    own = case._replace(thing=tmp_path / "pink")
+    own = case._replace(thing=tmp_path / "arrow")
     own.thing.mkdir()
     shutil.copy(case.thing / "scenes.yaml", own.thing)
     write_thing(own, 20)
-    assert case.colour == "pink"
+    assert case.new == ("arrow", "shape")
     for path in sorted(own.thing.iterdir()):
         assert path.read_bytes() == (case.thing / path.name).read_bytes(), path.name
 
 
-def test_the_judge_names_the_colour_in_every_rendered_scene(case):
-    for scene, text, rng in scenes_of(case.words, "pink", SHOWN, 30):
+def test_the_judge_sees_the_thing_in_every_rendered_scene(case):
+    for scene, text, rng in scenes_of(case.words, "arrow", SHOWN, 30):
         assert all(judge(render(scene, case.words, rng), text, case.words).values())
 
 

@@ -1,8 +1,8 @@
 """A thing that the scenes never showed, learned from a few pictures: how often it is drawn, and what is forgotten.
 
-The thing is a colour: a folder holds its pictures and `scenes.yaml`, the vocabulary with the colour in it. The judge
-looks at pictures of captions that nobody has learned from: new ones with the colour, of one object each, and old ones,
-the same before and after.
+The thing is a colour or a shape: a folder holds its pictures and `scenes.yaml`, the vocabulary with its word in it. The
+judge looks at pictures of captions that nobody has learned from: new ones with the word, of one object each, and old
+ones, the same before and after.
 """
 
 import json
@@ -20,6 +20,7 @@ from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.evaluation.priors import class_latents
 from prunella.evaluation.stats import Estimate, paired_difference, share
 from prunella.latents.encode import encoded
+from prunella.latents.encoders import reconstructed
 from prunella.latents.shards import MANIFEST
 from prunella.params import Encode, Filter, Finetune, check
 from prunella.scenes.generator import Scene, Thing, Vocabulary, caption, read_vocabulary, render
@@ -34,13 +35,17 @@ UNSEEN = 10**6  # the number in the old scenes' series from which on nothing has
 
 
 class Case(NamedTuple):
-    """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes."""
+    """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes.
+
+    With `adapter` the student draws with that LoRA's file on it. The tuned pipeline is left in `work`.
+    """
 
     student: Path
     thing: Path
     scenes: Path
     work: Path
     device: str
+    adapter: Path | None = None
 
     @property
     def words(self) -> Vocabulary:
@@ -48,20 +53,24 @@ class Case(NamedTuple):
         return read_vocabulary(self.thing / WORDS)
 
     @property
-    def colour(self) -> str:
-        """The colour that the old scenes lack."""
-        (new,) = self.words.colours.keys() - read_vocabulary(self.scenes).colours.keys()
-        return new
+    def new(self) -> tuple[str, str]:
+        """The word that the old scenes lack, and what it claims: a colour or a shape."""
+        old = read_vocabulary(self.scenes)
+        colours, shapes = self.words.colours.keys() - old.colours.keys(), set(self.words.shapes) - set(old.shapes)
+        (found,) = [(word, "colour") for word in colours] + [(word, "shape") for word in shapes]
+        return found
 
 
-def scenes_of(words: Vocabulary, colour: str, series: int, count: int) -> list[tuple[Scene, str, np.random.Generator]]:
-    """Scenes of one object in the colour with their captions, and the chance that draws them."""
+def scenes_of(words: Vocabulary, new: str, series: int, count: int) -> list[tuple[Scene, str, np.random.Generator]]:
+    """Scenes of one object of the new colour or shape with their captions, and the chance that draws them."""
+    colours = [new] if new in words.colours else list(words.colours)
+    shapes = [new] if new in words.shapes else words.shapes
     made = []
     for index in range(count):
         rng = np.random.default_rng([series, index])
-        size, shape, ground, phrasing = (
+        size, colour, shape, ground, phrasing = (
             names[rng.integers(len(names))]
-            for names in (list(words.sizes), words.shapes, list(words.backgrounds), words.phrasings)
+            for names in (list(words.sizes), colours, shapes, list(words.backgrounds), words.phrasings)
         )
         scene = Scene((Thing(size, colour, shape),), None, ground)
         made.append((scene, scene.caption(phrasing), rng))
@@ -71,31 +80,40 @@ def scenes_of(words: Vocabulary, colour: str, series: int, count: int) -> list[t
 def write_thing(case: Case, count: int) -> None:
     """Pictures of the thing with their captions, as a folder that `filter` reads."""
     lines = []
-    for i, (scene, text, rng) in enumerate(scenes_of(case.words, case.colour, SHOWN, count)):
+    for i, (scene, text, rng) in enumerate(scenes_of(case.words, case.new[0], SHOWN, count)):
         Image.fromarray(render(scene, case.words, rng)).save(case.thing / f"{i:02d}.png")
         lines.append(json.dumps({"file_name": f"{i:02d}.png", "text": text}) + "\n")
     (case.thing / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def measured(case: Case, changes: dict[str, Any], counts: tuple[int, int], steps: int, guidance: float) -> dict:
-    """Tune the student as the section `finetune` with `changes` says (None: not at all) and judge what it draws.
+    """Tune the student as the section `finetune` with `changes` says ({}: not at all) and judge what it draws.
 
-    `counts`: pictures of the thing, and of old scenes. The row: the settings, "thing" and "old", a 0 or 1 a picture.
+    `counts`: pictures of the thing, and of old scenes. The row: the settings; "thing" and "old", a 0 or 1 a picture;
+    "kept", of rendered pictures of the thing that went through the VAE and back: what it loses no training can teach.
     """
-    row: dict[str, Any] = {"student": case.student.name, "method": changes.get("method", BEFORE), "changes": changes}
+    method = changes.get("method", BEFORE) if case.adapter is None else f"carried {case.adapter.name}"
+    row: dict[str, Any] = {"student": case.student.name, "method": method, "changes": changes}
     model = case.student
     if changes:
         began = time.perf_counter()
         model, report = _tuned(case, check(Finetune, completed("finetune", changes), "finetune"))
         row |= {"seconds": round(time.perf_counter() - began), "steps": report["steps"], "pairs": report["pairs"]}
-    new = [text for _, text, _ in scenes_of(case.words, case.colour, ASKED, counts[0])]
+    word, claim = case.new
+    asked = scenes_of(case.words, word, ASKED, counts[0])
+    new = [text for _, text, _ in asked]
     old = [caption(read_vocabulary(case.scenes), 0, UNSEEN + i) for i in range(counts[1])]
     pipeline = load_to_draw(model, case.device)
+    if case.adapter is not None:
+        pipeline.load_lora_weights(case.adapter.parent, weight_name=case.adapter.name)
     drawn = list(draw(pipeline, new + old, steps=steps, guidance=guidance, seed=0, batch_size=50))
     row |= {"inference_steps": steps, "guidance": guidance}
-    colours = [_claims(picture, text, case.words)["colour"] for picture, text in zip(drawn, new, strict=False)]
+    right = [_claims(picture, text, case.words)[claim] for picture, text in zip(drawn, new, strict=False)]
+    back = reconstructed(pipeline.vae, np.stack([render(scene, case.words, rng) for scene, _, rng in asked]))
+    kept = [_claims(picture, text, case.words)[claim] for picture, text in zip(back, new, strict=True)]
     whole = [_claims(picture, text, case.words) for picture, text in zip(drawn[len(new) :], old, strict=True)]
-    return row | {"thing": [int(right) for right in colours], "old": [int(all(each.values())) for each in whole]}
+    judged = {"thing": [int(each) for each in right], "kept": [int(each) for each in kept]}
+    return row | judged | {"old": [int(all(each.values())) for each in whole]}
 
 
 def _claims(picture: np.ndarray, text: str, words: Vocabulary) -> dict[str, bool]:

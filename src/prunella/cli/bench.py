@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,9 +67,11 @@ def _tune_arguments(bench: argparse.ArgumentParser) -> None:
 
 def _thing_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--student", type=Path, required=True, help="the pipeline folder to tune")
-    bench.add_argument("--thing", type=Path, default=Path("data/pink"), help="its pictures, and scenes.yaml with it")
+    bench.add_argument("--thing", type=Path, default=Path("data/arrow"), help="its pictures, and scenes.yaml with it")
     bench.add_argument("--scenes", type=Path, default=Path("data/scenes.yaml"), help="the vocabulary without it")
     bench.add_argument("--set", default="{}", metavar="YAML", help="of section finetune; {}: the student as it is")
+    bench.add_argument("--adapter", type=Path, help="a LoRA's file that the student draws with")
+    bench.add_argument("--work", type=Path, help="an empty folder in which the tuned pipeline is kept")
     bench.add_argument("--pictures", type=int, nargs=2, default=[100, 400], help="of the thing, and of old scenes")
     bench.add_argument("--inference-steps", type=int, default=25)
     bench.add_argument("--guidance", type=float, default=4.0)
@@ -201,9 +204,10 @@ def _thing(given: argparse.Namespace) -> None:
 
     changes = yaml.safe_load(given.set)
     with tempfile.TemporaryDirectory() as work:
-        case = new_thing.Case(given.student, given.thing, given.scenes, Path(work), given.device)
+        kept = given.work or Path(work)
+        case = new_thing.Case(given.student, given.thing, given.scenes, kept, given.device, given.adapter)
         row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
-    add_row(given.jsonl, row)
+    add_row(given.jsonl, row | {"command": shlex.join(["prunella", *sys.argv[1:]])})
     print(aligned(new_thing.rows(read_rows(given.jsonl))))
 
 

@@ -38,6 +38,16 @@ def raw_latents(
     return torch.cat([part.mean.float().cpu() for part in parts]), torch.cat([part.std.float().cpu() for part in parts])
 
 
+@torch.no_grad()
+def reconstructed(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+    """Pictures (NHWC uint8) as `vae` gives them back from the means of their latents, fp32."""
+    parts = []
+    for means in raw_latents(vae, pictures)[0].split(64):
+        images = vae.decode(means.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1).permute(0, 2, 3, 1)
+        parts.append(((images + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+    return np.concatenate(parts)
+
+
 class Encoders:
     """VAE, tokenizers and text encoders of the pipeline folder `folder`, on `device`; the VAE computes in `precision`.
 

@@ -15,7 +15,7 @@ from prunella.evaluation.grid import grid
 from prunella.evaluation.metrics.composition import composition
 from prunella.evaluation.scores.features import features
 from prunella.evaluation.scores.frechet import frechet
-from prunella.latents.encoders import raw_latents
+from prunella.latents.encoders import raw_latents, reconstructed
 from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline
 from prunella.scenes.generator import Scene, Vocabulary, captioned, render
@@ -89,13 +89,9 @@ def _drawn(pipeline: DiffusionPipeline, captions: list[str], drawing: Drawing, t
     return list(tqdm(pictures, title, len(captions), unit="picture"))
 
 
-@torch.no_grad()
 def reconstructions(vae: AutoencoderKL, scenes: Scenes, vocabulary: Vocabulary) -> dict:
     """Gate 1: the judge on pictures that went through the VAE and back, and their peak signal-to-noise ratio in dB."""
-    back = []
-    for means in _means(vae, [picture for _, picture in scenes]).split(64):
-        images = vae.decode(means.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1).permute(0, 2, 3, 1)
-        back += list(((images + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+    back = list(reconstructed(vae, np.stack([picture for _, picture in scenes])))
     errors = [np.square(a.astype(float) - b).mean() for a, (_, b) in zip(back, scenes, strict=True)]
     psnr = 10 * np.log10(255**2 / np.mean(errors))
     return {"psnr_db": round(float(psnr), 2)} | composition(back, [caption for caption, _ in scenes], vocabulary)

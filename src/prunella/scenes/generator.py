@@ -225,4 +225,5 @@ DISTANCES: dict[str, Distance] = {
     "heart": _polygon(_heart_corners()),
     "star": _polygon(_star_corners(5, 0.45)),
     "cross": _cross,
+    "arrow": _polygon([(0, -1), (0.8, -0.1), (0.3, -0.1), (0.3, 0.95), (-0.3, 0.95), (-0.3, -0.1), (-0.8, -0.1)]),
 }
