@@ -6,6 +6,7 @@ Where only the set of stages that would run again is asked, DVC is asked (`--dry
 import ast
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from inprocess import commands
-from toygraph import DVC, committed, run, stages_run, started
+from toygraph import DVC, ENVIRONMENT, committed, run, stages_run, started
 
 STUDENTS = ["sd-small", "sd-tiny"]
 STAGES = set(commands(STUDENTS))
@@ -62,6 +63,27 @@ def test_every_model_and_report_is_there(graph):
 @pytest.mark.graph
 def test_a_second_repro_runs_nothing(clone):
     assert stages_run(run(clone, DVC, "repro")) == set()
+
+
+def promoted(clone: Path) -> str:
+    """What `prunella promote sd-tiny --dry-run` says."""
+    command = [sys.executable, "-m", "prunella", "promote", "sd-tiny", "--dry-run"]
+    kept = ENVIRONMENT | {"PYTHONPATH": str(clone / "src")}
+    done = subprocess.run(command, cwd=clone, env=kept, capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.graph
+def test_figures_of_other_weights_promote_nothing(clone):
+    gate = {"figure": "latency_ms_p50", "min": None, "max": 1000, "of_teacher": True}
+    changed(clone, "promote", "gates", [gate])
+    assert promoted(clone).endswith("at most 1000.0 is asked: holds\n")
+    weights = clone / "models" / "finetuned" / "sd-tiny" / "unet" / "diffusion_pytorch_model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()  # a link into DVC's cache
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    said = promoted(clone)
+    assert "holds" not in said and "(models/finetuned/sd-tiny: modified)" in said
 
 
 @pytest.mark.graph

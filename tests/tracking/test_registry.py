@@ -20,6 +20,8 @@ from commands import refused, said
 from conftest import ROOT
 from PIL import Image
 
+from prunella.acceptance import lock
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, pruned_tiny):
@@ -33,6 +35,7 @@ def run(tmp_path, monkeypatch, pruned_tiny):
     models = {"teacher": {"latency_ms_p50": 100.0}, "sd-tiny/distilled": {"latency_ms_p50": 64.0}}
     (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": models}))
     asking(tmp_path, 0.75)
+    monkeypatch.setattr(lock, "dvc", lambda *_: "{}")  # all is as dvc.lock says
     return tmp_path
 
 
@@ -52,6 +55,21 @@ def test_a_student_that_misses_a_gate_is_not_registered(run, capsys):
     shutil.copytree(run / "models" / "distilled" / "sd-tiny", run / "elsewhere" / "distilled" / "sd-tiny")
     assert "has no figures of sd-tiny (distilled)" in refused("promote", "elsewhere/distilled/sd-tiny")
     assert "no benchmark" in ((run / "reports" / "benchmark.json").unlink() or refused("promote", "sd-tiny"))
+
+
+def test_figures_of_other_weights_promote_nothing(run, monkeypatch):
+    """tests/test_graph.py has it under DVC."""
+    asked = []
+
+    def dvc(root, *words):
+        asked.extend(words)
+        code = {"changed deps": {"src/prunella/models": "modified", "data/latents": "deleted"}}
+        return json.dumps({"score@sd-tiny": [code, {"changed deps": {"models/distilled/sd-tiny": "modified"}}]})
+
+    monkeypatch.setattr(lock, "dvc", dvc)
+    said = refused("promote", "sd-tiny")
+    assert "(models/distilled/sd-tiny: modified)" in said and "dvc repro" in said and not (run / "mlflow.db").exists()
+    assert asked == ["status", "--json", "draw@sd-tiny", "score@sd-tiny", "cost", "benchmark"]
 
 
 def asked(address: str, row: dict) -> tuple[int, dict]:

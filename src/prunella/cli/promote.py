@@ -32,6 +32,7 @@ def _promote(given: argparse.Namespace) -> None:
     figures = models.get(f"{folder.name}/{folder.parent.name}")
     if folder.resolve().parent.parent != Path("models").resolve() or figures is None:
         raise UserError(f"{REPORT}: has no figures of {label(folder)}; measured are {', '.join(models)}")
+    _check_measured(folder.name)
     found = outcomes(params.promote.gates, figures, models["teacher"])
     print("\n".join(each.said for each in found))
     if missed := [each.gate.figure for each in found if each.missed]:
@@ -48,6 +49,23 @@ def _measured() -> dict[str, Any]:
     if not REPORT.is_file():
         raise UserError(f"{REPORT}: there is no benchmark yet; `dvc repro` makes one")
     return read_json(REPORT)["models"]
+
+
+def _check_measured(student: str) -> None:
+    """Raises UserError where the report's figures are not of the weights in models/, by DVC's hashes of both.
+
+    dvc.lock has the weights that were drawn with, scored and timed, the figures that came out, and the report made of
+    these. What else changed, such as code, makes them no other model's.
+    """
+    from prunella.acceptance.lock import statuses
+
+    stages = [f"draw@{student}", f"score@{student}", "cost", "benchmark"]
+    changed = {each for status in statuses(stages, Path()).values() for each in status.others}
+    if found := sorted(each for each in changed if each.startswith(("models/", "reports/"))):
+        raise UserError(
+            f"{REPORT}: its figures are not of the weights here, which differ from dvc.lock ({', '.join(found)}); "
+            "`dvc repro` measures these, `dvc checkout` takes back those that were measured"
+        )
 
 
 def _register(folder: Path, params: Any, figures: dict[str, Any]) -> None:
