@@ -65,6 +65,22 @@ def test_a_second_repro_runs_nothing(clone):
     assert stages_run(run(clone, DVC, "repro")) == set()
 
 
+@pytest.mark.graph
+def test_a_colleague_pulls_what_was_pushed_and_runs_nothing(clone, tmp_path):
+    """docs/team.md, with a folder that both can reach."""
+    run(clone, DVC, "remote", "add", "--default", "store", tmp_path / "store")
+    committed(clone)
+    run(clone, DVC, "push")
+    shutil.rmtree(clone / ".dvc" / "cache")  # so that the remote alone has it
+    theirs = tmp_path / "theirs"
+    run(tmp_path, "git", "clone", "--quiet", clone, theirs)
+    run(theirs, DVC, "pull")
+    assert stages_run(run(theirs, DVC, "repro")) == set() and run(theirs, "git", "status", "--porcelain") == ""
+    weights = Path("models", "finetuned", "sd-tiny", "unet", "diffusion_pytorch_model.safetensors")
+    assert (theirs / weights).read_bytes() == (clone / weights).read_bytes()
+    assert "sd-tiny" in (theirs / "reports" / "index.html").read_text()
+
+
 def promoted(clone: Path) -> str:
     """What `prunella promote sd-tiny --dry-run` says."""
     command = [sys.executable, "-m", "prunella", "promote", "sd-tiny", "--dry-run"]
