@@ -2,6 +2,7 @@
 # make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
 # make faults: every stage killed, out of room, a process short, and the same bits (under two hours; goes on if stopped).
 # make fuzz: 10,000 hostile inputs for each reader (under an hour).
+# make api: the reference of what Python can import, docs/api/prunella.html.
 # make miniature-check: the bundled teacher's gates (minutes).
 # make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
 # make compare: what experiments changed, and the figures that matter.
-.PHONY: repro compare lint test test-all faults fuzz ui install miniature-check ablation
+.PHONY: repro compare lint test test-all faults fuzz ui api install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -40,6 +41,9 @@ fuzz: install
 
 ui: install
 	$(BIN)/prunella ui
+
+api: install
+	$(BIN)/python docs/reference.py
 
 miniature-check: install
 	$(BIN)/python stages/miniature_check.py

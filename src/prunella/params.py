@@ -618,7 +618,7 @@ def read_params(path: Path | str = "params.yaml") -> Params:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such parameter file; start from the one in the repository")
+        raise UserError(f"{path}: there is no such parameter file; `prunella init` writes one")
     content = read_yaml(path)
     filled: dict[str, Any] = {}
     if isinstance(content, dict):
