@@ -160,11 +160,10 @@ def _facts(made: "Beginning") -> list[str]:
 
 
 def _next(out: Path) -> list[str]:
-    """The next two commands, as a shell finds them."""
-    where = "" if shutil.which("prunella") else ".venv/bin/"
-    if out == Path("params.yaml"):
-        return [f"  {where}prunella check", f"  {where}dvc repro"]
-    return [
-        f"  {where}prunella check {shlex.quote(str(out))}",
-        f"  cp {shlex.quote(str(out))} params.yaml && {where}dvc repro",
-    ]
+    """The next two commands, as a shell finds them, where the graph is."""
+    where, file = "" if shutil.which("prunella") else ".venv/bin/", shlex.quote(str(out))
+    usual = out == Path("params.yaml")
+    check = f"  {where}prunella check" + ("" if usual else f" {file}")
+    run = f"  {where}dvc repro" if usual else f"  cp {file} params.yaml && {where}dvc repro"
+    lost = [] if Path("dvc.yaml").is_file() else ["in a clone of Prunella's repository, since no dvc.yaml is here"]
+    return [check, run, *lost]
