@@ -32,6 +32,7 @@ def test_changes_are_named_by_dotted_keys_and_checked():
         parameters("sd-tny")
 
 
+@pytest.mark.slow
 def test_a_student_is_made_and_drawn_without_dvc(params, teacher, tmp_path):
     latents = prunella.encode(params, teacher=teacher, out="data")
     student = prunella.prune_folder(params, teacher=teacher, student="sd-tiny", out="pruned")

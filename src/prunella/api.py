@@ -166,8 +166,17 @@ def sample(
     if size is not None and (size < 1 or size % pipeline.vae_scale_factor):
         raise UserError(f"size: {size}; a multiple of {pipeline.vae_scale_factor} pixels is expected")
     asked = [prompts] if isinstance(prompts, str) else list(prompts)
-    how = {"seed": seed, "steps": steps, "guidance": guidance, "negative_prompt": negative_prompt, "size": size}
-    return [Image.fromarray(pixels) for pixels in draw(pipeline, asked, batch_size=1, **how)]
+    drawn = draw(
+        pipeline,
+        asked,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+        size=size,
+        batch_size=1,
+    )
+    return [Image.fromarray(pixels) for pixels in drawn]
 
 
 def _teacher(folder: Where) -> Path:

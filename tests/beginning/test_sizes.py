@@ -49,7 +49,9 @@ def test_the_forward_pass_runs_twice_where_only_three_would_fit_else(teacher, le
 
 def test_what_fits_no_way_is_said_with_what_would(teacher, least):
     memory = least(1, GIVEN_UP[-1]) / 1.0002
-    with pytest.raises(UserError, match=r"sd-tiny needs a GPU of 1 GB, even with one.*no other student"):
+    with pytest.raises(
+        UserError, match=r"sd-tiny needs a GPU of 1 GB, even with one.*no other student of this teacher fits"
+    ):
         fitted(teacher, memory)
     with pytest.raises(UserError, match=r"bk-sdm-base needs a GPU.*what would do: .*sd-tiny"):
         sized(STUDENTS["bk-sdm-base"], recognised(str(teacher)), SETTINGS, least(1, GIVEN_UP[-1]))

@@ -67,5 +67,5 @@ def _too_large(plan: Plan, checkpoint: Checkpoint, settings: Distill, memory: fl
 
     others = [each for each in STUDENTS.values() if each.family == plan.family and each.name != plan.name]
     fitting = [each.name for each in others if least(each) <= memory]
-    instead = f"what would do: {', '.join(fitting)}" if fitting else "no other student of this teacher takes less"
+    instead = f"what would do: {', '.join(fitting)}" if fitting else "no other student of this teacher fits"
     return f"{plan.name} needs a GPU of {math.ceil(least(plan))} GB, even with one example at once; {instead}"
