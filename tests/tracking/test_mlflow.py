@@ -10,43 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from PIL import Image
+from tracked import runs
 
 from prunella.tracking.datasets import datasets
-from prunella.tracking.mlflow import EXPERIMENT, Run, _make_store, flat, runs_page, shown_store, stage_run, store
-
-
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory) -> Path:
-    """A store's file, whose creation takes seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def local(bare, empty):
-    """A store of the test's own, as a stage in $DVC_ROOT would use."""
-    shutil.copy(empty, bare)
-    return bare
-
-
-@pytest.fixture
-def bare(tmp_path, monkeypatch):
-    """The same before it is made."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
-    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    return tmp_path
-
-
-def runs() -> list:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(store())
-    return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+from prunella.tracking.mlflow import Run, flat, make_store, runs_page, shown_store, stage_run, store
 
 
 def test_the_store_is_under_the_repository_unless_told(local, monkeypatch):
@@ -74,14 +41,14 @@ class Creator:
 def test_our_own_store_is_whole_or_absent_and_made_once(bare, monkeypatch):
     path = bare / "mlflow.db"
     with pytest.raises(OSError, match="No space"):
-        _make_store(Creator(fails=True))
+        make_store(Creator(fails=True))
     assert not path.exists()
     for _ in range(2):
-        _make_store(Creator(fails=False))
+        make_store(Creator(fails=False))
         assert path.read_text() == "half" and [each.name for each in bare.iterdir()] == ["mlflow.db"]
     path.unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    _make_store(Creator(fails=True))
+    make_store(Creator(fails=True))
 
 
 def test_a_password_in_the_stores_address_is_not_shown(monkeypatch):
@@ -140,7 +107,7 @@ def test_other_parameters_have_another_parent(local):
 def test_an_unreachable_store_warns_and_stops_nothing(local, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = []
-    with pytest.warns(UserWarning, match=r"MLflow at http://127.0.0.1:9 cannot be reached, this stage is not logged"):  # noqa: SIM117
+    with pytest.warns(UserWarning, match=r"MLflow at http://127.0.0.1:9 cannot be reached, this stage is kept here"):  # noqa: SIM117
         with stage_run("distill", {}) as run:
             run.metrics(1, {"loss": 1.0})
             run.picture(1, "samples", Image.new("RGB", (1, 1)))

@@ -18,11 +18,12 @@ from prunella.cli import (
     sample,
     students,
     sweep,
+    sync,
 )
 from prunella.errors import UserError
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (init, run, sample, export, promote, accept, sweep, recipe, students, carry, bench, data)
+GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data)
 
 
 def main(arguments: list[str] | None = None) -> None:

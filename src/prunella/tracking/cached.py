@@ -17,23 +17,26 @@ CHILD_OF = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"  # a run's description, in Markdown
 
 
-def note_outs(client: Any, experiment: str, parent: str) -> None:
-    """Give the parent's finished runs the hash of what they made."""
-    made = outs()
-    for run in client.search_runs([experiment], f"tags.`{CHILD_OF}` = '{parent}' and attributes.status = 'FINISHED'"):
+def note_outs(client: Any, experiment: str, parent: str, made: dict[str, str], before: int) -> None:
+    """Give the parent's finished runs that began `before` (ms since 1970) the hash of what they made."""
+    asked = f"tags.`{CHILD_OF}` = '{parent}' and attributes.status = 'FINISHED' and attributes.start_time < {before}"
+    for run in client.search_runs([experiment], asked):
         stage = run.data.tags.get("dvc.stage", "")
         if OUTS not in run.data.tags and stage in made:
             client.set_tag(run.info.run_id, OUTS, made[stage])
 
 
-def link_cached(client: Any, parent: str) -> None:
-    """Link the parent to the runs whose results it took from DVC's cache, as tags and in its description."""
+def link_cached(client: Any, parent: str, made: dict[str, str]) -> None:
+    """Link the parent to the runs whose results it took from DVC's cache, as tags and in its description.
+
+    `made` is what `outs` gave at its end.
+    """
     experiment = client.get_run(parent).info.experiment_id
     own = {
         run.data.tags.get("dvc.stage") for run in client.search_runs([experiment], f"tags.`{CHILD_OF}` = '{parent}'")
     }
     links = {}
-    for stage, digest in outs().items():
+    for stage, digest in made.items():
         if stage not in own and (
             found := client.search_runs(
                 [experiment], f"tags.`{OUTS}` = '{digest}'", max_results=1, order_by=["start_time DESC"]

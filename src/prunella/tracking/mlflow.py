@@ -1,43 +1,42 @@
 """MLflow, the only room that knows it: a run per stage, under one parent run per pipeline execution.
 
 The store is `MLFLOW_TRACKING_URI`, else SQLite under the repository root ($DVC_ROOT, the real one even in a
-temporary experiment). Nothing here ever stops a stage: what cannot be told to MLflow is warned of once, and then
-left.
+temporary experiment). Nothing here ever stops a stage: what cannot be told to MLflow is warned of once, and stays in
+the stage's journal, which `prunella sync` sends.
 
 A run's status is true: a parent has the worst status of its stages, each by its newest run; runs of this machine whose
 process is gone (kill -9, power) are closed as KILLED by the next stage that starts.
 """
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
-import re
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from prunella.files import atomic_write_text
-from prunella.tracking.cached import link_cached, note_outs
+from prunella.tracking.cached import CHILD_OF, outs
 from prunella.tracking.datasets import Dataset, hashes
+from prunella.tracking.journal import Journal, Row, begun, ended
 from prunella.tracking.origin import origin_tags, title, user
 from prunella.tracking.process import is_gone, process_tags
+from prunella.tracking.secrets import hidden
+from prunella.tracking.sending import JOURNAL, PARENT, PARENT_KEY, Place, begin, parent_status, parts, send
 
 EXPERIMENT = "prunella"  # unless MLFLOW_EXPERIMENT_NAME says another
 DATABASE = "mlflow.db"
-PARENT = "prunella.execution"
-PARENT_KEY = "prunella.execution.sha256"  # of what PARENT says, which a filter cannot hold when it has quotes
-CHILD_OF = "mlflow.parentRunId"
-WORST_FIRST = ("FAILED", "KILLED", "RUNNING", "SCHEDULED", "FINISHED")
 AGAIN = 3600.0  # seconds after which one execution tries a store again that it could not reach
 SECONDS = 5.0  # that metrics wait at most, as long as more come
-TOGETHER, MOST = 500, 1000  # metrics told at once; MLflow takes a thousand
+TOGETHER = 50  # rows of them that do not wait any longer
 
 
 def root() -> Path:
@@ -56,7 +55,7 @@ def _sqlite(path: Path) -> str:
 
 def shown_store() -> str:
     """The tracking URI as it may be printed: without a name and a password that stand in it."""
-    return re.sub(r"//[^/@]*@", "//…@", store())
+    return str(hidden(store()))
 
 
 def experiment_name() -> str:
@@ -75,114 +74,76 @@ def runs_page(address: str) -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     try:
         found = mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
-    except Exception:  # as in `Run._try`
+    except Exception:  # as in `Run.flush`
         return address
     page = f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning" if found else ""
     return address.rstrip("/") + page
 
 
 class Run:
-    """An MLflow run that a stage tells things; without a client it is silent. Also a `journal.Mirror`."""
+    """What a stage tells MLflow: first to the journal, then to the store, for as long as that answers.
 
-    def __init__(self, client: Any = None, run_id: str | None = None, parent: str | None = None):
+    Without a journal and a client it is silent.
+    """
+
+    def __init__(
+        self,
+        client: Any = None,
+        run_id: str | None = None,
+        parent: str | None = None,
+        journal: Journal | None = None,
+    ):
         self.client, self.id, self.parent = client, run_id, parent
-        self.waiting: list[Any] = []  # metrics not yet told
-        self.told = 0.0  # when some last were
+        self.journal = journal or Journal()
+        self.waiting: list[Row] = []  # what is not sent yet
+        self.told = 0.0  # when something last was
         self.names: set[str] = set()  # of metrics by step
 
-    def _try(self, what: Callable[[], Any]) -> None:
-        if self.client is None:
-            return
-        try:
-            what()
-        except Exception as error:  # MLflow raises many kinds; none may stop a training
-            said = str(error).partition("\n")[0]  # SQLAlchemy's go on with the statement
-            warnings.warn(
-                f"MLflow at {shown_store()} failed, the rest of this stage is not logged there: {said}", stacklevel=3
-            )
-            self.client = None
-
     def params(self, values: dict[str, Any]) -> None:
-        if self.client is None:  # as where MLflow is not installed
-            return
-        from mlflow.entities import Param
-
-        entries = [Param(name, str(value)[:6000]) for name, value in flat(values).items()]
-        self._try(lambda: self.client.log_batch(self.id, params=entries))
+        self._tell("params", {"values": texts(values)})
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Values at a step; several steps are told together, since telling takes longer than a small model's step."""
-        self.waiting += self._entries(step, values)
+        """Values at a step; several steps are sent together, since sending takes longer than a small model's step."""
         self.names |= values.keys()
-        if len(self.waiting) >= TOGETHER or time.monotonic() - self.told > SECONDS:
-            self.flush()
+        self._tell("metrics", {"step": step, "values": {name: float(value) for name, value in values.items()}})
 
     def flush(self) -> None:
-        """Tell what has not been told yet."""
-        entries, self.waiting, self.told = self.waiting, [], time.monotonic()
-        for start in range(0, len(entries), MOST):
-            self._log_batch(entries[start : start + MOST])
+        """Send what has not been sent yet."""
+        self.told = time.monotonic()
+        if self.client is None or self.id is None:
+            return
+        place = Place(self.client, self.id, str(self.parent), self.journal.kept)
+        try:
+            for part in list(parts(self.waiting)):
+                send(place, part)
+                self.journal.sent(part[-1].n)
+                del self.waiting[: len(part)]
+        except Exception as error:  # MLflow raises many kinds; none may stop a training
+            warnings.warn(f"MLflow at {shown_store()} failed, {self._fate()}: {said(error)}", stacklevel=3)
+            self.client, self.waiting = None, []
 
-    def _log_batch(self, entries: list[Any]) -> None:
-        self._try(lambda: self.client.log_batch(self.id, metrics=entries))
+    def _fate(self) -> str:
+        kept = "is kept here and sent by `prunella sync`" if self.journal.open else "is not logged there"
+        return f"the rest of this stage {kept}"
 
     def headline(self, values: dict[str, Any]) -> None:
-        """The few figures to compare executions by, told to the parent run."""
-        entries = self._entries(0, flat(values))
-        self._try(lambda: self.client.log_batch(self.parent, metrics=entries))
+        """The few figures to compare executions by, for the parent run; students as models; where the rest is from."""
+        self._tell("headline", {"values": {name: float(value) for name, value in flat(values).items()}})
         for student in values.keys() - {"teacher"}:
-            self._try(partial(self._students, student, values[student]))
-        if self.parent:
-            self._try(partial(link_cached, self.client, self.parent))
-
-    def _students(self, student: str, figures: dict[str, float]) -> None:
-        """The student at each of its stages as a logged model, whose weights stay where DVC has them."""
-        import mlflow
-
-        known = hashes()
-        experiment = self.client.get_run(self.id).info.experiment_id
-        for stage in ("pruned", "distilled", "finetuned"):
-            if (path := f"models/{stage}/{student}") not in known:
-                continue
-            tags = {"dvc.path": path, "dvc.hash": known[path], "mlflow.user": user()}
-            model = self.client.create_logged_model(
-                experiment, name=f"{student}-{stage}", source_run_id=self.id, tags=tags, model_type="Stable Diffusion"
-            )
-            self.client.finalize_logged_model(model.model_id, mlflow.entities.LoggedModelStatus.READY)
-            mine = {name.removesuffix(f"_{stage}"): value for name, value in figures.items() if name.endswith(stage)}
-            mine |= {name: figures[name] for name in ("params_m", "latency_ms") if name in figures}
-            entries = [
-                mlflow.entities.Metric(name, value, int(time.time() * 1000), 0, model_id=model.model_id)
-                for name, value in mine.items()
-            ]
-            self.client.log_batch(self.id, metrics=entries)
+            for model in _models(student, values[student]):
+                self._tell("model", model)
+        self._tell("cached", {"outs": outs()})
 
     def datasets(self, known: list[Dataset]) -> None:
         """The data sets that the stage reads, by DVC's hashes."""
-        if self.client is None or not known:
-            return
-        from mlflow.entities import Dataset as Entry
-        from mlflow.entities import DatasetInput
-
-        inputs = [DatasetInput(Entry(each.path, each.digest, "dvc", json.dumps({"path": each.path}))) for each in known]
-        self._try(lambda: self.client.log_inputs(self.id, inputs))
+        if known:
+            entries = [each._asdict() | {"source": json.dumps({"path": each.path})} for each in known]
+            self._tell("inputs", {"datasets": entries})
 
     def failed(self, error: BaseException) -> None:
         """Why the run failed, in a line, for the run and its parent."""
-        said = " ".join(str(error).split())[:500] or type(error).__name__
-        for run in (self.id, self.parent):
-            self._try(partial(self._tag, run, "error", said))
-
-    def _tag(self, run: str | None, key: str, value: str) -> None:
-        self.client.set_tag(run, key, value)
-
-    def _entries(self, step: int, values: dict[str, float]) -> list:
-        if self.client is None:
-            return []
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        return [Metric(name, float(value), now, step) for name, value in values.items()]
+        line = " ".join(str(error).split())[:500] or type(error).__name__
+        self._tell("tags", {"values": {"error": line}})
 
     def report(self, values: dict[str, Any]) -> None:
         """The numbers of a nested report, as metrics without steps, but for those that were told by step."""
@@ -190,23 +151,59 @@ class Run:
         self.metrics(0, {name: value for name, value in numbers.items() if name.replace(".", "/", 1) not in self.names})
 
     def picture(self, step: int, name: str, image: Image.Image) -> None:
-        self._try(lambda: self.client.log_image(self.id, image, key=name, step=step))
+        about = {"step": step, "key": name, "file": "picture.png"}
+        self._tell("picture", about, keep=lambda folder: image.save(folder / "picture.png"))
+
+    def artifact(self, path: Path) -> None:
+        copy = shutil.copy2 if path.is_file() else shutil.copytree
+        self._tell("artifact", {"file": path.name}, keep=lambda folder: copy(path, folder / path.name))
 
     def named(self) -> dict[str, str]:
         """What a report names of MLflow: the store where it is a server, this run, its parent; {} without MLflow."""
         if self.client is None:
             return {}
-        known = {"server": None if _local() else store(), "run": self.id, "parent run": self.parent}
+        known = {"server": None if _local() else shown_store(), "run": self.id, "parent run": self.parent}
         return {name: value for name, value in known.items() if value}
 
-    def artifact(self, path: Path) -> None:
-        self._try(
-            lambda: (
-                self.client.log_artifact(self.id, str(path))
-                if path.is_file()
-                else self.client.log_artifacts(self.id, str(path), path.name)
-            )
-        )
+    def end(self, status: str) -> None:
+        """The last that is told."""
+        self._tell("end", {"status": status})
+        self.journal.close(whole=self.client is not None)
+
+    def _tell(self, kind: str, what: dict[str, Any], keep: Callable[[Path], Any] | None = None) -> None:
+        if self.client is None and not self.journal.open:
+            return
+        row = self.journal.add(kind, what if kind == "metrics" else hidden(what), keep)
+        if self.client is None or (keep and not self.journal.open):
+            return
+        self.waiting.append(row)
+        if kind != "metrics" or len(self.waiting) >= TOGETHER or time.monotonic() - self.told > SECONDS:
+            self.flush()
+
+
+def _models(student: str, figures: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """A row for the student at each of its stages that DVC has."""
+    known = hashes()
+    for stage in ("pruned", "distilled", "finetuned"):
+        if (path := f"models/{stage}/{student}") not in known:
+            continue
+        mine = {name.removesuffix(f"_{stage}"): value for name, value in figures.items() if name.endswith(stage)}
+        mine |= {name: figures[name] for name in ("params_m", "latency_ms") if name in figures}
+        yield {
+            "name": f"{student}-{stage}",
+            "tags": {"dvc.path": path, "dvc.hash": known[path], "mlflow.user": user()},
+            "values": {name: float(value) for name, value in mine.items()},
+        }
+
+
+def said(error: BaseException) -> str:
+    """The first line of an error, without secrets; SQLAlchemy's go on with the statement."""
+    return str(hidden(str(error).partition("\n")[0]))
+
+
+def texts(values: dict[str, Any]) -> dict[str, str]:
+    """Parameters as MLflow takes them."""
+    return {name: str(value)[:6000] for name, value in flat(values).items()}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -235,9 +232,7 @@ def stage_run(stage: str, all_params: dict[str, Any], reads: list[Dataset] | Non
         run.failed(error)
         raise
     finally:
-        run.flush()
-        run._try(lambda: run.client.set_terminated(run.id, status))
-        run._try(lambda: _parent_status(run.client, run.parent))
+        run.end(status)
 
 
 @contextmanager
@@ -259,56 +254,77 @@ def _machine(run: Run) -> Iterator[None]:
 
 
 def _start(stage: str, all_params: dict[str, Any]) -> Run:
-    if _known_dead():
-        warnings.warn(
-            f"MLflow at {shown_store()} could not be reached before; this stage is not logged there", stacklevel=4
-        )
+    if importlib.util.find_spec("mlflow") is None:
         return Run()
+    journal = begun(journal_folder())
+    start = journal.add("start", hidden(_described(stage, all_params)))
+    if _known_dead():
+        _away(journal, "could not be reached before")
+        return Run(journal=journal)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     try:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import mlflow
-    except ImportError:
-        return Run()
-    try:
         if not _local():  # whoever waits for a server waits without the lock
             mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
-        with _lock():
+        with store_lock():
             client, experiment = _opened()
-            parent = _parent(client, experiment, all_params)
+            run, parent = begin(client, experiment, start, journal.name)
+        journal.sent(start.n, run=run, parent=parent)
         _close_dead(client, experiment)
-        note_outs(client, experiment, parent)
-        tags = {CHILD_OF: parent, "stage": stage, **origin_tags(), **process_tags()}
-        run = Run(client, client.create_run(experiment, run_name=stage, tags=tags).info.run_id, parent)
-        _parent_status(client, parent)
-        return run
-    except Exception as error:  # as above
-        said = str(error).partition("\n")[0]
-        warnings.warn(
-            f"MLflow at {shown_store()} cannot be reached, this stage is not logged there: {said}", stacklevel=4
-        )
+        return Run(client, run, parent, journal)
+    except Exception as error:  # as in `Run.flush`
+        _away(journal, "cannot be reached", f": {said(error)}")
         if not _local():
             atomic_write_text(_dead(), json.dumps(_execution()))
-        return Run()
+        return Run(journal=journal)
+
+
+def _away(journal: Journal, why: str, more: str = "") -> None:
+    kept = "is kept here and sent by `prunella sync`" if journal.open else "is not logged there"
+    warnings.warn(f"MLflow at {shown_store()} {why}, this stage {kept}{more}", stacklevel=5)
+
+
+def journal_folder() -> Path:
+    return root() / "work" / "tracking"
+
+
+def _described(stage: str, all_params: dict[str, Any]) -> dict[str, Any]:
+    """All that it takes to make the run of a stage now or later: its own, and that of the execution.
+
+    An execution is DVC's experiment, else a commit, the parameters and who runs them.
+    """
+    tags, values = origin_tags(), texts(all_params)
+    digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
+    key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
+    sum = hashlib.sha256(f"{key} {user()}".encode()).hexdigest()
+    return {
+        "stage": stage,
+        "tags": {"stage": stage, **tags, **process_tags()},
+        "parent": {"title": title(all_params), "tags": {PARENT: key, PARENT_KEY: sum, **tags}, "params": values},
+        "experiment": experiment_name(),
+        "store": shown_store(),
+        "outs": outs(),
+    }
 
 
 def opened() -> tuple[Any, str]:
     """A client of the store and the number of our experiment in it, both made where they are not there yet."""
-    with _lock():
+    with store_lock():
         return _opened()
 
 
 def _opened() -> tuple[Any, str]:
     import mlflow
 
-    _make_store(mlflow.MlflowClient)
+    make_store(mlflow.MlflowClient)
     client = mlflow.MlflowClient(store())
-    return client, _experiment(client)
+    return client, experiment_number(client, experiment_name())
 
 
-def _make_store(client: Callable[[str], Any]) -> None:
+def make_store(client: Callable[[str], Any]) -> None:
     """Create our own store of SQLite, whole or not at all: MLflow never mends tables that are half made."""
     path, half = root() / DATABASE, root() / f"{DATABASE}.half"
     if "MLFLOW_TRACKING_URI" in os.environ or path.is_file():
@@ -345,26 +361,14 @@ def _close_dead(client: Any, experiment: str) -> None:
     asked = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
     gone = [run for run in client.search_runs([experiment], asked) if is_gone(run.data.tags)]
     for run in gone:
-        client.set_terminated(run.info.run_id, "KILLED")
+        status = ended(journal_folder(), run.data.tags.get(JOURNAL, "")) or "KILLED"  # it may have outlived the store
+        client.set_terminated(run.info.run_id, status)
     for parent in {run.data.tags[CHILD_OF] for run in gone if CHILD_OF in run.data.tags}:
-        _parent_status(client, parent)
-
-
-def _parent_status(client: Any, parent: str | None) -> None:
-    """Give the parent the worst status of its stages, each by its newest run; its end moves with theirs."""
-    experiment = client.get_run(parent).info.experiment_id
-    newest = {}
-    for run in client.search_runs([experiment], f"tags.`{CHILD_OF}` = '{parent}'", order_by=["start_time ASC"]):
-        newest[run.data.tags.get("stage")] = run.info.status
-    worst = min(newest.values(), key=WORST_FIRST.index, default="FINISHED")
-    if worst in ("RUNNING", "SCHEDULED"):
-        client.update_run(parent, status=worst)
-    else:
-        client.set_terminated(parent, worst)
+        parent_status(client, parent)
 
 
 @contextmanager
-def _lock() -> Iterator[None]:
+def store_lock() -> Iterator[None]:
     """Two stages at once must not both create the store, the experiment or the parent."""
     import fcntl
 
@@ -375,22 +379,8 @@ def _lock() -> Iterator[None]:
         yield
 
 
-def _experiment(client: Any) -> str:
-    found = client.get_experiment_by_name(experiment_name())
-    if found:
-        return found.experiment_id
-    return client.create_experiment(experiment_name(), (root() / "mlruns").as_uri() if _local() else None)
-
-
-def _parent(client: Any, experiment: str, all_params: dict[str, Any]) -> str:
-    """The run of this execution: of DVC's experiment, else of the commit, the parameters and who runs them."""
-    tags = origin_tags()
-    digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
-    key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
-    sum = hashlib.sha256(f"{key} {user()}".encode()).hexdigest()
-    found = client.search_runs([experiment], f"tags.`{PARENT_KEY}` = '{sum}'", max_results=1)
-    if found:
-        return found[0].info.run_id
-    run = client.create_run(experiment, run_name=title(all_params), tags={PARENT: key, PARENT_KEY: sum, **tags})
-    Run(client, run.info.run_id).params(all_params)
-    return run.info.run_id
+def experiment_number(client: Any, name: str) -> str:
+    """The number of an experiment, which is made where there is none."""
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    return str(client.create_experiment(name, (root() / "mlruns").as_uri() if _local() else None))

@@ -1,0 +1,51 @@
+"""`prunella sync`: what the tracking server lacks, since it was away or a stage was killed."""
+
+import argparse
+from collections import Counter
+
+from prunella.cli.arguments import Commands, add_command
+
+# Kind → one of it, several.
+WORDS = {
+    "run": ("created", "created"),
+    "parameters": ("parameter", "parameters"),
+    "metrics": ("metric", "metrics"),
+    "tags": ("tag", "tags"),
+    "data sets": ("list of data sets", "lists of data sets"),
+    "picture": ("picture", "pictures"),
+    "artifact": ("file or folder", "files and folders"),
+    "model": ("model", "models"),
+    "links": ("list of links", "lists of links"),
+    "end": ("status", "statuses"),
+}
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    about = "send MLflow what it lacks of stages that ran while it was away, each thing once"
+    add_command(commands, "sync", about, _sync)
+
+
+def _sync(given: argparse.Namespace) -> None:
+    from prunella.context import quiet
+
+    quiet()
+    from prunella.tracking.mlflow import shown_store
+    from prunella.tracking.sync import sync
+
+    runs, sent = 0, Counter[str]()
+    for each in sync():
+        runs, sent = runs + bool(each.sent), sent + each.sent
+        print(f"{each.title}: {_listed(each.sent)}{f'; left: {each.left}' if each.left else ''}", flush=True)
+        for line in each.refused:
+            print(f"  not sent: {line}", flush=True)
+    if runs:
+        print(f"sent to MLflow at {shown_store()}, of {runs} {'runs' if runs > 1 else 'run'}: {_listed(sent)}")
+    else:
+        print(f"MLflow at {shown_store()}: nothing to send")
+
+
+def _listed(sent: Counter[str]) -> str:
+    known = {kind: sent[kind] for kind in WORDS if sent[kind]}
+    words = [f"{count} {WORDS[kind][count > 1]}" for kind, count in known.items()]
+    return ", ".join(words) or "nothing"
