@@ -20,6 +20,7 @@ from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, root, stage_run
 from prunella.tracking.process import end_with_starter
 from prunella.tracking.room import no_room, remove_halves
+from prunella.tracking.secrets import hidden
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
 # Stages whose --out is named after a student, a set or a base.
@@ -104,7 +105,7 @@ def stage_context(
             if it.first:
                 inputs.check()
     except UserError as error:
-        sys.exit(f"{stage}: {error}")
+        sys.exit(hidden(f"{stage}: {error}"))
     except KeyboardInterrupt:
         print(f"{stage}: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -21,6 +21,7 @@ from prunella.cli import (
     sync,
 )
 from prunella.errors import UserError
+from prunella.tracking.secrets import hidden
 
 # In the order of `prunella --help`; each registers its own commands.
 GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data)
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         given.run(given)
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(f"prunella: {error}")
+        sys.exit(hidden(f"prunella: {error}"))
     except BrokenPipeError:  # of `prunella … | head`; what is still in the buffer must not be tried again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

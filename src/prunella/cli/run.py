@@ -56,5 +56,5 @@ def _ui(given: argparse.Namespace) -> None:
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # workers for LLM judges, heavy and unused
     print(f"MLflow on {shown_store()}: {runs_page(f'http://127.0.0.1:{given.port}')}", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store(), "--port", str(given.port)]
-    os.execv(sys.executable, command)
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = store()  # a password on the command line is everybody's to see
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--port", str(given.port)])
