@@ -62,5 +62,5 @@ def test_no_secret_is_in_a_journal_or_in_what_is_said_of_a_server(local, planted
         leaking_stage()
     assert not [str(each.message) for each in said if WORD in str(each.message)]
     (journal,) = (local / "work" / "tracking").glob("*.jsonl")
-    assert "…" in journal.read_text() and leaks(local) == []
+    assert r"\u2026" in journal.read_text() and leaks(local) == []
     assert Run(object(), "1", "2").named() == {"server": "http://…@127.0.0.1:9", "run": "1", "parent run": "2"}

@@ -10,7 +10,7 @@ LEAST = 8  # characters of a secret; shorter values ("false") stand in other pla
 NAMES = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)|(^|_|API)KEY(_ID)?$", re.I)
 USER = re.compile(r"(?<=://)[^/\s'\"]*@")  # greedy: a password may hold "@"
 FIELD = r"[\w.-]*(?:token|password|passwd|secret|signature|credential|api_?key|access_?key)[\w.-]*|key|sig"
-QUERY = re.compile(rf"([?&](?:{FIELD})=)[^&\s'\"]+", re.I)
+QUERY = re.compile(rf"([?&](?:{FIELD})=)[^&#\s'\"]+", re.I)
 
 
 def hidden(told: Any) -> Any:
