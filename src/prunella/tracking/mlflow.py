@@ -344,7 +344,7 @@ def _dead() -> Path:
 
 def _execution() -> dict[str, Any]:
     """The store and the process group, which `dvc repro` shares with its stages."""
-    return {"store": store(), "group": os.getpgrp(), "boot": process_tags()["boot"]}
+    return {"store": shown_store(), "group": os.getpgrp(), "boot": process_tags()["boot"]}
 
 
 def _known_dead() -> bool:
