@@ -4,7 +4,7 @@ from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("teacher", "latents", "student", "out", "curves", "report")
+    names = ("teacher", "latents", "phases", "student", "out", "curves", "report")
     with stage_context("distill", __doc__, argv, *names, section="distill", team=True) as ctx:
         from prunella.compute.device import place
         from prunella.models.pipeline import teacher_folder
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
             curves=paths.curves,
             placement=place(params.runtime, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,
+            phases=paths.phases,
             observer=TrainingWatch(params.watch, ctx.run),
         )
         if ctx.first:

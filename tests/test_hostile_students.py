@@ -90,7 +90,7 @@ def test_every_stage_that_holds_a_name_comes_after_the_check(name):
         "data": own,
         "base": {"x": {"model": {"path": "b"}, "data": "x"}},
     }
-    sets = {"generate": {"x": {"prompts": "p", "model": "m"}}, "finetune": tuning}
+    sets = {"teachers": {"x": {"path": "t"}}, "generate": {"x": {"prompts": "p", "model": "m"}}, "finetune": tuning}
     known = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"students": ["x"]} | sets
     made = {
         each: declared(f"{each}@x" if "do" in stage else each, known, ROOT / "dvc.yaml")

@@ -278,7 +278,14 @@ def test_a_phase_takes_from_its_section_what_it_does_not_name(content, tmp_path)
     assert (second.plan, second.output_weight, second.steps) == (None, 0.5, 3)
 
 
-WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "learning_rate": 1e-3, "plan": None}
+WEIGHTS = {
+    "task_weight": 1.0,
+    "output_weight": 0.5,
+    "feature_weight": 0.5,
+    "learning_rate": 1e-3,
+    "plan": None,
+    "teacher": None,
+}
 
 
 @pytest.mark.parametrize(
@@ -289,15 +296,21 @@ WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5, "lea
         (
             [{"steps": 2, "plan": 1.5}, {"steps": 3}],
             5,
-            "distill.phases.0.plan: input should be less than or equal to 1",
+            "distill.phases.0.plan: input should be less than or equal",
         ),
         ([{"steps": 1, "plan": 0.5}, {"steps": 1, "plan": 0.2}, {"steps": 1}], 3, "must not fall from phase to phase"),
         ([{"steps": 1}, {"steps": 1, "plan": 0.5}], 2, "the last one makes 0.5 of the student's cuts; plan: null"),
         ([{"steps": 2, "stesp": 3}], 2, "no key of section 'distill.phases.0' is called 'stesp'; did you mean 'steps'"),
+        (
+            [{"steps": 2, "teacher": "seconde"}],
+            2,
+            "distill.phases.0.teacher: no entry of teachers is called 'seconde'; did you mean 'second'?",
+        ),
         ([{"steps": 2, "task_weight": 0, "output_weight": 0, "feature_weight": 0}], 2, "there is nothing to learn"),
     ],
 )
 def test_phases_that_make_no_training_are_refused(content, phases, steps, said):
+    content["teachers"] = {"second": content["teacher"]}
     message = refused(phased(content, *(WEIGHTS | phase for phase in phases), steps=steps))
     assert said in message and "\n" not in message.strip()
 

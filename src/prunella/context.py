@@ -23,9 +23,10 @@ from prunella.tracking.room import no_room, remove_halves
 from prunella.tracking.secrets import hidden
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
-# Stages whose --out is named after a student, a set or a base.
-PER_ENTRY = ("generate", "base", "plan", "prune", "distill", "finetune")
-ASKING = ("teacher", "generate", "base", "filter", "encode")  # the stages that may ask the Hub, for a model or for data
+# Stages whose --out is named after a student, a set, a base or a teacher.
+PER_ENTRY = ("teachers", "generate", "base", "plan", "prune", "distill", "finetune")
+# The stages that may ask the Hub, for a model or for data.
+ASKING = ("teacher", "teachers", "generate", "base", "filter", "encode")
 
 
 class StageContext:

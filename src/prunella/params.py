@@ -250,7 +250,8 @@ class Phase(Terms):
     """A part of a distillation, an entry of `distill.phases`; completed (see `read_params`)."""
 
     steps: Count
-    plan: Cut | None  # what is left to learn; None: the student's own
+    teacher: Entry | None  # of section teachers; None: that of section teacher
+    plan: Annotated[float, Field(gt=0, le=1)] | Name | None  # share of the student's cuts; a plan; None: the student's
     learning_rate: Annotated[float, Field(gt=0)]
 
 
@@ -279,10 +280,7 @@ class Distill(Learning, Terms):
     @model_serializer(mode="wrap")
     def _as_before(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without phases the section is what it was before there were any: results are known by its digest."""
-        content = whole(self)
-        return (
-            content if content.get("phases") else {name: value for name, value in content.items() if name != "phases"}
-        )
+        return {name: value for name, value in whole(self).items() if name != "phases" or value}
 
 
 class Lora(Section):
@@ -545,6 +543,7 @@ class Params(Section):
     seed: Seed
     students: Annotated[list[Name], Field(min_length=1)]
     teacher: Teacher
+    teachers: dict[Entry, Teacher]  # further ones, for phases of the distillation
     generate: dict[Entry, Generate]
     filter: Filter
     encode: Encode
@@ -573,6 +572,16 @@ class Params(Section):
             raise ValueError(f"finetune.latents: {tuning.latents} is made by no entry of finetune.data ({places})")
         if made and tuning.latents not in made and not tuning.base:
             raise ValueError(f"finetune.latents: {tuning.latents}, so finetune.data is for nothing; it makes {places}")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_are_known(self) -> Self:
+        for number, phase in enumerate(self.distill.phases):
+            if phase.teacher is not None and phase.teacher not in self.teachers:
+                known = sorted(self.teachers) or ["none"]
+                raise ValueError(
+                    f"distill.phases.{number}.teacher: {unknown('entry of teachers', phase.teacher, known)}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -645,12 +654,19 @@ def with_own_data(content: dict) -> dict:
 
 
 def with_phases(content: dict) -> dict:
-    """`content` with whole entries of `distill.phases`: what one lacks is as in the section, its plan the student's."""
-    section = content.get("distill")
+    """`content` with whole entries of `teachers` and `distill.phases`.
+
+    What a teacher's entry lacks is as shipped. What a phase's lacks is as in the section `distill`, its teacher the
+    first and its plan the student's own.
+    """
+    section, teachers = content.get("distill"), content.get("teachers")
+    if isinstance(teachers, dict):
+        content = content | {"teachers": _entry(teachers, dict.fromkeys(teachers, shipped_defaults()["teacher"]))}
     if not isinstance(section, dict) or not isinstance(section.get("phases"), list):
         return content
     shared = {name: section[name] for name in ("learning_rate", *Terms.model_fields) if name in section}
-    phases = [{"plan": None} | shared | phase if isinstance(phase, dict) else phase for phase in section["phases"]]
+    lacking = {"teacher": None, "plan": None} | shared
+    phases = [lacking | phase if isinstance(phase, dict) else phase for phase in section["phases"]]
     return content | {"distill": section | {"phases": phases}}
 
 

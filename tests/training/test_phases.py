@@ -2,29 +2,33 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import DISTILLING
+from conftest import DISTILLING, asked
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 
 from prunella.compute.device import Placement
 from prunella.compute.workdir import DONE, json_digest
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
+from prunella.models.teacher import pin
 from prunella.params import Distill, check
 from prunella.pruning.cuts import same
-from prunella.pruning.plan import STUDENTS, read_plan
+from prunella.pruning.plan import CATALOGUE, STUDENTS, read_plan
 from prunella.training import checkpoint, job, phases
 from prunella.training.distill import distill
+from prunella.training.named import write_named
 
 TERMS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5}
 SHARED = TERMS | {"learning_rate": 3e-3}
 
 
 def phase(steps: int, plan: object = None, **changes) -> dict:
-    return {"steps": steps, "plan": plan} | SHARED | changes
+    return {"steps": steps, "plan": plan, "teacher": None} | SHARED | changes
 
 
 def distilling(*parts: dict, **changes) -> Distill:
@@ -200,7 +204,7 @@ def test_a_phase_learns_at_its_own_rate_and_by_its_own_weights(learn, tmp_path):
             r"distill\.phases\.1\.plan: sd-small keeps more of the mid block, which sd-tiny .3 of",
         ),
         (("sd-small",), r"distill\.phases\.0\.plan: sd-small is not what student sd-tiny keeps; the last"),
-        (("sd-smal", None), r"distill\.phases\.0\.plan: no shipped plan is called 'sd-smal'; did you mean 'sd-small'"),
+        (("sd-smal", None), r"distill\.phases\.0\.plan: no plan is called 'sd-smal'; did you mean 'sd-small'"),
         (("ssd-1b", None), r"distill\.phases\.1\.plan: sd-tiny keeps blocks of family 'sd', which ssd-1b does not"),
     ],
 )
@@ -208,3 +212,80 @@ def test_plans_that_do_not_follow_are_refused_by_phase(learn, plans, said):
     with pytest.raises(UserError, match=said) as caught:
         learn(distilling(*(phase(1, plan) for plan in plans)))
     assert "\n" not in str(caught.value)
+
+
+def other(teacher: Path, folder: Path, name: str) -> Path:
+    """A teacher like the first but for its UNet, which is random; pinned."""
+    shutil.copytree(teacher, folder / name)
+    torch.manual_seed(7)
+    UNet2DConditionModel.from_config(load_unet(teacher).config).save_pretrained(folder / name / "unet")
+    return pinned(folder / name, folder)
+
+
+def pinned(path: Path, folder: Path) -> Path:
+    file = folder / "teachers" / f"{path.name}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(pin(asked(path))))
+    return file
+
+
+@pytest.fixture
+def named(teacher, tmp_path):
+    """A function from phases to the file of what they name: teachers `copy`, as the first, and `other`."""
+    shutil.copytree(teacher, tmp_path / "copy")
+    pinned(tmp_path / "copy", tmp_path)
+    other(teacher, tmp_path, "other")
+    first = pinned(teacher, tmp_path)
+
+    def write(params: Distill, out: str = "phases.json") -> Path:
+        write_named(params.phases, first, tmp_path / "teachers", tmp_path / "plans", tmp_path / out)
+        return tmp_path / out
+
+    return write
+
+
+def test_teachers_follow_one_another_in_one_training(learn, named, tmp_path):
+    """The second teaches from the border on; where it is the first again, nothing changes."""
+    ends = {"one": phase(4), "copy": phase(2, teacher="copy"), "other": phase(2, teacher="other")}
+    for name, second in ends.items():
+        params = distilling(*([phase(2)] if name != "one" else []), second, schedule="constant")
+        learn(params, name, phases=named(params, f"{name}.json"))
+    assert weights(tmp_path / "one") == weights(tmp_path / "copy") != weights(tmp_path / "other")
+    copy, other = (curve(tmp_path / name, "train") for name in ("copy", "other"))
+    assert copy == curve(tmp_path / "one", "train") and copy[:2] == other[:2]
+    assert copy[2]["task"] == other[2]["task"] and copy[2]["output"] != other[2]["output"]  # same weights, other lesson
+    heldout = curve(tmp_path / "other", "heldout")
+    assert [row["step"] for row in heldout] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_teacher_of_other_noise_latents_or_texts_is_refused_with_the_reason(teacher, named, tmp_path):
+    for part, config in (("vae", "scaling_factor"), ("scheduler", "beta_end")):
+        folder = shutil.copytree(teacher, tmp_path / f"no-{part}")
+        file = next((folder / part).glob("*config.json"))
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {config: 0.02}))
+        pinned(folder, tmp_path)
+    folder = shutil.copytree(teacher, tmp_path / "no-texts")
+    (file,) = (folder / "text_encoder").glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("fc1.weight"))
+    save_file(tensors | {name: tensors[name] + 1}, file, {"format": "pt"})
+    pinned(folder, tmp_path)
+    said = {"no-vae": "another VAE", "no-scheduler": "another noise schedule", "no-texts": "other text encoders"}
+    for name, reason in said.items():
+        with pytest.raises(UserError) as caught:
+            named(distilling(phase(2), phase(1, teacher=name)))
+        assert str(caught.value) == (
+            f"distill.phases.1.teacher: {name} cannot follow the first teacher, whose latents and texts are learned "
+            f"from: it has {reason}"
+        )
+    assert not (tmp_path / "phases.json").exists()
+
+
+def test_a_plan_of_ones_own_is_kept_by_its_content(named, tmp_path):
+    (tmp_path / "plans").mkdir()
+    text = (CATALOGUE / "sd-small.yaml").read_text().replace("name: sd-small", "name: mine")
+    (tmp_path / "plans" / "mine.yaml").write_text(text)
+    written = named(distilling(phase(2, "mine"), phase(1))).read_text()
+    (tmp_path / "plans" / "unused.yaml").write_text(text.replace("mine", "unused"))
+    assert named(distilling(phase(2, "mine"), phase(1))).read_text() == written and '"mine"' in written

@@ -93,10 +93,15 @@ def upstream(stages: list[str], version: Tree) -> list[str]:
     while wanted:
         deps = _listed(_body(version.stages[wanted.pop()]), "deps")
         makers = {name for name, paths in outs.items() if any(_meet(dep, out) for dep in deps for out in paths)}
-        fresh = {name for name in makers - found if not version.stages[name].get("frozen")}
+        fresh = {name for name in makers - found if _runs(version.stages[name])}
         found |= fresh
         wanted += fresh
     return [name for name in version.stages if name in found]
+
+
+def _runs(stage: dict[str, Any]) -> bool:
+    """Whether a toy runs the stage: neither a frozen one nor one of a section that is empty by default."""
+    return not stage.get("frozen") and stage.get("foreach", "${students}") == "${students}"
 
 
 def _meet(path: str, other: str) -> bool:

@@ -26,7 +26,11 @@ STORED = {"fp16": torch.float16, "fp32": torch.float32}
 
 def teacher_folder(pinned: Path) -> Path:
     """The pipeline folder of the teacher that models/teacher.json pins; a single file is turned into one first."""
-    known = json.loads(pinned.read_text(encoding="utf-8"))
+    return pinned_folder(json.loads(pinned.read_text(encoding="utf-8")))
+
+
+def pinned_folder(known: dict) -> Path:
+    """The same, of what such a file holds."""
     return converted_folder(known) if known["source"] == "file" else _folder(known)
 
 

@@ -34,6 +34,14 @@ def pin_base(model: Teacher, earlier: dict, key: str) -> dict:
     return pinned | {"student": family(pinned["unet"]) is None}
 
 
+def pin_further(model: Teacher, earlier: dict, key: str) -> dict:
+    """As `pin`, of a teacher beyond the first. Messages name the parameter `key` in place of `teacher`."""
+    try:
+        return _pinned(model, earlier)
+    except UserError as error:
+        raise UserError(str(error).replace("teacher.", f"{key}.")) from None
+
+
 def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
     """{"source", "family", "prediction_type", "files": {name: sha256}, "unet": config} and where the weights are.
 

@@ -1,20 +1,20 @@
 """The plans of a distillation's phases, one after the other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prunella.errors import UserError
 from prunella.params import Phase, unknown
 from prunella.pruning.cuts import check_within, partly, same
-from prunella.pruning.plan import CATALOGUE, Plan, read_plan
+from prunella.pruning.plan import Plan
 
 
-def succession(phases: Sequence[Phase], own: Plan) -> list[Plan]:
-    """The plan of each phase of a student whose plan is `own`.
+def succession(phases: Sequence[Phase], own: Plan, known: Mapping[str, Plan]) -> list[Plan]:
+    """The plan of each phase of a student whose plan is `own`; those that phases name are among the `known`.
 
     Raises UserError, naming the phase, where one keeps what the one before lacks, or where the last is not the
     student's.
     """
-    plans = [_plan(number, phase, own) for number, phase in enumerate(phases)]
+    plans = [_plan(number, phase, own, known) for number, phase in enumerate(phases)]
     for number in range(1, len(plans)):
         try:
             check_within(plans[number], plans[number - 1])
@@ -30,12 +30,11 @@ def succession(phases: Sequence[Phase], own: Plan) -> list[Plan]:
     return plans
 
 
-def _plan(number: int, phase: Phase, own: Plan) -> Plan:
+def _plan(number: int, phase: Phase, own: Plan, known: Mapping[str, Plan]) -> Plan:
     if phase.plan is None:
         return own
     if isinstance(phase.plan, float):
         return partly(own, phase.plan)
-    known = {path.stem: path for path in CATALOGUE.glob("*.yaml")}
     if phase.plan not in known:
-        raise UserError(f"distill.phases.{number}.plan: {unknown('shipped plan', phase.plan, sorted(known))}")
-    return read_plan(known[phase.plan])
+        raise UserError(f"distill.phases.{number}.plan: {unknown('plan', phase.plan, sorted(known))}")
+    return known[phase.plan]

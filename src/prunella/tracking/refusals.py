@@ -21,6 +21,7 @@ from prunella.models.teacher import describe_folder
 from prunella.params import MAIN_DATA, Params, Teacher, named, untuned
 from prunella.pruning.mapping import check_fit
 from prunella.pruning.plan import STUDENTS, check_students
+from prunella.pruning.succession import succession
 from prunella.tracking.disk import check_disk
 from prunella.tracking.preflight import TrainingEstimate, subject_of
 from prunella.training.finetune import caption_contains
@@ -42,6 +43,8 @@ def check_parameters(params: Params) -> None:
             f"encode.heldout: {params.encode.heldout} pairs are to be held out, but filter.samples takes "
             f"{params.filter.samples} at most"
         )
+    for name in named(params) if params.distill.phases else ():
+        succession(params.distill.phases, STUDENTS[name], STUDENTS)
     device(params.runtime)
     if (unet := known_unet(params.teacher)) is not None:
         check_fits(named(params), unet)
@@ -96,6 +99,7 @@ def check_paths(params: Params) -> None:
     filters = params.filter
     wanted = {"teacher.path": params.teacher.path, "filter.path": filters.path}
     models = {"model": filters.aesthetic.model, "clip": filters.aesthetic.clip}
+    wanted |= {f"teachers.{name}.path": further.path for name, further in params.teachers.items()}
     wanted |= {f"filter.aesthetic.{name}": path for name, path in models.items() if path}
     for name, made in params.generate.items():
         wanted |= {f"generate.{name}.prompts": made.prompts, f"generate.{name}.model": made.model}
@@ -103,9 +107,14 @@ def check_paths(params: Params) -> None:
     for key, path in wanted.items():
         if Path(path).exists() or Path(path) in ours:
             continue
-        unread = key in ("teacher.path", "filter.path") and getattr(params, key.split(".")[0]).source == "hub"
+        unread = key.startswith(("teacher", "filter.path")) and _source(params, key) == "hub"
         why = "; source hub does not read it, but DVC needs a path that exists" if unread else ""
         raise UserError(f"{key}: there is no {path} (seen from {Path.cwd()}){why}")
+
+
+def _source(params: Params, key: str) -> str:
+    section, *name = key.split(".")[:-1]
+    return params.teachers[name[0]].source if name else getattr(params, section).source
 
 
 def check_shares(params: Params) -> None:

@@ -9,6 +9,7 @@ from prunella.params import Distill
 from prunella.pruning.plan import BESIDE, read_plan
 from prunella.training.job import run_job, state_folder
 from prunella.training.lesson import lesson
+from prunella.training.named import read_named
 from prunella.training.observer import Observer
 from prunella.training.phases import taught_in_phases
 
@@ -24,16 +25,24 @@ def distill(
     placement: Placement,
     checkpoint_every: int,
     observer: Observer | None = None,
+    phases: Path | None = None,
 ) -> dict:
-    """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report."""
+    """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report.
+
+    `phases` holds the plans and further teachers that the phases name, as `prunella.training.named` writes it; without
+    it plans are looked up.
+    """
     plan, inputs = read_plan(student / "unet" / BESIDE), [student, latents / "manifest.json", teacher / "unet"]
+    if params.phases and phases:
+        inputs.append(phases)
     given: dict[str, Any] = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
+    given |= {"checkpoint_every": checkpoint_every}
     with state_folder("distill", params, inputs, continuable=continuable(params)) as work:
         paths: dict[str, Any] = {"out": out, "curves": curves, "work": work, "observer": observer}
         if params.phases:
-            return taught_in_phases(params, plan, **given, checkpoint_every=checkpoint_every, **paths)
+            return taught_in_phases(params, plan, read_named(phases), **given, **paths)
         unet = load_unet(student, placement.device)
-        job = lesson(params, unet, plan, title="distill", **given, checkpoint_every=checkpoint_every)
+        job = lesson(params, unet, plan, title="distill", **given)
         return run_job(job, **paths)
 
 

@@ -1,4 +1,4 @@
-"""Distillation in phases: one training, at whose borders the student shrinks and rate and weights change.
+"""Distillation in phases: one training, at whose borders the student shrinks; teacher, rate and weights may change.
 
 Steps run on over a border, and with them batches, noise, the schedule of the learning rate and the curves. What
 crosses it is the state at its end: of every tensor that the next phase's student still has, the weight, its moments
@@ -28,6 +28,7 @@ from prunella.training.job import METRICS, run_job
 from prunella.training.lesson import lesson
 from prunella.training.loop import rate
 from prunella.training.metrics_log import MetricsLog
+from prunella.training.named import Named
 from prunella.training.observer import Observer
 from prunella.training.validation import BEST, BEST_AT_END, HELDOUT
 
@@ -37,6 +38,7 @@ PHASE = "phase"  # in a state at a border: the phase that it begins
 def taught_in_phases(
     params: Distill,
     own: Plan,
+    named: Named,
     *,
     teacher: Path,
     latents: Path,
@@ -50,9 +52,10 @@ def taught_in_phases(
 ) -> dict:
     """As `prunella.training.distill.distill`, phase after phase; `own` is the plan of the `student` folder.
 
-    Raises UserError where the phases' plans do not follow from one another.
+    The student's weights are `teacher`'s, whoever teaches. Raises UserError where the phases' plans do not follow from
+    one another.
     """
-    plans, ends = succession(params.phases, own), list(accumulate(phase.steps for phase in params.phases))
+    plans, ends = succession(params.phases, own, named.plans), list(accumulate(phase.steps for phase in params.phases))
     config = dict(UNet2DConditionModel.load_config(teacher / "unet"))
     team, report = distributed.team(placement.device), {}
     for number, (phase, plan, end) in enumerate(zip(params.phases, plans, ends, strict=True)):
@@ -73,6 +76,7 @@ def taught_in_phases(
             unet.to(placement.device),
             plan,
             teacher=teacher,
+            taught_by=named.teachers[phase.teacher] if phase.teacher else None,
             latents=latents,
             student=student,
             placement=placement,
@@ -154,5 +158,5 @@ def told(params: Distill, plans: list[Plan], config: dict[str, Any], work: Path)
         done += phase.steps
         measured = {name: value for name, value in rows.get(done, {}).items() if name not in ("step", "split")}
         sizes = {"steps": phase.steps, "params": empty(config, plan).num_parameters()}
-        found[str(number)] = {"plan": plan.name, **sizes, "heldout": measured}
+        found[str(number)] = {"teacher": phase.teacher, "plan": plan.name, **sizes, "heldout": measured}
     return found

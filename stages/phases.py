@@ -1,0 +1,17 @@
+"""Look up the plans and teachers that phases of the distillation name, and check that each can follow the first."""
+
+from prunella.context import stage_context
+
+
+def main(argv: list[str] | None = None) -> None:
+    with stage_context("phases", __doc__, argv, "teacher", "teachers", "plans", "out", logged=False) as ctx:
+        from prunella.training.named import write_named
+
+        phases, paths = ctx.params.distill.phases, ctx.paths
+        named = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
+        names = ", ".join([*named.plans, *named.teachers]) or "nothing that has to be looked up"
+        ctx.done(f"{len(phases)} phases name {names}")
+
+
+if __name__ == "__main__":
+    main()
