@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunella.cli import bench_plans, bench_race
+from prunella.cli import bench_phases, bench_plans, bench_race
 from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def register(commands: Commands) -> None:
     _heal_arguments(add_command(kinds, "heal", "a long training of what `dvc repro` has encoded, at milestones", _heal))
     bench_plans.register(kinds)
     bench_race.register(kinds)
+    bench_phases.register(kinds)
 
 
 def _step_arguments(bench: argparse.ArgumentParser, batch_size: int) -> None:

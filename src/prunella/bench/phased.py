@@ -1,0 +1,159 @@
+"""Phases against one training of as many operations: a student cut little by little, and two teachers in succession.
+
+All on the same pairs, seeds and rate, and measured against the first teacher. A row is a training; it is written as
+soon as it is known and never measured again, and a training that was stopped goes on from its state.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from prunella.bench.evidence import Row, known_row
+from prunella.bench.setting import Setting
+from prunella.compute.device import Placement
+from prunella.evaluation.cost import macs
+from prunella.files import atomic_write_text, json_digest, sha256
+from prunella.latents.encoders import open_latents
+from prunella.latents.shards import MANIFEST
+from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.models.teacher import pin
+from prunella.params import Distill, Finetune, Prune, Teacher, check
+from prunella.pruning.cuts import partly
+from prunella.pruning.mapping import feature_pairs, student_config
+from prunella.pruning.plan import Plan, find_plan, read_plan
+from prunella.pruning.prune import pruned
+from prunella.training.batch import heldout_batches
+from prunella.training.distill import distill
+from prunella.training.finetune import finetune
+from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.validate import evaluate_loss
+
+SECOND = "second"
+MEASURED = 32  # held-out pairs at once
+
+
+class Part(NamedTuple):
+    """A phase: its share of all operations, the share of the student's cuts that are made, and who teaches."""
+
+    operations: float
+    cuts: float = 1.0
+    teacher: str | None = None
+
+
+# Thirds and halves: a first guess, tuned on nothing.
+WAYS = {
+    "at once": [Part(1.0)],
+    "progressive": [Part(1 / 3, 0.4), Part(1 / 3, 0.8), Part(1 / 3)],
+    "second teacher alone": [Part(1.0, teacher=SECOND)],
+    "two teachers": [Part(0.5), Part(0.5, teacher=SECOND)],
+}
+
+
+class Contest(NamedTuple):
+    """What all trainings share. `tuning` makes the second teacher of the first."""
+
+    setting: Setting
+    tuning: Finetune
+    student: str
+    steps: int  # of the training at once
+    out: Path
+    work: Path
+    told: Row  # written into each row: command and hardware
+
+
+def contest(what: Contest, ways: Sequence[str], seeds: Sequence[int]) -> Iterator[Row]:
+    """The row of each way and seed, seeds one after the other, so that an early end leaves whole ones."""
+    settings = _settings(what)
+    for seed in seeds:
+        for way in ways:
+            name = {"student": what.student, "way": way, "seed": seed, "settings": settings}
+            yield known_row(what.out, name, partial(_row, what, way, seed))
+
+
+def _row(what: Contest, way: str, seed: int) -> Row:
+    return trained(what, way, seed) | what.told
+
+
+def trained(what: Contest, way: str, seed: int) -> Row:
+    """Train one way: its steps by phase, all its operations, held-out errors against the first teacher."""
+    setting, plan_file = what.setting, find_plan(what.student)
+    plan, config = read_plan(plan_file), dict(load_unet(setting.teacher).config)
+    phases = [_phase(setting.distill, plan, config, what.steps, part) for part in WAYS[way]]
+    total = sum(phase["steps"] for phase in phases)
+    changes = {"phases": phases, "steps": total, "seed": seed, "storage": "fp32", "patience": None}
+    params = check(Distill, setting.distill.model_dump() | changes, "distill")
+    student, out = what.work / "pruned" / what.student, what.work / "out" / f"{way}-{seed}".replace(" ", "-")
+    if not student.is_dir():
+        pruned(Prune(storage="fp32"), setting.teacher, plan_file, student)
+    distill(
+        params,
+        teacher=setting.teacher,
+        latents=setting.latents,
+        student=student,
+        out=out,
+        curves=out / "curves",
+        placement=Placement(setting.device),
+        checkpoint_every=50,
+        phases=_named(what) if any(part.teacher for part in WAYS[way]) else None,
+    )
+    each = [phase["steps"] * _step(config, partly(plan, phase["plan"])) for phase in phases]
+    flop = 2 * sum(each) * params.batch_size * params.accumulation
+    return {
+        "steps": [phase["steps"] for phase in phases],
+        "tflop": round(flop / 1e12, 3),
+        **_errors(setting, plan, out),
+    }
+
+
+def _errors(setting: Setting, plan: Plan, out: Path) -> Row:
+    teacher, student = (load_unet(folder, setting.device) for folder in (setting.teacher, out))
+    scheduler = load_scheduler(setting.teacher)
+    loss = Distillation(teacher, feature_pairs(plan), scheduler, setting.distill)
+    _, heldout = open_latents(setting.latents, setting.teacher, setting.device)
+    terms = evaluate_loss(
+        student.eval(), loss, heldout_batches(heldout, MEASURED, scheduler.config.num_train_timesteps)
+    )
+    return {name: terms[name] for name in (TASK, OUTPUT)}
+
+
+def _phase(distill: Distill, plan: Plan, config: dict, steps: int, part: Part) -> dict:
+    """The entry of `distill.phases`: as many steps as its share of the operations buys."""
+    share = part.operations * _step(config, plan) / _step(config, partly(plan, part.cuts))
+    terms = distill.model_dump(include={"learning_rate", "task_weight", "output_weight", "feature_weight"})
+    return {"steps": max(1, round(steps * share)), "plan": part.cuts, "teacher": part.teacher} | terms
+
+
+def _step(config: dict, plan: Plan) -> int:
+    """Multiply-accumulates of an example in a step: the teacher forward, the student forward and backward."""
+    return macs(config)["macs"] + 3 * macs(student_config(plan, config))["macs"]
+
+
+def _named(what: Contest) -> Path:
+    """The file that names the second teacher, which is made of the first where it is not there."""
+    folder, setting = what.work / SECOND, what.setting
+    if not (folder / "model_index.json").is_file():
+        finetune(
+            what.tuning.model_copy(update={"storage": "fp32"}),
+            teacher=setting.teacher,
+            latents=setting.latents,
+            student=setting.teacher,
+            out=folder,
+            curves=what.work / "second-curves",
+            placement=Placement(setting.device),
+            checkpoint_every=50,
+        )
+    about = {"source": "folder", "path": str(folder), "id": None, "revision": "main", "config": None}
+    pinned = pin(Teacher(**about, allow_pickle=False))  # type: ignore[arg-type]
+    file = what.work / "phases.json"
+    atomic_write_text(file, json.dumps({"plans": {}, "teachers": {SECOND: pinned}}))
+    return file
+
+
+def _settings(what: Contest) -> str:
+    """Digest of what decides the rows, but for student, way and seed."""
+    setting = what.setting
+    learned = setting.distill.model_dump(exclude={"steps", "seed", "storage", "phases"})
+    data = sha256(setting.latents / MANIFEST)
+    return json_digest([learned, what.tuning.model_dump(), what.steps, data, sha256(setting.unet)])

@@ -1,0 +1,48 @@
+import json
+
+import pytest
+from benches import toy_setting
+from conftest import DISTILLING, TUNING
+
+from prunella.bench import phased
+from prunella.bench.phased import WAYS, Contest, contest
+from prunella.cli import bench_phases
+from prunella.evaluation.cost import macs
+from prunella.models.pipeline import load_unet
+from prunella.params import Distill, Finetune, check
+from prunella.pruning.cuts import partly
+from prunella.pruning.mapping import student_config
+from prunella.pruning.plan import STUDENTS
+
+
+@pytest.fixture
+def what(teacher, latents, tmp_path, monkeypatch) -> Contest:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    setting = toy_setting(check(Distill, DISTILLING, "distill"), teacher, latents, prompts=1)
+    tuning = check(Finetune, TUNING | {"steps": 1}, "finetune")
+    return Contest(setting, tuning, "sd-tiny", 9, tmp_path / "rows.jsonl", tmp_path / "work", {"command": "c"})
+
+
+def test_ways_cost_as_much_as_one_training_and_are_run_once(what, monkeypatch):
+    rows = list(contest(what, ["at once", "progressive"], [4]))
+    config = dict(load_unet(what.setting.teacher).config)
+    teacher, plan = macs(config)["macs"], STUDENTS["sd-tiny"]
+    costs = [teacher + 3 * macs(student_config(partly(plan, cuts), config))["macs"] for cuts in (0.4, 0.8, 1.0)]
+    assert rows[0]["steps"] == [9] and rows[1]["steps"] == [round(3 * costs[2] / cost) for cost in costs]
+    assert rows[0]["tflop"] == pytest.approx(2 * 9 * costs[2] * 3 / 1e12, abs=6e-4)
+    assert all(row["output"] > 0 and row["task"] > 0 and row["command"] == "c" for row in rows)
+    monkeypatch.setattr(phased, "trained", None)
+    assert list(contest(what, ["at once", "progressive"], [4])) == rows
+    assert [json.loads(line) for line in what.out.read_text().splitlines()] == rows
+
+
+def test_the_second_teacher_is_made_of_the_first_and_teaches(what):
+    one, two, alone = contest(what._replace(steps=2), ["at once", "two teachers", "second teacher alone"], [0])
+    assert two["steps"] == [1, 1] and len({row["output"] for row in (one, two, alone)}) == 3
+    made, first = load_unet(what.work / "second"), load_unet(what.setting.teacher)
+    assert made.config["down_block_types"] == first.config["down_block_types"]
+    assert (made.conv_in.weight - first.conv_in.weight).abs().sum() > 0
+
+
+def test_the_command_knows_all_ways():
+    assert list(WAYS) == bench_phases.WAYS
