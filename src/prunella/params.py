@@ -251,7 +251,7 @@ class Phase(Terms):
 
     steps: Count
     teacher: Entry | None  # of section teachers; None: that of section teacher
-    plan: Annotated[float, Field(gt=0, le=1)] | Name | None  # share of the student's cuts; a plan; None: the student's
+    plan: Cut | None  # what is left to learn; None: the student's own
     learning_rate: Annotated[float, Field(gt=0)]
 
 
