@@ -16,6 +16,7 @@ from diffusers import UNet2DConditionModel
 
 from prunella.compute import distributed
 from prunella.compute.device import Placement
+from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, Phase, Terms
 from prunella.pruning.cuts import origins, same
@@ -55,6 +56,8 @@ def taught_in_phases(
     The student's weights are `teacher`'s, whoever teaches. Raises UserError where the phases' plans do not follow from
     one another.
     """
+    if lacking := {phase.teacher for phase in params.phases if phase.teacher} - named.teachers.keys():
+        raise UserError(f"distill.phases: teacher {min(lacking)} is not pinned; `dvc repro phases` does that")
     plans, ends = succession(params.phases, own, named.plans), list(accumulate(phase.steps for phase in params.phases))
     config = dict(UNet2DConditionModel.load_config(teacher / "unet"))
     team, report = distributed.team(placement.device), {}
