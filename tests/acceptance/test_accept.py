@@ -33,7 +33,7 @@ def test_the_stages_before_are_found_by_what_they_give(request):
     assert upstream(["filter"], graph) == ["check"]
     measured = ["filter", "check_pairs", "encode", "latency"]  # which a plan that chooses itself asks for
     assert upstream(["prune"], graph) == ["check", "teacher", *measured, "plan"]
-    assert upstream(["distill"], graph) == ["check", "teacher", *measured, "plan", "prune"]
+    assert upstream(["distill"], graph) == ["check", "teacher", "phases", *measured, "plan", "prune"]
 
 
 @pytest.fixture
