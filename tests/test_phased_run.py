@@ -12,7 +12,8 @@ from inprocess import run
 from toygraph import DVC, cloned, committed, stages_run
 from toygraph import run as shell
 
-PHASES = [{"steps": 1, "plan": 0.5}, {"steps": 1, "plan": "sd-small", "teacher": "second", "feature_weight": 0.25}]
+PHASES = [{"steps": 1, "plan": "sd-small"}]
+PHASES += [{"steps": 1, "plan": "bk-sdm-small", "teacher": "second", "feature_weight": 0.25}]
 PHASES += [{"steps": 2, "teacher": "second", "learning_rate": 5e-4}]
 
 
@@ -43,12 +44,12 @@ def test_the_stages_distil_in_phases(teacher, pictures, latents, pruned_tiny, tm
     given = {"teacher": "models/teacher.json"}
     run(words("phases", **given, teachers="models/teachers", plans="plans", out="models/phases.json"))
     named = json.loads((tmp_path / "models" / "phases.json").read_text())
-    assert list(named["plans"]) == ["sd-small"] and list(named["teachers"]) == ["second"]
+    assert list(named["plans"]) == ["bk-sdm-small", "sd-small"] and list(named["teachers"]) == ["second"]
     made = {"student": pruned_tiny, "out": "models/distilled/sd-tiny", "curves": "curves", "report": "distill.json"}
     run(words("distill", **given, latents=latents, phases="models/phases.json", **made))
     report = json.loads((tmp_path / "distill.json").read_text())
     told = [(phase["teacher"], phase["plan"], phase["steps"]) for phase in report["phases"].values()]
-    assert told == [(None, "sd-tiny (3 of 5 cuts)", 1), ("second", "sd-small", 1), ("second", "sd-tiny", 2)]
+    assert told == [(None, "sd-small", 1), ("second", "bk-sdm-small", 1), ("second", "sd-tiny", 2)]
 
 
 def test_phases_that_do_not_follow_are_refused_before_anything_runs(teacher, pictures, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_every_plan_on_the_way_can_be_built_and_is_part_of_the_one_before(name):
             kept = origins(after, before, list(ours), list(theirs))
             assert all(shape == theirs[kept[key]] for key, shape in ours.items())
         before, theirs = after, ours
-    assert sizes == sorted(set(sizes), reverse=True) and before is STUDENTS[name]
+    assert sizes == sorted(set(sizes), reverse=True) and before == STUDENTS[name]
 
 
 @pytest.mark.parametrize("name", STUDENTS)

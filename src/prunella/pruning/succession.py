@@ -35,6 +35,6 @@ def _plan(number: int, phase: Phase, own: Plan, known: Mapping[str, Plan]) -> Pl
         return own
     if isinstance(phase.plan, float):
         return partly(own, phase.plan)
-    if phase.plan not in known:
-        raise UserError(f"distill.phases.{number}.plan: {unknown('plan', phase.plan, sorted(known))}")
+    if phase.plan not in (names := sorted(known)):
+        raise UserError(f"distill.phases.{number}.plan: {unknown('plan', phase.plan, names)}")
     return known[phase.plan]
