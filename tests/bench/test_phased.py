@@ -23,6 +23,7 @@ def what(teacher, latents, tmp_path, monkeypatch) -> Contest:
     return Contest(setting, tuning, "sd-tiny", 9, tmp_path / "rows.jsonl", tmp_path / "work", {"command": "c"})
 
 
+@pytest.mark.slow
 def test_ways_cost_as_much_as_one_training_and_are_run_once(what, monkeypatch):
     rows = list(contest(what, ["at once", "progressive"], [4]))
     config = dict(load_unet(what.setting.teacher).config)
@@ -36,6 +37,7 @@ def test_ways_cost_as_much_as_one_training_and_are_run_once(what, monkeypatch):
     assert [json.loads(line) for line in what.out.read_text().splitlines()] == rows
 
 
+@pytest.mark.slow
 def test_the_second_teacher_is_made_of_the_first_and_teaches(what):
     one, two, alone = contest(what._replace(steps=2), ["at once", "two teachers", "second teacher alone"], [0])
     assert two["steps"] == [1, 1] and len({row["output"] for row in (one, two, alone)}) == 3

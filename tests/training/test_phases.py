@@ -120,7 +120,12 @@ def whole(teacher, latents, pruned_tiny, tmp_path_factory) -> tuple[Path, dict]:
     return folder, report
 
 
-@pytest.mark.parametrize("point", POINTS)
+QUICK = ("crossing a border", "half a crossing")
+
+
+@pytest.mark.parametrize(
+    "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
+)
 def test_killed_on_either_side_of_a_border_it_ends_at_the_same_bits(learn, whole, tmp_path, monkeypatch, point):
     place, name, call = POINTS[point]
     real, calls = getattr(place, name), []
