@@ -178,14 +178,14 @@ class Finish(NamedTuple):
         return [(theirs, mine) for theirs, mine in self.pairs if mine]
 
     def times(self, what: str) -> list[float]:
-        """How many times as many "steps", "examples" or "tflop" the published one took, seed by seed."""
+        """How many times as many "steps", "examples", "tflop" or "cpu_seconds" the published one took, by seed."""
         return [theirs[what] / mine[what] for theirs, mine in self.reached]
 
     def slower(self, way: str) -> list[float]:
-        """How many times as many seconds, by the medians of the turns; [] where none were taken."""
+        """How many times as many seconds, by the median of the rounds' own ratios; [] where no turns were taken."""
         if not self.turns:
             return []
-        pace = statistics.median(row[way] for row in self.turns) / statistics.median(row[OURS] for row in self.turns)
+        pace = statistics.median(row[way] / row[OURS] for row in self.turns)
         return [times * pace for times in self.times("steps")]
 
 
@@ -215,11 +215,11 @@ def _first(ours: list[Row], end: Row) -> Row | None:
 
 def table(rows: list[Row]) -> list[list[str]]:
     """A row a finish, the head first: where the published one ends, and how many times as much it takes as ours."""
-    made = [
-        ["student", "published", "rate", "seeds", "ends at", "our steps", "examples", "operations", "time", "encoding"]
-    ]
+    head = ["student", "published", "rate", "seeds", "ends at", "our steps"]
+    made = [[*head, "examples", "operations", "processor", "time", "encoding"]]
     for finish in finishes(rows):
-        ratios = [finish.times("examples"), finish.times("tflop"), finish.slower(PUBLISHED), finish.slower(ENCODING)]
+        ratios = [finish.times(what) for what in ("examples", "tflop", "cpu_seconds")]
+        ratios += [finish.slower(PUBLISHED), finish.slower(ENCODING)]
         whole = len(finish.reached) == len(finish.pairs)
         made.append([
             finish.student,
