@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from prunella.errors import UserError
-from prunella.files import atomic_write_text, json_digest, read_yaml
+from prunella.files import atomic_write_text, json_digest, read_yaml, whole_folder
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
@@ -19,6 +19,20 @@ def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
     assert path.read_text() == "old"
     atomic_write_text(path, "new")
     assert [file.name for file in path.parent.iterdir()] == ["a.json"] and path.read_text() == "new"
+
+
+def test_a_folder_is_the_old_or_the_new(tmp_path):
+    for text in ("old", "new"):
+        with whole_folder(tmp_path / "deep" / "out") as half:
+            (half / text).write_text(text)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "deep" / "out") as half:
+        (half / "more").write_text("half")
+        raise KeyboardInterrupt
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+        "deep",
+        "deep/out",
+        "deep/out/new",
+    ]
 
 
 def test_a_digest_stands_for_content_and_not_for_its_order():

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,20 @@ def atomic_write_text(path: Path, text: str) -> None:
     half = path.with_suffix(".half")
     half.write_text(text, encoding="utf-8")
     half.replace(path)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all went well, and is gone otherwise."""
+    half = out.with_name(out.name + ".half")
+    shutil.rmtree(half, ignore_errors=True)  # of one that was killed
+    half.mkdir(parents=True)
+    try:
+        yield half
+        shutil.rmtree(out, ignore_errors=True)
+        half.rename(out)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def link_or_copy(file: Path, to: Path) -> None:

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 from commands import refused, said
@@ -33,3 +34,21 @@ def test_a_push_needs_a_repository(capsys):
     assert "--repo" in refused("export", "sd-tiny", "--to", "hub", "--push")
     text = said(capsys, "export", "sd-tiny", "--to", "hub", "--repo", "me/small")
     assert text.startswith("exports/sd-tiny-hub: ")
+
+
+def test_an_onnx_export_says_how_near_to_torch_it_is(capsys, monkeypatch, student):
+    part = {"dtype": "fp32", "difference": 3.4e-6, "torch_ms_p50": 12.5, "onnx_ms_p50": 7.5, "speedup": {}}
+    asked = []
+
+    def write(*given):
+        asked.append(given)
+        return {"parts": {"unet": part}}
+
+    monkeypatch.setattr("prunella.export.onnx.write_onnx", write)
+    lines = said(capsys, "export", "sd-tiny", "--to", "onnx").splitlines()
+    assert lines[0].startswith("exports/sd-tiny-onnx: ")
+    assert lines[2].split() == ["unet", "fp32", "3.4e-06", "12.5", "7.5"]
+    said(capsys, "export", "sd-tiny", "--to", "onnx", "--dtype", "fp16", "--out", "there")
+    folder = Path("models/finetuned/sd-tiny")
+    assert asked == [(folder, Path("exports/sd-tiny-onnx"), "fp32"), (folder, Path("there"), "fp16")]
+    assert "bf16" in refused("export", "sd-tiny", "--to", "onnx", "--dtype", "bf16")

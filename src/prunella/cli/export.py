@@ -8,6 +8,7 @@ from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
 OUT = Path("exports")
+DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16)"
 
 
 def register(commands: Commands) -> None:
@@ -21,11 +22,12 @@ def register(commands: Commands) -> None:
     export.add_argument("--push", action="store_true", help="hub: upload it to --repo, as you are logged in there")
     export.add_argument("--private", action="store_true", help="hub: make the repository private where it is new")
     export.add_argument("--licence", help="hub: of the weights, by the Hub's name (default: the teacher's)")
-    export.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], default="fp16", help="single-file (default: fp16)")
+    export.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], help=DTYPE)
 
 
 KINDS = {
     "single-file": "single-file: one safetensors file in the original layout, for ComfyUI and diffusers",
+    "onnx": "onnx: text encoders, UNet and VAE decoder for ONNX Runtime, of any batch and size",
     "hub": "hub: a folder with a model card, ready for the Hugging Face Hub",
 }
 
@@ -39,7 +41,7 @@ def _export(given: argparse.Namespace) -> None:
     from prunella.export.found import model_folder
 
     folder = model_folder(given.model, given.at)
-    {"single-file": _single_file, "hub": _hub}[given.to](given, folder)
+    {"single-file": _single_file, "onnx": _onnx, "hub": _hub}[given.to](given, folder)
 
 
 def _single_file(given: argparse.Namespace, folder: Path) -> None:
@@ -48,9 +50,9 @@ def _single_file(given: argparse.Namespace, folder: Path) -> None:
     from prunella.models.weights import header
     from prunella.reporting.summary import aligned
 
-    out = given.out or OUT / f"{folder.name}.safetensors"
-    made = write_single_file(folder, out, given.dtype)
-    print(f"{out}: {made['tensors']} tensors, {made['bytes'] / 1e6:.1f} MB, {given.dtype}")
+    out, dtype = given.out or OUT / f"{folder.name}.safetensors", given.dtype or "fp16"
+    made = write_single_file(folder, out, dtype)
+    print(f"{out}: {made['tensors']} tensors, {made['bytes'] / 1e6:.1f} MB, {dtype}")
     shapes = {name: tuple(entry["shape"]) for name, entry in header(out).items()}
     velocities = made["metadata"]["modelspec.prediction_type"] == "v"
     found = verdicts(shapes, velocities, str(folder))
@@ -58,6 +60,22 @@ def _single_file(given: argparse.Namespace, folder: Path) -> None:
         aligned([["program", "takes it"], *([each.program, each.known_as if each.takes else "no"] for each in found)])
     )
     print("\n".join(f"{each.program}: {each.note}" for each in found))
+
+
+def _onnx(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.onnx import NOTES, write_onnx
+    from prunella.reporting.summary import aligned
+
+    if given.dtype == "bf16":
+        raise UserError("--dtype bf16: ONNX Runtime computes in fp32 or fp16 here; name one of them")
+    out = given.out or OUT / f"{folder.name}-onnx"
+    made = write_onnx(folder, out, given.dtype or "fp32")
+    head = ["part", "in", "largest difference from torch", "torch, ms", "ONNX, ms"]
+    rows = [
+        [name, each["dtype"], f"{each['difference']:.1e}", f"{each['torch_ms_p50']:.1f}", f"{each['onnx_ms_p50']:.1f}"]
+        for name, each in made["parts"].items()
+    ]
+    print(f"{out}: (more in {NOTES} there)\n{aligned([head, *rows])}")
 
 
 def _hub(given: argparse.Namespace, folder: Path) -> None:

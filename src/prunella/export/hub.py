@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prunella.errors import UserError
 from prunella.export.card import card
-from prunella.files import link_or_copy
+from prunella.files import link_or_copy, whole_folder
 
 PICTURES = Path("reports/images")
 LEFT_OUT = {"best"}  # a UNet alone, which the Hub would take for a second model
@@ -20,18 +20,15 @@ def write_hub(folder: Path, out: Path, repo: str | None, licence: str | None) ->
     """
     if out.exists() and any(out.iterdir()) and not (out / "model_index.json").is_file():
         raise UserError(f"--out: {out} is there already and is no model; name another folder")
-    half = out.with_name(out.name + ".half")
-    shutil.rmtree(half, ignore_errors=True)
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_file() and inside.parts[0] not in LEFT_OUT:
-            (half / inside).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path.resolve(), half / inside)
-    pictures = _pictures(folder, half)
-    (half / "README.md").unlink(missing_ok=True)
-    (half / "README.md").write_text(card(folder, repo or str(out), licence, pictures), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    half.rename(out)
+    with whole_folder(out) as half:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and inside.parts[0] not in LEFT_OUT:
+                (half / inside).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(path.resolve(), half / inside)
+        pictures = _pictures(folder, half)
+        (half / "README.md").unlink(missing_ok=True)
+        (half / "README.md").write_text(card(folder, repo or str(out), licence, pictures), encoding="utf-8")
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
 

@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunella.errors import UserError
-from prunella.export.found import label
+from prunella.export.found import label, without_checker
 from prunella.export.original import original
-from prunella.files import read_json
 from prunella.models.pipeline import load_pipeline
 from prunella.pruning.plan import BESIDE
 
@@ -25,7 +24,7 @@ def write_single_file(folder: Path, out: Path, dtype: str) -> dict[str, Any]:
     All tensors are contiguous and of `dtype` (fp16, bf16, fp32). Written beside and renamed. Raises UserError where a
     number is too large for `dtype`.
     """
-    pipeline = load_pipeline(folder, dtype=DTYPES[dtype], **_left_out(folder))
+    pipeline = load_pipeline(folder, dtype=DTYPES[dtype], **without_checker(folder))
     tensors: dict[str, torch.Tensor] = {}
     for name, value in original(pipeline):
         if not value.isfinite().all():
@@ -59,9 +58,3 @@ def describe(folder: Path, pipeline: Any) -> dict[str, str]:
     }
     plan = folder / "unet" / BESIDE
     return told | ({"prunella.plan": plan.read_text(encoding="utf-8")} if plan.is_file() else {})
-
-
-def _left_out(folder: Path) -> dict[str, Any]:
-    """The safety checker, which the layout has no place for."""
-    known = read_json(folder / "model_index.json")
-    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in known else {}
