@@ -82,8 +82,7 @@ def compare(family, student, folder, near):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
+@pytest.mark.parametrize(("family", "dtype"), [("sd", "fp32"), ("sdxl", "fp16")])
 def test_onnx_runtime_gives_what_torch_gives(family, dtype, exported):
     """At a batch, a length of text and a size of which the exporter knows nothing."""
     (student, folder), near = exported(family, dtype), NEAR[dtype]
