@@ -175,6 +175,7 @@ GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 def test_every_stage_of_the_graph_is_understood(name):
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["generate"] = {"x": {"prompts": "p", "model": "m"}}
+    params["teachers"] = {"x": {"path": "t"}}
     params["finetune"] |= {
         "data": {"x": {"filter": {"path": "o"}, "encode": {}}},
         "base": {"x": {"model": {"path": "b"}, "data": "x"}},

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from prunella.params import Params, check, untuned
+from prunella.params import untuned
 from prunella.training.pass_on import pass_on
 
 
@@ -24,6 +24,5 @@ def test_a_model_is_passed_on_without_its_best_weights_and_with_empty_tables(tmp
 
 @pytest.mark.parametrize(("chosen", "left"), [(None, []), ([], ["sd-small", "sd-tiny"]), (["sd-tiny"], ["sd-small"])])
 def test_who_is_not_tuned(params, chosen, left):
-    content = params.model_dump()
-    content["finetune"]["students"] = chosen
-    assert untuned(check(Params, content, "params.yaml")) == left
+    finetune = params.finetune.model_copy(update={"students": chosen})
+    assert untuned(params.model_copy(update={"finetune": finetune})) == left
