@@ -1,16 +1,16 @@
 import pytest
 import torch
-import yaml
 from conftest import DISTILLING, LATENT, TOKENS, WIDTH
 from diffusers import UNet2DConditionModel
 
+from prunella import recipe
 from prunella.models.families import architecture
 from prunella.models.originals import teacher_config
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, Params, check
+from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS
-from prunella.recipe import DEFAULTS, merge_recipe, recipe_names, recipe_text
+from prunella.recipe import recipe_names
 from prunella.training.memory import PLANNED, Subject, advice, examples_at_once, knobs, needed, parameters, there
 
 EXAMPLE = {"latents": (4, LATENT, LATENT), "states": (TOKENS, WIDTH)}
@@ -118,7 +118,7 @@ def test_as_much_of_a_batch_is_taken_at_once_as_fits(configs):
     "name", [pytest.param(name, marks=() if name == "sd-tiny" else pytest.mark.slow) for name in recipe_names()]
 )
 def test_every_recipe_fits_a_device_of_80_gb(name):
-    params = check(Params, yaml.safe_load(merge_recipe(recipe_text(name), DEFAULTS.read_text())), name)
+    params = recipe.parameters(name)
     for student in params.students:
         plan = STUDENTS[student]
         teacher = teacher_config({"sd": "sd15", "sdxl": "sdxl"}[plan.family])
