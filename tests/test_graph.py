@@ -129,7 +129,7 @@ def test_a_changed_student_redraws_only_itself(clone):
 def test_fewer_students_rerun_the_benchmark_only(clone):
     content = yaml.safe_load((clone / "params.yaml").read_text())
     (clone / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["sd-tiny"]}))
-    assert stages_run(run(clone, DVC, "repro")) == {"check", "latency", "cost", "benchmark"}
+    assert stages_run(run(clone, DVC, "repro")) == {"check", "check_pairs", "latency", "cost", "benchmark"}
     models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
     assert list(models) == ["teacher", "sd-tiny/pruned", "sd-tiny/distilled", "sd-tiny/finetuned"]
     assert "sd-small" not in (clone / "reports" / "index.html").read_text()
@@ -230,7 +230,7 @@ def test_interpreter_code_and_store_are_the_same_whichever_way_dvc_runs(clone, w
 @pytest.mark.graph
 def test_dvc_shows_figures_curves_and_experiments(clone):
     metrics = run(clone, DVC, "metrics", "show", "--md")
-    assert "sd-tiny.output_error_distilled" in metrics and "teacher.latency_ms" in metrics
+    assert "sd-tiny.output_error_distilled" in metrics and "teacher.params_m" in metrics
     experiments = run(clone, DVC, "exp", "show", "--md", "--no-pager")
     assert "distill.feature_weight" in experiments and "sd-small.output_error_pruned" in experiments
     page = Path(run(clone, DVC, "plots", "show").strip().splitlines()[-1].removeprefix("file://")).read_text()

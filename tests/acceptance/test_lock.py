@@ -72,3 +72,11 @@ def test_what_else_changed_is_named():
     assert status.code and status.others == ["data/latents: modified", "reports/y: deleted"]
     assert not Status({"data/latents": "new"}, {}, False).code
     assert Status({}, {}, True).code
+
+
+def test_numbers_are_read_as_dvc_writes_them(tmp_path):
+    text = (
+        "stages:\n  distill@a:\n    cmd: x\n    params:\n      params.yaml:\n        distill:\n          eps: 1e-08\n"
+    )
+    (tmp_path / "dvc.lock").write_text(text)
+    assert read_lock(tmp_path / "dvc.lock")["distill@a"].params == {"distill.eps": 1e-8}

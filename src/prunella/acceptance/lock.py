@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from ruamel.yaml import YAML
 
 from prunella.errors import UserError
 from prunella.params import shipped_defaults, unknown, with_defaults
@@ -39,7 +40,8 @@ class Locked(NamedTuple):
 
 def read_lock(path: Path) -> dict[str, Locked]:
     """The stages of a dvc.lock by their addresses (distill@sd-tiny); none where there is no such file."""
-    stages = yaml.safe_load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
+    # DVC writes YAML 1.2, in which 1e-08 is a number; PyYAML reads 1.1, in which it is a text.
+    stages = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"] if path.is_file() else {}
     return {address: _locked(stage) for address, stage in stages.items()}
 
 
