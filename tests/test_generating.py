@@ -34,4 +34,4 @@ def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path):
     content["generate"]["captions"]["guidance"] = 2.0
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     again = stages_run(run(clone, DVC, "repro", "--dry", "--force-downstream", "distill@sd-tiny"))
-    assert again == {"generate@captions", "filter", "encode", "distill@sd-tiny"}
+    assert {"generate@captions", "filter", "encode", "distill@sd-tiny"} <= again

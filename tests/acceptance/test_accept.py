@@ -150,7 +150,7 @@ def test_a_changed_loss_is_refused_with_its_figure(clone):
 @pytest.mark.graph
 def test_changed_parameters_and_unknown_code_are_refused(clone):
     replaced(clone / LOSSES, "import torch\n", "import torch  # a comment\n")
-    replaced(clone / "params.yaml", "steps: 2", "steps: 3")
+    replaced(clone / "params.yaml", "  steps: 2", "  steps: 3")
     lines: list[str] = []
     # The result is of other parameters; the state in work/, from which more steps go on, is accepted by itself.
     assert accept(["distill"], clone, lines.append)
@@ -159,7 +159,7 @@ def test_changed_parameters_and_unknown_code_are_refused(clone):
     run(clone, "git", "checkout", "--orphan", "new")
     committed(clone)
     replaced(clone / LOSSES, "import torch  # a comment\n", "import torch  # another\n")
-    replaced(clone / "params.yaml", "steps: 3", "steps: 2")
+    replaced(clone / "params.yaml", "  steps: 3", "  steps: 2")
     lines.clear()
     assert not accept(["distill"], clone, lines.append)
     assert any("distill@sd-tiny: no commit" in line for line in lines), lines
