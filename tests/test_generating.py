@@ -20,6 +20,7 @@ def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path):
     content["generate"] = {"captions": SET}
     content["filter"] |= {"source": "generated", "path": "data/generated/captions"}
     content["runtime"]["processes"] = 2
+    content["finetune"]["batch_size"] = 4  # checked from the start, though it does not run
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     (clone / "prompts.txt").write_text("\n".join(f"a red ring number {i}" for i in range(11)))
     committed(clone)
