@@ -8,12 +8,9 @@ import json
 from pathlib import Path
 
 from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows
-from prunella.bench.setting import Setting
-from prunella.compute.device import device
-from prunella.models.pipeline import teacher_folder
+from prunella.bench.setting import encoded_here
 from prunella.params import read_params
 from prunella.reporting.summary import aligned
-from prunella.scenes.generator import read_vocabulary
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"])
@@ -23,14 +20,7 @@ arguments.add_argument("--out", type=Path, default=Path("docs/ablation.json"))
 given = arguments.parse_args()
 
 params = read_params()
-shared = Setting(
-    params.distill,
-    params.benchmark,
-    teacher_folder(Path("models/teacher.json")),
-    Path("data/latents"),
-    read_vocabulary(params.filter.path),
-    device(params.runtime),
-)
+shared = encoded_here(params)
 variants = by_steps(given.steps, params.distill) if given.steps else VARIANTS
 results = ablation(shared, variants, given.students, given.seeds, Path("work/ablation"))
 given.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -9,11 +9,8 @@ from pathlib import Path
 
 from prunella.bench import teacher_made as bench
 from prunella.bench.evidence import add_row, read_rows
-from prunella.bench.setting import Setting
-from prunella.compute.device import device
-from prunella.models.pipeline import teacher_folder
+from prunella.bench.setting import encoded_here
 from prunella.params import read_params
-from prunella.scenes.generator import read_vocabulary
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--students", nargs="+", default=["sd-tiny"])
@@ -26,9 +23,7 @@ arguments.add_argument("--out", type=Path, default=Path("docs/evidence/generated
 given = arguments.parse_args()
 
 params, work = read_params(), Path("work/teacher-made")
-teacher, words = teacher_folder(Path("models/teacher.json")), read_vocabulary(params.filter.path)
-distill = params.distill.model_copy(update={"steps": given.steps})
-shared = Setting(distill, params.benchmark, teacher, Path("data/latents"), words, device(params.runtime))
+shared = encoded_here(params)._replace(distill=params.distill.model_copy(update={"steps": given.steps}))
 folders = bench.learned_from(shared, params, given.arms, given.inference_steps, work)
 units = [bench.Unit(student, arm, seed) for seed in given.seeds for student in given.students for arm in given.arms]
 for unit in bench.waiting(read_rows(given.out), units, given.steps):

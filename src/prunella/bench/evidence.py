@@ -1,6 +1,8 @@
 """Rows of evidence: a JSONL file, a row a measurement, each written as soon as it is known and measured once."""
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,11 @@ def known_row(path: Path, name: Row, measure: Callable[[], Row]) -> Row:
     measured = name | measure()
     add_row(path, measured)
     return measured
+
+
+def command_line(out: Path | None = None) -> str:
+    """The command of ours that runs, as a shell takes it; without `--out`, since where rows go decides no row."""
+    return shlex.join(["prunella", *sys.argv[1:]]).replace(f" --out {out}", "")
 
 
 def _lines(path: Path) -> list[str]:

@@ -3,7 +3,6 @@
 A row is written as soon as it is known and never measured again; a training goes on from its last checkpoint.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,7 +17,6 @@ from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.evaluation.scores.features import features
 from prunella.evaluation.scores.kernels import cubic, discrepancy
 from prunella.evaluation.stats import share
-from prunella.files import json_digest, sha256
 from prunella.latents.encoders import open_latents, raw_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
@@ -94,8 +92,7 @@ def heal(
 def _settings(setting: Setting) -> str:
     """Digest of what decides the rows: parameters of training but for its length, of drawing, data and teacher."""
     learned, drawn = setting.distill.model_dump(exclude={"steps", "seed", "storage"}), setting.benchmark
-    data = json.loads((setting.latents / "manifest.json").read_text(encoding="utf-8"))
-    return json_digest([learned, drawn.prompts, drawn.drawing, data, sha256(setting.unet)])[:16]
+    return setting.digest(learned, drawn.prompts, drawn.drawing)
 
 
 class Pictures:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 from prunella.bench.evidence import Row, known_row
 from prunella.bench.setting import Setting
+from prunella.bench.workload import step_macs
 from prunella.compute.device import Placement
-from prunella.evaluation.cost import macs
-from prunella.files import atomic_write_text, json_digest, sha256
+from prunella.files import atomic_write_text
 from prunella.latents.encoders import open_latents
-from prunella.latents.shards import MANIFEST
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.models.teacher import pin
 from prunella.params import Distill, Finetune, Prune, Teacher, check
@@ -98,7 +97,7 @@ def trained(what: Contest, way: str, seed: int) -> Row:
         checkpoint_every=50,
         phases=_named(what) if any(part.teacher for part in WAYS[way]) else None,
     )
-    each = [phase["steps"] * _step(config, partly(plan, phase["plan"])) for phase in phases]
+    each = [phase["steps"] * step_macs(config, student_config(partly(plan, phase["plan"]), config)) for phase in phases]
     flop = 2 * sum(each) * params.batch_size * params.accumulation
     return {
         "steps": [phase["steps"] for phase in phases],
@@ -120,14 +119,10 @@ def _errors(setting: Setting, plan: Plan, out: Path) -> Row:
 
 def _phase(distill: Distill, plan: Plan, config: dict, steps: int, part: Part) -> dict:
     """The entry of `distill.phases`: as many steps as its share of the operations buys."""
-    share = part.operations * _step(config, plan) / _step(config, partly(plan, part.cuts))
+    whole, cut = (step_macs(config, student_config(each, config)) for each in (plan, partly(plan, part.cuts)))
+    share = part.operations * whole / cut
     terms = distill.model_dump(include={"learning_rate", "task_weight", "output_weight", "feature_weight"})
     return {"steps": max(1, round(steps * share)), "plan": part.cuts, "teacher": part.teacher} | terms
-
-
-def _step(config: dict, plan: Plan) -> int:
-    """Multiply-accumulates of an example in a step: the teacher forward, the student forward and backward."""
-    return macs(config)["macs"] + 3 * macs(student_config(plan, config))["macs"]
 
 
 def _named(what: Contest) -> Path:
@@ -153,7 +148,5 @@ def _named(what: Contest) -> Path:
 
 def _settings(what: Contest) -> str:
     """Digest of what decides the rows, but for student, way and seed."""
-    setting = what.setting
-    learned = setting.distill.model_dump(exclude={"steps", "seed", "storage", "phases"})
-    data = sha256(setting.latents / MANIFEST)
-    return json_digest([learned, what.tuning.model_dump(), what.steps, data, sha256(setting.unet)])
+    learned = what.setting.distill.model_dump(exclude={"steps", "seed", "storage", "phases"})
+    return what.setting.digest(learned, what.tuning.model_dump(), what.steps)

@@ -7,7 +7,6 @@ is no higher. What a step takes is timed apart, both procedures in turns.
 A row is one training, or one round of turns; it is written as soon as it is known and never measured again.
 """
 
-import json
 import math
 import statistics
 import time
@@ -23,9 +22,7 @@ from prunella.bench.setting import Setting
 from prunella.bench.train_step import timed
 from prunella.bench.workload import Workload, encoder_flops
 from prunella.compute.device import Placement
-from prunella.files import json_digest, sha256
 from prunella.latents.encoders import open_latents
-from prunella.latents.shards import MANIFEST
 from prunella.models.originals import teacher_config
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
@@ -82,14 +79,14 @@ class Course(NamedTuple):
     def trained(self, arm: str, seed: int, settings: Distill) -> Row:
         """The row of a training; it runs where there is none."""
         settings = settings.model_copy(update={"seed": seed})
-        name = {"student": self.student, "arm": arm, "seed": seed, "settings": _settings(self.setting, settings)}
+        name = {"student": self.student, "arm": arm, "seed": seed, "settings": _decided(self.setting, settings)}
         title = f"{self.student}, {arm}, rate {settings.learning_rate:g}, {settings.steps} steps, seed {seed}"
         return known_row(self.out, name, lambda: trained(self.setting, self.student, settings, title) | self.told)
 
     def turn(self, number: int, what: Race) -> Row:
         """The row of a round of turns."""
         theirs = what.published(self.setting.distill, RATE)
-        name = {"student": self.student, "arm": TURNS, "round": number, "settings": _settings(self.setting, theirs)}
+        name = {"student": self.student, "arm": TURNS, "round": number, "settings": _decided(self.setting, theirs)}
         return known_row(self.out, name, lambda: turn(self.setting, self.student, theirs) | self.told)
 
 
@@ -157,10 +154,8 @@ def _workload(setting: Setting, student: str, settings: Distill) -> Workload:
     return Workload(STUDENTS[student], config, settings, place, encoders=setting.teacher)
 
 
-def _settings(setting: Setting, settings: Distill) -> str:
-    """Digest of what decides a row: the training's parameters, the data and the teacher."""
-    data = json.loads((setting.latents / MANIFEST).read_text(encoding="utf-8"))
-    return json_digest([settings.model_dump(exclude={"storage"}), data, sha256(setting.unet)])[:16]
+def _decided(setting: Setting, settings: Distill) -> str:
+    return setting.digest(settings.model_dump(exclude={"storage"}))
 
 
 class Finish(NamedTuple):

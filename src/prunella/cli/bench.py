@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,15 +131,14 @@ def _train(given: argparse.Namespace) -> None:
 
 def _draw(given: argparse.Namespace) -> None:
     from prunella.bench import draw
-    from prunella.bench.evidence import add_row
+    from prunella.bench.evidence import add_row, command_line
     from prunella.context import quiet
     from prunella.evaluation.cost import hardware
     from prunella.reporting.summary import aligned
 
     quiet()
     case = _drawing(given)
-    said = " ".join(["prunella", *sys.argv[1:]]).replace(f" --out {given.out}", "")  # where to is no part of what
-    told = {"command": said, "hardware": hardware(case.device)}
+    told = {"command": command_line(given.out), "hardware": hardware(case.device)}
     rows = []
     for row in draw.measured(case):
         rows.append(row)
@@ -200,7 +198,7 @@ def _thing(given: argparse.Namespace) -> None:
 
     quiet()  # before what it quiets is imported
     from prunella.bench import new_thing
-    from prunella.bench.evidence import add_row, read_rows
+    from prunella.bench.evidence import add_row, command_line, read_rows
     from prunella.reporting.summary import aligned
 
     changes = yaml.safe_load(given.set)
@@ -208,7 +206,7 @@ def _thing(given: argparse.Namespace) -> None:
         kept = given.work or Path(work)
         case = new_thing.Case(given.student, given.thing, given.scenes, kept, given.device, given.adapter)
         row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
-    add_row(given.jsonl, row | {"command": shlex.join(["prunella", *sys.argv[1:]])})
+    add_row(given.jsonl, row | {"command": command_line()})
     print(aligned(new_thing.rows(read_rows(given.jsonl))))
 
 
@@ -262,22 +260,16 @@ def _data(given: argparse.Namespace) -> None:
 
 def _heal(given: argparse.Namespace) -> None:
     from prunella.bench.healing import heal, healing_settings
-    from prunella.bench.setting import Setting
-    from prunella.compute.device import device
+    from prunella.bench.setting import encoded_here
     from prunella.context import quiet
-    from prunella.models.pipeline import teacher_folder
     from prunella.params import read_params
-    from prunella.scenes.generator import read_vocabulary
 
     quiet()
-    params = read_params()
-    setting = Setting(
-        healing_settings(params.distill, given.learning_rate or params.distill.learning_rate, given.ema_decay),
-        params.benchmark.model_copy(update={"prompts": given.prompts}),
-        teacher_folder(Path("models/teacher.json")),
-        Path("data/latents"),
-        read_vocabulary(params.filter.path),
-        device(params.runtime),
+    setting = encoded_here(read_params())
+    rate = given.learning_rate or setting.distill.learning_rate
+    setting = setting._replace(
+        distill=healing_settings(setting.distill, rate, given.ema_decay),
+        benchmark=setting.benchmark.model_copy(update={"prompts": given.prompts}),
     )
     for row in heal(setting, given.student, given.seed, given.steps, given.drawn, given.out, Path("work/healing")):
         print(json.dumps({name: value for name, value in row.items() if name != "verdicts"}), flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from prunella.cli.arguments import STUDENT, Commands, add_command
@@ -29,21 +28,17 @@ def _phases(given: argparse.Namespace) -> None:
     from prunella.context import quiet
 
     quiet()
+    from prunella.bench.evidence import command_line
     from prunella.bench.phased import Contest, contest
-    from prunella.bench.setting import Setting
-    from prunella.compute.device import device
+    from prunella.bench.setting import encoded_here
     from prunella.evaluation.cost import hardware
-    from prunella.models.pipeline import teacher_folder
     from prunella.params import read_params
-    from prunella.scenes.generator import read_vocabulary
 
     params, work = read_params(), Path("work/phased")
-    where, first = device(params.runtime), teacher_folder(Path("models/teacher.json"))
-    vocabulary = read_vocabulary(params.filter.path)
-    setting = Setting(params.distill, params.benchmark, first, Path("data/latents"), vocabulary, where)
+    setting = encoded_here(params)
     tuning = params.finetune.model_copy(update={"words": [], "steps": given.tuned, "method": "full"})
     os.environ["DVC_ROOT"] = str(work.resolve())  # where states are kept
-    said = {"command": " ".join(["prunella", *sys.argv[1:]]), "hardware": hardware(where)}
+    said = {"command": command_line(given.out), "hardware": hardware(setting.device)}
     what = Contest(setting, tuning, given.student, given.steps, given.out, work, said)
     for row in contest(what, given.ways, given.seeds):
         print(json.dumps({name: value for name, value in row.items() if name not in said}), flush=True)

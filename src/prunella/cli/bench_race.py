@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from prunella.cli.arguments import STUDENT, Commands, add_command
@@ -30,24 +29,16 @@ def _race(given: argparse.Namespace) -> None:
     from prunella.context import quiet
 
     quiet()
-    from prunella.bench.evidence import read_rows
+    from prunella.bench.evidence import command_line, read_rows
     from prunella.bench.race import Course, Race, race, table
-    from prunella.bench.setting import Setting
-    from prunella.compute.device import device
+    from prunella.bench.setting import encoded_here
     from prunella.evaluation.cost import hardware
-    from prunella.models.pipeline import teacher_folder
     from prunella.params import read_params
     from prunella.reporting.summary import aligned
-    from prunella.scenes.generator import read_vocabulary
 
-    params = read_params()
-    where = device(params.runtime)
-    teacher, latents = teacher_folder(Path("models/teacher.json")), Path("data/latents")
-    vocabulary = read_vocabulary(params.filter.path)
-    setting = Setting(params.distill, params.benchmark, teacher, latents, vocabulary, where)
+    setting = encoded_here(read_params())
     what = Race(given.steps, given.batch_size, given.rates, sorted(given.lengths), given.rounds)
-    said = " ".join(["prunella", *sys.argv[1:]]).replace(f" --out {given.out}", "")  # where to is no part of what
-    told = {"command": said, "hardware": hardware(where)}
+    told = {"command": command_line(given.out), "hardware": hardware(setting.device)}
     for student in given.students:
         for row in race(Course(setting, student, given.out, told), given.seeds, what):
             print(json.dumps({name: value for name, value in row.items() if name not in told}), flush=True)
