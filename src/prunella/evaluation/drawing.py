@@ -1,6 +1,5 @@
 """Pictures from a pipeline: fixed prompts, fixed noise."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from prunella.compute.precision import BITS, rounding
 from prunella.compute.seeds import DRAWING, generator
-from prunella.models.pipeline import load_pipeline
+from prunella.models.pipeline import load_pipeline, without_checker
 from prunella.params import Precision, Scheduler
 
 Size = tuple[int, int]  # width and height in pixels
@@ -29,9 +28,7 @@ def load_to_draw(
     The safety checker is left out: it blackens what it flags, often the noise of a freshly pruned model, and takes
     time and memory that are not the model's. The VAE decodes a picture at a time, so that its memory is one picture's.
     """
-    checked = "safety_checker" in json.loads((folder / "model_index.json").read_text())
-    left_out = {"safety_checker": None, "requires_safety_checker": False} if checked else {}
-    pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **left_out)
+    pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **without_checker(folder))
     pipeline.vae.enable_slicing()
     if scheduler is not None:
         kind, settings = getattr(diffusers, scheduler), SETTINGS.get(scheduler, {})

@@ -1,10 +1,8 @@
 """Which model a name on the command line means: a student of this graph at its latest stage, or any pipeline folder."""
 
 from pathlib import Path
-from typing import Any
 
 from prunella.errors import UserError
-from prunella.files import read_json
 
 STAGES = ("finetuned", "distilled", "pruned")  # the latest first
 MODELS = Path("models")
@@ -35,12 +33,6 @@ def label(folder: Path) -> str:
     """What a model is called: "sd-tiny (distilled)" of this graph's, else its folder's name."""
     ours = folder.parent.name in STAGES
     return f"{folder.name} ({folder.parent.name})" if ours else folder.resolve().name
-
-
-def without_checker(folder: Path) -> dict[str, Any]:
-    """What `load_pipeline` is told to leave out the safety checker, for which other programs have no place."""
-    known = read_json(folder / INDEX)
-    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in known else {}
 
 
 def _teacher() -> Path:

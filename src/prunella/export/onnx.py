@@ -22,10 +22,9 @@ from torch import Tensor, nn
 from prunella.errors import UserError
 from prunella.evaluation.cost import hardware
 from prunella.evaluation.turns import Turns
-from prunella.export.found import without_checker
 from prunella.export.networks import Part, Size, parts
 from prunella.files import atomic_write_text, whole_folder
-from prunella.models.pipeline import load_pipeline
+from prunella.models.pipeline import load_pipeline, without_checker
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

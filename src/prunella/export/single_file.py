@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from prunella.errors import UserError
-from prunella.export.found import label, without_checker
+from prunella.export.found import label
 from prunella.export.original import original
-from prunella.models.pipeline import load_pipeline
+from prunella.models.pipeline import load_pipeline, without_checker
 from prunella.pruning.plan import BESIDE
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -77,6 +77,12 @@ def load_pipeline(folder: Path, device: str = "cpu", **parts: Any) -> DiffusionP
     return pipeline
 
 
+def without_checker(folder: Path) -> dict[str, Any]:
+    """What `load_pipeline` is given to leave the safety checker of `folder` out, where it has one."""
+    checked = "safety_checker" in read_json(folder / "model_index.json")
+    return {"safety_checker": None, "requires_safety_checker": False} if checked else {}
+
+
 def _stock(folder: Path, **parts: Any) -> DiffusionPipeline:
     """What stock diffusers makes of the folder, once the parts that it loads itself are known to lack nothing."""
     with named(folder):
