@@ -5,21 +5,12 @@ from prunella.context import stage_context
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("teacher", __doc__, argv, "out", section="teacher") as ctx:
-        import json
+        from prunella.models.pinning import pin_to
+        from prunella.models.teacher import pin
 
-        from prunella.files import atomic_write_text
-        from prunella.models.teacher import earlier_pin, pin
-
-        earlier = earlier_pin(ctx.paths.out)
-        pinned = pin(ctx.params.teacher, earlier)
-        if pinned != earlier:  # reading all weights takes a while; the same ones stay sound
-            from prunella.models.pipeline import check_teacher
-
-            check_teacher(pinned)
-        atomic_write_text(ctx.paths.out, json.dumps(pinned, indent=1) + "\n")
+        pinned, where = pin_to(ctx.paths.out, lambda earlier: pin(ctx.params.teacher, earlier))
         ctx.run.artifact(ctx.paths.out)
-        name = pinned.get("path") or f"{pinned['id']} at {pinned['commit']}"
-        ctx.done(f"{name}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+        ctx.done(f"{where}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
 
 
 if __name__ == "__main__":

@@ -22,45 +22,28 @@ SINGLE = {
 }
 
 
-def pin_base(model: Teacher, earlier: dict, key: str) -> dict:
-    """As `pin`, of any student too: "family" is then the one that it is called as, and "student" is true.
-
-    Messages name the parameter `key` in place of `teacher`.
-    """
-    try:
-        pinned = _pinned(model, earlier, students=True)
-    except UserError as error:
-        raise UserError(str(error).replace("teacher.", f"{key}.")) from None
-    return pinned | {"student": family(pinned["unet"]) is None}
-
-
-def pin_further(model: Teacher, earlier: dict, key: str) -> dict:
-    """As `pin`, of a teacher beyond the first. Messages name the parameter `key` in place of `teacher`."""
-    try:
-        return _pinned(model, earlier)
-    except UserError as error:
-        raise UserError(str(error).replace("teacher.", f"{key}.")) from None
-
-
-def pin(teacher: Teacher, earlier: dict | None = None) -> dict:
+def pin(teacher: Teacher, earlier: dict | None = None, key: str = "teacher") -> dict:
     """{"source", "family", "prediction_type", "files": {name: sha256}, "unet": config} and where the weights are.
 
     "path" is a folder's or a file's; a Hub teacher has "id", "revision" and "commit" in its place, the commit being
     that of `earlier` where this pins the same id and revision. A single file has "config", the folder or the Hub id
-    and commit that its configs come from. Raises UserError where there is no usable Stable Diffusion.
+    and commit that its configs come from. Raises UserError, by the parameter `key`, where there is no usable Stable
+    Diffusion.
     """
-    return _pinned(teacher, earlier or {})
+    return _pinned(teacher, earlier or {}, key)
 
 
-def _pinned(teacher: Teacher, earlier: dict, students: bool = False) -> dict:
-    if teacher.source == "hub":
-        return _pin_hub(teacher, earlier, students)
-    if teacher.source == "file":
-        return _pin_file(teacher, earlier, students)
-    folder = Path(teacher.path)
-    if not folder.is_dir():
-        raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
-    return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle, students)
+def pin_base(model: Teacher, earlier: dict, key: str) -> dict:
+    """As `pin`, of any student too: "family" is then the one that it is called as, and "student" is true."""
+    pinned = _pinned(model, earlier, key, students=True)
+    return pinned | {"student": family(pinned["unet"]) is None}
+
+
+def _pinned(model: Teacher, earlier: dict, key: str, students: bool = False) -> dict:
+    try:
+        return _PINS[model.source](model, earlier, students)
+    except UserError as error:  # which names the section `teacher`
+        raise UserError(str(error).replace("teacher.", f"{key}.")) from None
 
 
 def earlier_pin(path: Path) -> dict:
@@ -70,6 +53,13 @@ def earlier_pin(path: Path) -> dict:
     except (OSError, UserError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def _pin_local(teacher: Teacher, _: dict, students: bool) -> dict:
+    folder = Path(teacher.path)
+    if not folder.is_dir():
+        raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
+    return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle, students)
 
 
 def _pin_hub(teacher: Teacher, earlier: dict, students: bool) -> dict:
@@ -108,6 +98,9 @@ def _pin_file(teacher: Teacher, earlier: dict, students: bool) -> dict:
         config = {"id": name, "commit": folder.name}
     where = {"source": "file", "path": teacher.path, "config": config}
     return where | describe_folder(folder, students) | {"files": {path.name: sha256(path)}}
+
+
+_PINS = {"hub": _pin_hub, "file": _pin_file, "folder": _pin_local, "bundled": _pin_local}
 
 
 def _configs_of(path: Path) -> str:
