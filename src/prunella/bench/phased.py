@@ -18,7 +18,7 @@ from prunella.files import atomic_write_text
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.models.teacher import pin
-from prunella.params import Distill, Finetune, Prune, Teacher, check
+from prunella.params import Distill, Finetune, Prune, Teacher, check, completed
 from prunella.pruning.cuts import partly
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan, find_plan, read_plan
@@ -139,8 +139,7 @@ def _named(what: Contest) -> Path:
             placement=Placement(setting.device),
             checkpoint_every=50,
         )
-    about = {"source": "folder", "path": str(folder), "id": None, "revision": "main", "config": None}
-    pinned = pin(Teacher(**about, allow_pickle=False))  # type: ignore[arg-type]
+    pinned = pin(check(Teacher, completed("teacher", {"source": "folder", "path": str(folder)}), SECOND))
     file = what.work / "phases.json"
     atomic_write_text(file, json.dumps({"plans": {}, "teachers": {SECOND: pinned}}))
     return file

@@ -58,6 +58,12 @@ def shown_store() -> str:
     return str(hidden(store()))
 
 
+def wait_at_most(seconds: int, retries: int = 1) -> None:
+    """How long MLflow waits for each answer of a server, and how often it asks again; the environment may say else."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
+
+
 def experiment_name() -> str:
     """The experiment that runs belong to: MLFLOW_EXPERIMENT_NAME, else "prunella"."""
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
@@ -70,8 +76,7 @@ def runs_page(address: str) -> str:
     """
     import mlflow
 
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    wait_at_most(10)
     try:
         found = mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
     except Exception:  # as in `Run.flush`
@@ -119,12 +124,11 @@ class Run:
                 self.journal.sent(part[-1].n)
                 del self.waiting[: len(part)]
         except Exception as error:  # MLflow raises many kinds; none may stop a training
-            warnings.warn(f"MLflow at {shown_store()} failed, {self._fate()}: {said(error)}", stacklevel=3)
+            warnings.warn(
+                f"MLflow at {shown_store()} failed, the rest of this stage {_fate(self.journal)}: {said(error)}",
+                stacklevel=3,
+            )
             self.client, self.waiting = None, []
-
-    def _fate(self) -> str:
-        kept = "is kept here and sent by `prunella sync`" if self.journal.open else "is not logged there"
-        return f"the rest of this stage {kept}"
 
     def headline(self, values: dict[str, Any]) -> None:
         """The few figures to compare executions by, for the parent run; students as models; where the rest is from."""
@@ -261,8 +265,7 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
     if _known_dead():
         _away(journal, "could not be reached before")
         return Run(journal=journal)
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    wait_at_most(10)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -283,8 +286,11 @@ def _start(stage: str, all_params: dict[str, Any]) -> Run:
 
 
 def _away(journal: Journal, why: str, more: str = "") -> None:
-    kept = "is kept here and sent by `prunella sync`" if journal.open else "is not logged there"
-    warnings.warn(f"MLflow at {shown_store()} {why}, this stage {kept}{more}", stacklevel=5)
+    warnings.warn(f"MLflow at {shown_store()} {why}, this stage {_fate(journal)}{more}", stacklevel=5)
+
+
+def _fate(journal: Journal) -> str:
+    return "is kept here and sent by `prunella sync`" if journal.open else "is not logged there"
 
 
 def journal_folder() -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.tracking.mlflow import opened, shown_store, store
+from prunella.tracking.mlflow import opened, said, shown_store, store
 from prunella.tracking.origin import origin_tags
 
 SERVED = Path(__file__).with_name("served.py")
@@ -35,8 +35,7 @@ def register(
                 made = _logged(mlflow, folder, name, figures, tags, drawing)
             client.set_registered_model_alias(name, alias, made.registered_model_version)
         except mlflow.exceptions.MlflowException as error:
-            said = str(error).splitlines()[0]
-            raise UserError(f"MLflow at {shown_store()} did not register {name}: {said}") from error
+            raise UserError(f"MLflow at {shown_store()} did not register {name}: {said(error)}") from error
     return f"models:/{name}@{alias}"
 
 

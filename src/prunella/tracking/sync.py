@@ -5,7 +5,6 @@ been sent in its last seconds. What the server refuses by itself (status 4xx) is
 goes wrong stops, and the next time goes on.
 """
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from prunella.tracking.mlflow import (
     shown_store,
     store,
     store_lock,
+    wait_at_most,
 )
 from prunella.tracking.sending import Place, begin, parts, send
 
@@ -54,8 +54,7 @@ def sync() -> Iterator[Outcome]:
 
 
 def _client() -> Any:
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    wait_at_most(60, retries=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
