@@ -8,25 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import ROOT, toy_params
+from conftest import toy_params
 from inprocess import commands
+from stagefolder import stage_folder
 
 
 def distilled(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned: Path, processes: int) -> Path:
     """Run the stage in `folder`."""
-    folder.mkdir()
     content = toy_params(teacher, pictures)
     content["distill"] |= {"steps": 4, "batch_size": 4, "accumulation": 2, "feature_normalisation": "teacher"}
     content["runtime"] |= {"processes": processes, "device": "cpu"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    (folder / "models" / "pruned").mkdir(parents=True)
-    (folder / "models" / "teacher.json").write_text(json.dumps({"source": "folder", "path": str(teacher)}))
-    (folder / "models" / "pruned" / "sd-tiny").symlink_to(pruned)
-    (folder / "data").mkdir()
-    (folder / "data" / "latents").symlink_to(latents)
-    (folder / "stages").symlink_to(ROOT / "stages")
-    (folder / "src").symlink_to(ROOT / "src")
+    stage_folder(folder, content, teacher, latents, pruned)
     done = subprocess.run(
         commands(["sd-tiny"])["distill@sd-tiny"],
         cwd=folder,

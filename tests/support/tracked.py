@@ -8,6 +8,17 @@ from prunella.tracking.mlflow import EXPERIMENT, store
 
 OWN = ("prunella.journal", "process", "mlflow.parentRunId", "mlflow.runName")  # tags that no two runs share
 
+# What DVC notes of the data and of a distilled student.
+LOCK = """
+stages:
+  encode:
+    cmd: sh stages/python stages/encode.py
+    outs: [{path: data/latents, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}]
+  distill@x:
+    cmd: sh stages/python stages/distill.py
+    outs: [{path: models/distilled/x, hash: md5, md5: 77aa.dir}]
+"""
+
 
 def runs() -> list:
     from mlflow import MlflowClient

@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from conftest import ROOT, toy_params
 from inprocess import commands
 from servers import QUIET, Server, postgresql, running
+from stagefolder import stage_folder
 
 STEPS = 120
 WAIT = 300.0  # seconds
@@ -31,19 +31,11 @@ def database(kind: str, folder: Path):
 
 def repository(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned: Path) -> Path:
     """A folder in which the distill stage can run, for STEPS steps."""
-    folder.mkdir()
     content = toy_params(teacher, pictures)
     content["distill"] |= {"steps": STEPS, "evaluate_every": 50}
     content["watch"] |= {"checkpoint_every": 50, "picture_every": 60}
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    (folder / "models" / "pruned").mkdir(parents=True)
+    stage_folder(folder, content, teacher, latents, pruned)
     (folder / "models" / "plans").symlink_to(ROOT / "src" / "prunella" / "pruning" / "catalogue")
-    (folder / "models" / "teacher.json").write_text(json.dumps({"source": "folder", "path": str(teacher)}))
-    (folder / "models" / "pruned" / "sd-tiny").symlink_to(pruned)
-    (folder / "data").mkdir()
-    (folder / "data" / "latents").symlink_to(latents)
-    (folder / "stages").symlink_to(ROOT / "stages")
-    (folder / "src").symlink_to(ROOT / "src")
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from PIL import Image
-from tracked import runs
+from tracked import LOCK, runs
 
 from prunella.tracking.datasets import datasets
 from prunella.tracking.mlflow import Run, flat, make_store, runs_page, shown_store, stage_run, store
@@ -273,17 +273,6 @@ def test_a_figure_that_is_told_by_step_is_not_told_again_at_the_end(local):
         run.report({"heldout": {"output": 0.5, "task": 0.25}, "steps": 1})
     (metrics,) = [run.data.metrics for run in runs() if "stage" in run.data.tags]
     assert metrics == {"heldout/output": 0.5, "heldout.task": 0.25, "steps": 1.0}
-
-
-LOCK = """
-stages:
-  encode:
-    cmd: sh stages/python stages/encode.py
-    outs: [{path: data/latents, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}]
-  distill@x:
-    cmd: sh stages/python stages/distill.py
-    outs: [{path: models/distilled/x, hash: md5, md5: 77aa.dir}]
-"""
 
 
 def test_data_sets_and_students_are_known_by_dvcs_hashes(local, monkeypatch):

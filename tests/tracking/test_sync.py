@@ -11,22 +11,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from PIL import Image
-from tracked import runs, seen
+from tracked import LOCK, runs, seen
 
 from prunella.cli.main import main
 from prunella.tracking import mlflow as tracking
 from prunella.tracking.datasets import datasets
 from prunella.tracking.mlflow import Run, stage_run
 
-LOCK = """
-stages:
-  encode:
-    cmd: sh stages/python stages/encode.py
-    outs: [{path: data/latents, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}]
-  distill@x:
-    cmd: sh stages/python stages/distill.py
-    outs: [{path: models/distilled/x, hash: md5, md5: 77aa.dir}]
-"""
 CALLS = 34  # that `told` makes of MLflow's client
 
 

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from conftest import DISTILLING, SIDE, TUNING
 from diffusers import UNet2DConditionModel
+from killing import killed
 from PIL import Image
 
 from prunella.compute.device import Placement
@@ -131,19 +132,9 @@ QUICK = ("half a checkpoint", "writing the result")  # one within the training, 
 @pytest.mark.parametrize(
     "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
 )
-def test_killed_anywhere_it_ends_at_the_same_bits(learn, whole, tmp_path, monkeypatch, point):
+def test_killed_anywhere_it_ends_at_the_same_bits(learn, whole, tmp_path, point):
     params = distilling(**THREE)
-    place, name, call = POINTS[point]
-    real, calls = getattr(place, name), []
-
-    def kill(*given, **named):
-        calls.append(given)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return real(*given, **named)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(place, name, kill)
+    with killed(*POINTS[point]):
         learn(params, "resumed")
     assert not (tmp_path / "resumed" / "sd-tiny").exists() or point == "writing the curves"
     learn(params, "resumed")

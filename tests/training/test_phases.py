@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import DISTILLING, asked
 from diffusers import UNet2DConditionModel
+from killing import killed
 from safetensors.torch import load_file, save_file
 
 from prunella.compute.device import Placement
@@ -126,18 +127,8 @@ QUICK = ("crossing a border", "half a crossing")
 @pytest.mark.parametrize(
     "point", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in POINTS]
 )
-def test_killed_on_either_side_of_a_border_it_ends_at_the_same_bits(learn, whole, tmp_path, monkeypatch, point):
-    place, name, call = POINTS[point]
-    real, calls = getattr(place, name), []
-
-    def kill(*given, **named):
-        calls.append(given)
-        if len(calls) == call:
-            raise KeyboardInterrupt
-        return real(*given, **named)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(place, name, kill)
+def test_killed_on_either_side_of_a_border_it_ends_at_the_same_bits(learn, whole, tmp_path, point):
+    with killed(*POINTS[point]):
         learn(distilling(*PROGRESSIVE), "resumed")
     report = learn(distilling(*PROGRESSIVE), "resumed")
     assert weights(whole[0]) == weights(tmp_path / "resumed")
