@@ -12,10 +12,11 @@ from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs
-from prunella.pruning.plan import STUDENTS
+from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
 from prunella.training import loop, readings
 from prunella.training.batch import training_batches
+from prunella.training.hooks import capture_outputs
 from prunella.training.losses import Distillation
 
 MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")
@@ -171,3 +172,21 @@ def test_inductor_trains_in_bf16_as_eager_does(step, latents):
             told[compile] = [row for _, known in loop.train(student, loss, batches, settings) for row in known]
     for (_, ours), (_, eager) in zip(told[True], told[False], strict=True):
         assert ours == pytest.approx(eager, rel=0.02)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mid", ["keep", "resnet", "drop"])
+@pytest.mark.parametrize("removed", [0, 1])
+def test_compared_parts_give_outputs_of_one_shape(step, removed, mid, mode):
+    gone = [None] * removed
+    content = {"down": [[0], *[[0]] * (3 - removed), *gone], "mid": mid, "up": [*gone, *[[0, 2]] * (4 - removed)]}
+    plan = check(Plan, STUDENTS["sd-tiny"].model_dump() | content, "own.yaml")
+    _, teacher, _, _, batch = step("sd-tiny", mode)
+    student, pairs = prune(teacher, plan), feature_pairs(plan, mode)
+    seen = []
+    for unet, names in ((student, [pair.student for pair in pairs]), (teacher, [pair.teacher for pair in pairs])):
+        with capture_outputs(unet, names) as outputs:
+            unet(batch["latents"], batch["timesteps"], batch["states"])
+        seen.append([outputs[name].shape for name in names])
+    assert pairs
+    assert seen[0] == seen[1]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,9 +30,21 @@ class Tree(NamedTuple):
 def tree(folder: Path) -> Tree:
     """The version that is checked out in `folder`."""
     shipped = folder / "src" / "prunella" / "defaults.yaml"
-    defaults = shipped if shipped.is_file() else folder / "params.yaml"
-    stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    return Tree(folder, stages, yaml.safe_load(defaults.read_text(encoding="utf-8")))
+    defaults = yaml.safe_load((shipped if shipped.is_file() else folder / "params.yaml").read_text(encoding="utf-8"))
+    graph = filled((folder / "dvc.yaml").read_text(encoding="utf-8"), defaults)
+    return Tree(folder, yaml.safe_load(graph)["stages"], defaults)
+
+
+def filled(graph: str, defaults: dict[str, Any]) -> str:
+    """The text of dvc.yaml with each ${section.key} that is a text by default, as DVC fills it in; the others stay."""
+
+    def value(match: re.Match[str]) -> str:
+        found: Any = defaults
+        for key in match[1].split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else match[0]
+
+    return re.sub(r"\$\{([\w.]+)\}", value, graph)
 
 
 class Outcome(NamedTuple):

@@ -138,11 +138,15 @@ def feature_pairs(plan: Plan, mode: Mode | None = None) -> list[FeaturePair]:
     A student's part is compared with the part of the teacher that its weights come from. In the block modes, where
     the deepest stages are removed, the student's last down stage has no downsampler, so its output has the size of
     an earlier point of the teacher: `block-bk` compares the last attention inside that stage (the last resnet where
-    there is none), `block-segmind` the output of the teacher's last removed up stage.
+    there is none), `block-segmind` the output of the teacher's last removed up stage. The mid block that such a
+    student keeps works on a larger picture than the teacher's, so nothing in it is compared.
     """
     mode = mode or plan.features
-    if mode.startswith("block"):
-        return _blocks(plan, mode)
+    pairs = _blocks(plan, mode) if mode.startswith("block") else _inside(plan, mode)
+    return [pair for pair in pairs if not (plan.removed and pair.teacher.startswith("mid_block"))]
+
+
+def _inside(plan: Plan, mode: Mode) -> list[FeaturePair]:
     ending = {"sub-block": (".resnets", ".attentions"), "self-attention": (".transformer_blocks",)}[mode]
     places = {ours: theirs for ours, theirs in weight_map(plan).items() if ours.rpartition(".")[0].endswith(ending)}
     if mode == "self-attention":
