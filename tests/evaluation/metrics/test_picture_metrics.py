@@ -156,6 +156,25 @@ def test_fid_from_ten_pictures_a_feature_on(make_subject, networks, monkeypatch,
     assert metric.compute().value == pytest.approx(frechet(one, metric.space.real).value, rel=1e-4)
 
 
+def test_precision_and_recall_in_inception_s_features(make_subject, networks, real, monkeypatch):
+    with pytest.raises(Unavailable, match=r"7 drawn and 11 real pictures; 1000 of each are needed"):
+        find_metric("recall").build(make_subject(7, backbones=networks, real=real[0]))
+    monkeypatch.setattr("prunella.evaluation.scores.manifold.FEWEST", 7)
+    metrics = [measured(name, make_subject(7, backbones=networks, real=real[0])) for name in ("precision", "recall")]
+    one, other = in_inception(networks, SEEN), in_inception(networks, real[1])
+    expected = [
+        np.mean(
+            [
+                any(np.linalg.norm(p - c) <= sorted(np.linalg.norm(c - centres, axis=1))[3] for c in centres)
+                for p in points
+            ]
+        )
+        for points, centres in ((one, other), (other, one))
+    ]
+    assert [metric.compute().value for metric in metrics] == pytest.approx(expected) and 0 < expected[0] < 1
+    assert [len(metrics[1].values()[of]) for of in ("", "_real")] == [7, 11]
+
+
 def test_real_pictures_are_those_whose_captions_are_not_drawn(make_subject, networks, manifest):
     subject = make_subject(7, backbones=networks)
     metric = measured("kid", subject)
