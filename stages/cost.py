@@ -10,7 +10,11 @@ def main(argv: list[str] | None = None) -> None:
 
         params, paths = ctx.params, ctx.paths
         side = params.encode.resolution
-        students = {student: paths.models / student for student in params.students}
+        students = {
+            f"{student}{ending}": paths.models / student
+            for student in params.students
+            for ending in ("", *(f"/{bits}" for bits in params.benchmark.quantised))
+        }
         report = measure_costs(
             params.benchmark,
             models={"teacher": teacher_folder(paths.teacher)} | students,

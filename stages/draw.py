@@ -1,5 +1,7 @@
 """Draw the benchmark's prompts with a student at every stage."""
 
+from functools import partial
+
 from prunella.context import stage_context
 
 
@@ -7,7 +9,7 @@ def main(argv: list[str] | None = None) -> None:
     names = ("pruned", "distilled", "finetuned", "latents", "out", "report")
     with stage_context("draw", __doc__, argv, *names, team=True) as ctx:
         from prunella.evaluation.gallery.draw import draw_gallery
-        from prunella.evaluation.gallery.shards import STAGES
+        from prunella.evaluation.gallery.shards import stage_folders
 
         params, paths = ctx.params, ctx.paths
         student = paths.out.name
@@ -15,15 +17,15 @@ def main(argv: list[str] | None = None) -> None:
             f"{student}/{stage}": draw_gallery(
                 params.benchmark,
                 name=f"{student}/{stage}",
-                model=getattr(paths, stage),
+                model=model,
                 latents=paths.latents,
                 out=paths.out / stage,
                 device=ctx.device,
             )
-            for stage in STAGES
+            for stage, model in stage_folders(partial(getattr, paths), params.benchmark.quantised).items()
         }
         if ctx.first:
-            count = drawn[f"{student}/{STAGES[0]}"]["pictures"]
+            count = next(iter(drawn.values()))["pictures"]
             ctx.done(f"{student}: {count} pictures each of {len(drawn)} models", {"models": drawn})
 
 

@@ -1,12 +1,14 @@
 """Score a student at every stage: its pictures by metrics, its UNet against the teacher's predictions."""
 
+from functools import partial
+
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     student, teacher = ("pruned", "distilled", "finetuned", "drawn"), ("teacher", "taught", "predictions")
     with stage_context("score", __doc__, argv, *student, *teacher, "latents", "pairs", "report") as ctx:
-        from prunella.evaluation.gallery.shards import STAGES
+        from prunella.evaluation.gallery.shards import stage_folders
         from prunella.evaluation.scores.score import score_student
         from prunella.models.pipeline import teacher_folder
 
@@ -15,7 +17,7 @@ def main(argv: list[str] | None = None) -> None:
             params.benchmark,
             words=params.finetune.words,
             student=paths.drawn.name,
-            models={stage: getattr(paths, stage) for stage in STAGES},
+            models=stage_folders(partial(getattr, paths), params.benchmark.quantised),
             teacher=teacher_folder(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,

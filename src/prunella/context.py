@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -24,7 +25,7 @@ from prunella.tracking.secrets import hidden
 
 BEGUN_WITH = "PRUNELLA_BEGUN_WITH"  # digest of the parameters that the launcher of several processes read
 # Stages whose --out is named after a student, a set, a base or a teacher.
-PER_ENTRY = ("teachers", "generate", "base", "plan", "prune", "distill", "finetune")
+PER_ENTRY = ("teachers", "generate", "base", "plan", "prune", "distill", "finetune", "export")
 # The stages that may ask the Hub, for a model or for data.
 ASKING = ("teacher", "teachers", "generate", "base", "filter", "encode")
 
@@ -143,4 +144,6 @@ def quiet(offline: bool = True) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if offline:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for library in ("torchao", "torch.utils._pytree"):  # which diffusers imports where it is: kernels of other devices
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -5,7 +5,7 @@ Every stage reads the whole file first, so that a mistake in `benchmark` is foun
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -402,6 +402,14 @@ class Watch(Section):
     size: Pixels | None  # None: the model's own
 
 
+Bits = Literal["int8", "fp8", "int4"]  # of the weights of a UNet's linear layers
+
+
+def bits_of(name: str) -> Bits | None:
+    """The bits that a model's name ends in, as "sd-tiny/int8"; None where it is of full precision."""
+    return next((bits for bits in get_args(Bits) if name.rpartition("/")[2] == bits), None)
+
+
 class Variant(Section):
     """A way to draw whose cost is measured beside eager drawing of one picture."""
 
@@ -484,6 +492,7 @@ class Benchmark(Section):
     batch_size: Count
     latency_rounds: Count
     variants: list[Variant]  # measured by cost beside eager drawing of one picture at a time
+    quantised: list[Bits]  # models besides: each student's fine-tuned one with such weights
     metrics: list[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]]  # of drawn pictures: files of evaluation/metrics
     backbones: Backbones
     real: Real
@@ -503,6 +512,17 @@ class Benchmark(Section):
     def drawing(self) -> dict[str, Any]:
         """How pictures are drawn, as `prunella.evaluation.drawing` takes it."""
         return {"steps": self.inference_steps, "guidance": self.guidance, "seed": self.seed}
+
+
+Form = Literal["single-file", "onnx", "int8", "fp8", "int4"]  # that a student leaves in
+
+
+class Export(Section):
+    """What stage `export` writes; none by default."""
+
+    students: list[Name]  # or entries of finetune.base
+    to: Annotated[list[Form], Field(min_length=1)]
+    dtype: Literal["fp16", "bf16", "fp32"] | None  # None: each form's own
 
 
 class Gate(Section):
@@ -553,6 +573,7 @@ class Params(Section):
     finetune: Finetune
     benchmark: Benchmark
     watch: Watch
+    export: Export
     promote: Promote
     runtime: Runtime
 
@@ -572,6 +593,13 @@ class Params(Section):
             raise ValueError(f"finetune.latents: {tuning.latents} is made by no entry of finetune.data ({places})")
         if made and tuning.latents not in made and not tuning.base:
             raise ValueError(f"finetune.latents: {tuning.latents}, so finetune.data is for nothing; it makes {places}")
+        return self
+
+    @model_validator(mode="after")
+    def _exported_are_made(self) -> Self:
+        made = [*self.students, *self.finetune.base]
+        if missing := [name for name in self.export.students if name not in made]:
+            raise ValueError(f"export.students: {unknown('student of this graph', missing[0], sorted(made))}")
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from conftest import ROOT
 from PIL import Image
 
 from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.gallery.shards import STAGES, collect, draw_shards
+from prunella.evaluation.gallery.shards import TRAINED, collect, draw_shards
 from prunella.evaluation.gallery.tars import shards
 from prunella.pruning.plan import CATALOGUE
 from prunella.reporting.benchmark import GRID, Sources, assemble, write_pages
@@ -38,7 +38,7 @@ def write(path, content) -> None:
 def sources(tmp_path) -> Sources:
     """What the stages before have left, of a teacher and one student."""
     found = Sources(**{field.name: tmp_path / field.name for field in dataclasses.fields(Sources)})
-    models = {"teacher": ["teacher"], "sd-tiny": [f"sd-tiny/{stage}" for stage in STAGES]}
+    models = {"teacher": ["teacher"], "sd-tiny": [f"sd-tiny/{stage}" for stage in TRAINED]}
     for owner, own in models.items():
         speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in own}
         scores = {name: {"output_error": 0.5, "output_error_estimate": ERROR} for name in own}
@@ -68,7 +68,7 @@ def sources(tmp_path) -> Sources:
 
 def test_every_model_has_its_own_scores_and_its_architectures_costs(sources):
     report = assemble(sources, STUDENTS, {"guidance": 4.0}, {"date": "today"})
-    assert list(report["models"]) == ["teacher", *(f"sd-tiny/{stage}" for stage in STAGES)]
+    assert list(report["models"]) == ["teacher", *(f"sd-tiny/{stage}" for stage in TRAINED)]
     scores = {"output_error": 0.5, "output_error_estimate": ERROR}
     assert report["models"]["teacher"] == COST | {"images_per_second": 2.5} | scores
     assert report["models"]["sd-tiny/distilled"]["params"] == 1

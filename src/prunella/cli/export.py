@@ -8,14 +8,16 @@ from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
 OUT = Path("exports")
-DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16)"
+LOADED = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}  # as torch calls them
+DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
+BITS = ("int8", "int4", "fp8")
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
     export = add_command(commands, "export", "write a student in the form that another program reads", _export)
     export.add_argument("model", help=MODEL)
-    export.add_argument("--to", required=True, choices=list(KINDS), help="; ".join(KINDS.values()))
+    export.add_argument("--to", required=True, choices=list(KINDS), help="; ".join(filter(None, KINDS.values())))
     add_at(export)
     export.add_argument("--out", type=Path, help=f"file or folder (default: in {OUT}/)")
     export.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
@@ -28,6 +30,9 @@ def register(commands: Commands) -> None:
 KINDS = {
     "single-file": "single-file: one safetensors file in the original layout, for ComfyUI and diffusers",
     "onnx": "onnx: text encoders, UNet and VAE decoder for ONNX Runtime, of any batch and size",
+    "int8": "int8, int4, fp8: weights of the UNet's linear layers by torchao, in a folder for diffusers",
+    "int4": "",
+    "fp8": "",
     "hub": "hub: a folder with a model card, ready for the Hugging Face Hub",
 }
 
@@ -41,16 +46,17 @@ def _export(given: argparse.Namespace) -> None:
     from prunella.export.found import model_folder
 
     folder = model_folder(given.model, given.at)
-    {"single-file": _single_file, "onnx": _onnx, "hub": _hub}[given.to](given, folder)
+    {"single-file": _single_file, "onnx": _onnx, "hub": _hub}.get(given.to, _quantised)(given, folder)
 
 
 def _single_file(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.forms import exported_as
     from prunella.export.recognition import verdicts
     from prunella.export.single_file import write_single_file
     from prunella.models.weights import header
     from prunella.reporting.summary import aligned
 
-    out, dtype = given.out or OUT / f"{folder.name}.safetensors", given.dtype or "fp16"
+    out, dtype = given.out or OUT / exported_as("single-file", folder.name), given.dtype or "fp16"
     made = write_single_file(folder, out, dtype)
     print(f"{out}: {made['tensors']} tensors, {made['bytes'] / 1e6:.1f} MB, {dtype}")
     shapes = {name: tuple(entry["shape"]) for name, entry in header(out).items()}
@@ -63,12 +69,13 @@ def _single_file(given: argparse.Namespace, folder: Path) -> None:
 
 
 def _onnx(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.forms import exported_as
     from prunella.export.onnx import NOTES, write_onnx
     from prunella.reporting.summary import aligned
 
     if given.dtype == "bf16":
         raise UserError("--dtype bf16: ONNX Runtime computes in fp32 or fp16 here; name one of them")
-    out = given.out or OUT / f"{folder.name}-onnx"
+    out = given.out or OUT / exported_as("onnx", folder.name)
     made = write_onnx(folder, out, given.dtype or "fp32")
     head = ["part", "in", "largest difference from torch", "torch, ms", "ONNX, ms"]
     rows = [
@@ -76,6 +83,20 @@ def _onnx(given: argparse.Namespace, folder: Path) -> None:
         for name, each in made["parts"].items()
     ]
     print(f"{out}: (more in {NOTES} there)\n{aligned([head, *rows])}")
+
+
+def _quantised(given: argparse.Namespace, folder: Path) -> None:
+    from prunella.export.forms import exported_as
+    from prunella.export.quantised import write_quantised
+
+    out = given.out or OUT / exported_as(given.to, folder.name)
+    made = write_quantised(folder, out, given.to, given.dtype or "bf16")
+    print(
+        f"{out}: {made['disk_mb']:.1f} MB, {made['disk_mb_before']:.1f} before; UNet {made['unet_mb']:.1f} and "
+        f"{made['unet_mb_before']:.1f}, {made['quantised']:.0%} of its parameters in {given.to}, the others in "
+        f"{made['dtype']}\nits output differs from fp32's by {made['difference']:.2%} (root mean square)\n"
+        f'load it with torchao installed: from_pretrained("{out}", torch_dtype=torch.{LOADED[made["dtype"]]})'
+    )
 
 
 def _hub(given: argparse.Namespace, folder: Path) -> None:

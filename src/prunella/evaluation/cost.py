@@ -12,13 +12,13 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunella.evaluation.disk import disk_mb
+from prunella.evaluation.disk import disk_mb, quantised_mb
 from prunella.evaluation.drawing import Size
 from prunella.evaluation.energy import EnergyMeter, energy_meter
 from prunella.evaluation.turns import ENOUGH, FEWEST
 from prunella.evaluation.variants import measured
 from prunella.models.families import architecture, predict
-from prunella.params import Benchmark, Variant
+from prunella.params import Benchmark, Bits, Variant, bits_of
 
 TOKENS = 77  # of a caption, in CLIP's and OpenCLIP's text encoders
 CONV_LINEAR = ("convolution", "mm", "addmm")
@@ -70,7 +70,7 @@ def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, dev
     meter = energy if isinstance(energy, EnergyMeter) else None
     plain = Variant(precision=params.precision, compile=False, channels_last=False, batch=1)
     found = measured(params, plain, models, size, device, meter)
-    figures = {name: _counted(folder, size) | found[name] for name, folder in models.items()}
+    figures = {name: _counted(folder, size, bits_of(name)) | found[name] for name, folder in models.items()}
     for variant in params.variants:
         for name, costs in measured(params, variant, models, size, device, meter).items():
             figures[name].setdefault("variants", {})[variant.title] = costs
@@ -78,13 +78,13 @@ def measure_costs(params: Benchmark, *, models: dict[str, Path], size: Size, dev
     return {"hardware": hardware(device), "settings": settings, "models": figures}
 
 
-def _counted(folder: Path, size: Size) -> dict[str, Any]:
-    """Parameters and operations of the UNet, MB of the weights on disk."""
+def _counted(folder: Path, size: Size, bits: Bits | None) -> dict[str, Any]:
+    """Parameters and operations of the UNet, MB of the weights on disk; in `bits`, the UNet's other weights in bf16."""
     config, scale = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     factor = 2 ** (len(scale["block_out_channels"]) - 1)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
-    disk = disk_mb(folder)
+    disk = disk_mb(folder) | ({"unet": quantised_mb(folder, bits)} if bits else {})
     return {
         **parameters(unet),
         **macs(config, (size[0] // factor, size[1] // factor)),

@@ -1,10 +1,15 @@
 """What a pipeline folder's weights take on disk."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
 
 from prunella.files import read_json
 from prunella.models.configs import MODELS, stem
+from prunella.models.quantised import load_quantised
 from prunella.models.weights import check_part
+from prunella.params import Bits
 
 LEFT_OUT = "safety_checker"
 
@@ -17,6 +22,13 @@ def disk_mb(folder: Path) -> dict[str, float]:
         for part, (library, kind) in listed.items()
         if library and kind and part != LEFT_OUT
     }
+
+
+def quantised_mb(folder: Path, bits: Bits) -> float:
+    """MB of the UNet's weight file in `bits`, its other weights in bf16, as `prunella export` writes it."""
+    with TemporaryDirectory() as kept:
+        load_quantised(folder, bits, torch.bfloat16).save_pretrained(kept)
+        return round(sum(file.stat().st_size for file in Path(kept).glob("*.safetensors")) / 1e6, 3)
 
 
 def _files(part: Path, library: str) -> list[Path]:

@@ -13,7 +13,8 @@ from torch import Tensor
 from prunella.compute.precision import BITS, rounding
 from prunella.compute.seeds import DRAWING, generator
 from prunella.models.pipeline import load_pipeline, without_checker
-from prunella.params import Precision, Scheduler
+from prunella.models.quantised import load_quantised
+from prunella.params import Bits, Precision, Scheduler
 
 Size = tuple[int, int]  # width and height in pixels
 Noise = Callable[[Sequence[int], tuple[int, ...]], Tensor]  # numbers of pictures, CHW → NCHW
@@ -21,14 +22,21 @@ SETTINGS = {"PNDMScheduler": {"skip_prk_steps": True}}  # as in Stable Diffusion
 
 
 def load_to_draw(
-    folder: Path, device: str, precision: Precision = "fp32", scheduler: Scheduler | None = None
+    folder: Path,
+    device: str,
+    precision: Precision = "fp32",
+    scheduler: Scheduler | None = None,
+    bits: Bits | None = None,
 ) -> DiffusionPipeline:
     """The pipeline of `folder`, its weights read in the precision that it draws in; `scheduler` replaces its own.
+    `bits`: its UNet's linear layers in fewer.
 
     The safety checker is left out: it blackens what it flags, often the noise of a freshly pruned model, and takes
     time and memory that are not the model's. The VAE decodes a picture at a time, so that its memory is one picture's.
     """
-    pipeline = load_pipeline(folder, device, dtype=BITS.get(precision, torch.float32), **without_checker(folder))
+    dtype = BITS.get(precision, torch.float32)
+    parts = {"unet": load_quantised(folder, bits, dtype, device)} if bits else {}
+    pipeline = load_pipeline(folder, device, dtype=dtype, **without_checker(folder), **parts)
     pipeline.vae.enable_slicing()
     if scheduler is not None:
         kind, settings = getattr(diffusers, scheduler), SETTINGS.get(scheduler, {})

@@ -16,7 +16,7 @@ from prunella.evaluation.energy import EnergyMeter
 from prunella.evaluation.memory import MemoryMeter
 from prunella.evaluation.turns import Turns
 from prunella.models.families import architecture, predict
-from prunella.params import Benchmark, Variant
+from prunella.params import Benchmark, Variant, bits_of
 
 TEACHER = "teacher"  # what ratios are to
 PROMPT = "a picture"  # its length does not matter: captions are padded to the text encoder's
@@ -62,7 +62,7 @@ def _memory(
     meter = MemoryMeter()
 
     def load() -> None:
-        pipelines[name] = load_to_draw(folder, device, variant.precision)
+        pipelines[name] = load_to_draw(folder, device, variant.precision, bits=bits_of(name))
 
     loading = meter.peak_mb(load)
     place = Placement(device, variant.compile, variant.channels_last)

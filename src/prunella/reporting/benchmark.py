@@ -78,7 +78,7 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
         scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
         for name, entry in scores["models"].items():
             rate = {"images_per_second": speeds["models"][name]["images_per_second"]}
-            report["models"][name] = {**costs["models"][owner], **rate, **entry}
+            report["models"][name] = {**costs["models"].get(name, costs["models"][owner]), **rate, **entry}
             report["settings"]["prompts"] = speeds["models"][name]["pictures"]
         for part in ("floors", "differences", "unavailable"):
             report[part] |= scores.get(part, {})

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from prunella.params import bits_of
 from prunella.reporting.outcome import stages, students
 from prunella.reporting.summary import EMPTY, Table
 
@@ -54,7 +55,8 @@ def variants(report: Report) -> Table:
 
 def _architectures(report: Report) -> dict[str, Report]:
     models = report["models"]
-    return {"teacher": models["teacher"]} | {s: models[f"{s}/{stages(report, s)[0]}"] for s in students(report)}
+    own = {s: models[f"{s}/{stages(report, s)[0]}"] for s in students(report)}
+    return {"teacher": models["teacher"]} | own | {name: each for name, each in models.items() if bits_of(name)}
 
 
 def _table(entries: dict[str, Report], keys: list[str] | tuple[str, ...]) -> Table:

@@ -17,7 +17,15 @@ Columns = dict[str, list[tuple[float, float]]]
 # Of a student, in their order; dark and light pages both show them at 3:1 at least.
 COLOURS = ("#2f7fd0", "#d8591f", "#2c9a5e", "#9b5fc7", "#b08410", "#c8437f", "#188f93", "#7d7f2a", "#8f6a55")
 GREY = "#7d838c"  # the teacher
-SYMBOLS = {"": "star", "pruned": "circle-open", "distilled": "circle", "finetuned": "diamond"}
+SYMBOLS = {
+    "": "star",
+    "pruned": "circle-open",
+    "distilled": "circle",
+    "finetuned": "diamond",
+    "int8": "square",
+    "fp8": "square-open",
+    "int4": "x",
+}
 TICKS = ((1,), (1, 2, 5), (1, 2, 3, 4, 5, 6, 8), [x / 2 for x in range(2, 20)])  # of a decade, coarsest first
 WINDOW = 20  # parts of a training over one of which its loss is averaged
 # What quality is held against: key of a model's figures → title and what a unit of it is divided by.

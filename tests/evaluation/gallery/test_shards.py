@@ -8,6 +8,7 @@ from prunella.evaluation.gallery import tars
 from prunella.evaluation.gallery.prompts import Prompt
 from prunella.evaluation.gallery.shards import Gallery, collect, draw_shards
 from prunella.evaluation.gallery.tars import batches, shards
+from prunella.params import bits_of
 
 SETTINGS = {"steps": 2}
 WIDE = (5, 3, 8)  # numbers of the prompts whose picture is wide
@@ -148,3 +149,8 @@ def test_one_batch_of_pictures_is_held_at_a_time(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 256 * 256 * 3  # less than one picture more
+
+
+def test_bits_stand_at_the_end_of_a_models_name():
+    assert bits_of("sd-tiny/int8") == "int8" and bits_of("fp8") == "fp8"
+    assert bits_of("sd-tiny/finetuned") is None and bits_of("int8/pruned") is None

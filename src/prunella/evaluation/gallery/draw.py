@@ -13,7 +13,7 @@ from prunella.evaluation.gallery.prompts import Prompt, asked_prompts
 from prunella.evaluation.gallery.shards import collect, draw_shards
 from prunella.evaluation.gallery.tars import shards
 from prunella.files import atomic_write_text
-from prunella.params import Benchmark
+from prunella.params import Benchmark, Bits, bits_of
 
 ROOMS = ("compute", "evaluation/drawing.py", "evaluation/gallery", "models")  # decide the result
 
@@ -22,12 +22,15 @@ def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, ou
     """Draw what `params` ask for, such as held-out captions of `latents`, with the pipeline folder `model` into `out`.
 
     Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
-    reports. Of several processes each draws its share of the shards; rank 0 writes `out` and returns.
+    reports; one that ends in bits, as "sd-tiny/int8", is drawn with such weights. Of several processes each draws its
+    share of the shards; rank 0 writes `out` and returns.
     """
     prompts = asked_prompts(params, latents)
     tasks = shards(prompts, params.batch_size)
     settings = {**params.drawing, "batch_size": params.batch_size, "precision": params.precision}
     settings |= {name: value for name, value in _added(params).items() if value not in ("", None, "own")}
+    bits = bits_of(name)
+    settings |= {"bits": bits} if bits else {}
     known = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
     everyone = team(device)
     stage = f"draw-{name.replace('/', '-')}"
@@ -35,7 +38,7 @@ def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, ou
         everyone.wait_for_everyone()  # the first may have waited for the folder
         if rank() == 0:
             sweep(stage, keep=work)  # nothing goes on from finished pictures
-        draw_shards(tasks, _Drawer(params, model, device), work, f"draw {name}", rank(), size())
+        draw_shards(tasks, _Drawer(params, model, bits, device), work, f"draw {name}", rank(), size())
         everyone.wait_for_everyone()
         if rank():
             return {}
@@ -52,13 +55,13 @@ def _added(params: Benchmark) -> dict[str, Any]:
 class _Drawer:
     """Draws a batch of prompts; the model is loaded for the first one."""
 
-    def __init__(self, params: Benchmark, model: Path, device: str):
-        self.params, self.model, self.device, self.pipeline = params, model, device, None
+    def __init__(self, params: Benchmark, model: Path, bits: Bits | None, device: str):
+        self.params, self.model, self.bits, self.device, self.pipeline = params, model, bits, device, None
         self.noise: Noise | None = None
 
     def __call__(self, prompts: list[Prompt]) -> np.ndarray:
         if self.pipeline is None:
-            model = load_to_draw(self.model, self.device, self.params.precision, self.params.scheduler)
+            model = load_to_draw(self.model, self.device, self.params.precision, self.params.scheduler, self.bits)
             if self.params.noise == "stream":
                 self.noise = Stream(self.params.seed, model.unet.device, model.unet.dtype)
             self.pipeline = model

@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -18,10 +18,17 @@ from prunella.errors import UserError
 from prunella.evaluation.gallery.prompts import Prompt
 from prunella.evaluation.gallery.tars import Member, collect_shards, fill_shards, members
 from prunella.files import atomic_write_text, sha256
+from prunella.params import Bits
 
-STAGES = ("pruned", "distilled", "finetuned")  # of a student, in the order that they are made in
+TRAINED = ("pruned", "distilled", "finetuned")  # stages of a student, in the order that they are made in
+STAGES = (*TRAINED, *get_args(Bits))  # and the last of them in fewer bits
 MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
 Draw = Callable[[list[Prompt]], np.ndarray]  # prompts of one size → NHWC uint8
+
+
+def stage_folders(folder: Callable[[str], Path], quantised: list[Bits]) -> dict[str, Path]:
+    """Where each of a student's models is: by TRAINED, and that of `finetuned` for its quantised ones."""
+    return {stage: folder(stage) for stage in TRAINED} | {bits: folder(TRAINED[-1]) for bits in quantised}
 
 
 def draw_shards(

@@ -4,6 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prunella.evaluation.differences import ERROR, Values, difference, of_some, timestep_bins
 from prunella.evaluation.gallery.shards import Gallery
 from prunella.evaluation.metrics import check_metrics, find_metric
@@ -14,7 +16,8 @@ from prunella.evaluation.stats import mean
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.params import Benchmark
+from prunella.models.quantised import load_quantised
+from prunella.params import Benchmark, bits_of
 from prunella.training.batch import heldout_batches
 from prunella.training.finetune import caption_contains
 
@@ -77,7 +80,9 @@ def score_student(
     last = scheduler.config.num_train_timesteps
     for stage, folder in models.items():
         batches = heldout_batches(heldout, params.batch_size, last)
-        errors, timesteps = output_errors(load_unet(folder, device), scheduler, batches, predictions)
+        bits = bits_of(stage)
+        unet = load_quantised(folder, bits, torch.float32, device) if bits else load_unet(folder, device)
+        errors, timesteps = output_errors(unet, scheduler, batches, predictions)
         bins = {name: [errors[i] for i in some] for name, some in timestep_bins(timesteps, last).items() if some}
         name, (found, each) = f"{student}/{stage}", scores.of(drawn / stage)
         entries[name] = {"output_error": mean(errors).value, "output_error_estimate": mean(errors).rounded()}
@@ -98,9 +103,13 @@ def _changes(
     prompts: list[str],
     captions: list[str],
 ) -> dict[str, dict]:
-    """Each stage against the one before; a fine-tuned one also on the captions with its words, and on the rest."""
+    """Each stage against the one before, a quantised one against what it is made of.
+
+    A fine-tuned one also on the captions with its words, and on the rest.
+    """
     found = {}
-    for before, after in pairwise(values):
+    trained = [name for name in values if bits_of(name) is None]
+    for before, after in [*pairwise(trained), *((trained[-1], name) for name in values if name not in trained)]:
         found[f"{after} - {before}"] = changed = difference(values[after], values[before], bins)
         if words and after.endswith("/finetuned"):
             own = [set(caption_contains(some, words).tolist()) for some in (captions, prompts)]

@@ -1,0 +1,78 @@
+"""A student with a UNet of int8, int4 or fp8 weights, in a folder that stock diffusers loads where torchao is."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from prunella.errors import UserError
+from prunella.evaluation.disk import disk_mb
+from prunella.export.networks import parts
+from prunella.files import atomic_write_text, link_or_copy, whole_folder
+from prunella.models.pipeline import load_pipeline, without_checker
+from prunella.models.quantised import load_quantised
+from prunella.params import Bits
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+NOTES = "quantised.json"  # by which such a folder is known
+WEIGHTS = (".safetensors", ".bin", ".index.json")
+SIZE = (2, (16, 24))  # examples and latents that both UNets are compared on
+
+
+def write_quantised(folder: Path, out: Path, bits: Bits, dtype: str) -> dict[str, Any]:
+    """Write the pipeline `folder` to `out`: the UNet's linear layers in `bits`, its other weights in `dtype`.
+
+    Everything else is linked or copied. Written beside and renamed, after it was loaded again. Returns what its
+    quantised.json holds: {"bits", "dtype", "unet_mb", "unet_mb_before", "disk_mb", "disk_mb_before", "quantised": share
+    of the UNet's parameters, "difference": of its output from that in fp32, root mean square as a share of fp32's}.
+    Raises UserError where torchao has no such weights here, and where `out` holds something else.
+    """
+    if out.exists() and not (out / NOTES).is_file():
+        raise UserError(f"--out: {out} is there already and is no export of this kind; name another folder")
+    unet = load_quantised(folder, bits, DTYPES[dtype])
+    with whole_folder(out) as half:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            ours = inside.parts[0] in ("unet", "best") and path.name.endswith((*WEIGHTS, "config.json"))
+            if path.is_file() and not ours:
+                (half / inside).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(path.resolve(), half / inside)
+        shutil.rmtree(half / "best", ignore_errors=True)
+        unet.save_pretrained(half / "unet")
+        before, after = disk_mb(folder), disk_mb(half)
+        report = {
+            "bits": bits,
+            "dtype": dtype,
+            "unet_mb": after["unet"],
+            "unet_mb_before": before["unet"],
+            "disk_mb": round(sum(after.values()), 3),
+            "disk_mb_before": round(sum(before.values()), 3),
+            "quantised": round(_share(unet), 4),
+            "difference": _difference(folder, half, DTYPES[dtype]),
+        }
+        atomic_write_text(half / NOTES, json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _share(unet: UNet2DConditionModel) -> float:
+    linear = sum(each.weight.numel() for each in unet.modules() if isinstance(each, torch.nn.Linear))
+    return linear / sum(weight.numel() for weight in unet.parameters())
+
+
+@torch.no_grad()
+def _difference(folder: Path, made: Path, dtype: torch.dtype) -> float:
+    """Of what was written, as stock diffusers reads it, from the pipeline that it was made of."""
+    pipeline = load_pipeline(folder, dtype=torch.float32, **without_checker(folder))
+    unet = next(part for part in parts(pipeline) if part.name == "unet")
+    given = list(unet.example(*SIZE).values())
+    wanted = unet.module(*given)
+    pipeline.unet = UNet2DConditionModel.from_pretrained(made / "unet", torch_dtype=dtype)
+    found = next(part for part in parts(pipeline) if part.name == "unet").module(*given)
+    apart = float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+    if not math.isfinite(apart):
+        raise UserError(f"the UNet gives no number in {dtype}; --dtype bf16 or fp32 may do")
+    return apart

@@ -1,0 +1,31 @@
+import pytest
+import torch
+from bits import needs_torchao
+
+from prunella.errors import UserError
+from prunella.models import quantised
+from prunella.models.pipeline import load_unet
+from prunella.models.quantised import load_quantised
+
+
+def test_without_torchao_it_says_what_to_install(pruned_tiny, monkeypatch):
+    monkeypatch.setattr(quantised, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"int8 weights need torchao.*pip install 'prunella\[torchao\]'"):
+        load_quantised(pruned_tiny, "int8", torch.float32)
+
+
+@needs_torchao
+def test_int8_weights_are_the_rounded_ones_of_each_row(pruned_tiny):
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    exact, ours = load_unet(pruned_tiny), load_quantised(pruned_tiny, "int8", torch.float32)
+    weight = exact.get_submodule(name).weight
+    step = weight.abs().amax(1, keepdim=True) / 127.5  # torchao takes -128 as well
+    expected = (weight / step).round().clamp(-128, 127) * step
+    assert (ours.get_submodule(name).weight.dequantize() - expected).abs().max() <= 1e-6
+    assert torch.equal(ours.conv_in.weight, exact.conv_in.weight)  # convolutions stay
+
+
+@needs_torchao
+def test_bits_that_the_device_has_not_are_refused(pruned_tiny):
+    with pytest.raises(UserError, match=r"int4: torchao has no such weights on this device \(cpu\)"):
+        load_quantised(pruned_tiny, "int4", torch.bfloat16)
