@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import torch
 from conftest import ROOT
 
 from prunella.compute.device import device
+from prunella.context import stage_context
 from prunella.errors import UserError
 from prunella.params import Runtime
 
@@ -44,6 +46,18 @@ with stage_context("slow", "A slow stage.", None, "out") as it:
     print("started", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_full_disk_is_told_where_a_path_is_left_out_or_is_a_name(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with (
+        pytest.raises(SystemExit, match=r"full: no room left at .*; make room and run the stage again"),
+        stage_context("full", "", ["--out", "x"], "out", own=True, optional=("main",), logged=False) as it,
+    ):
+        assert it.paths.main is None
+        raise OSError(errno.ENOSPC, "full")
 
 
 def test_sigterm_ends_a_stage_with_a_status_that_is_no_success(tmp_path):

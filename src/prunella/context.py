@@ -69,9 +69,11 @@ def stage_context(
     team: bool = False,
     logged: bool = True,
     own: bool = False,
+    optional: tuple[str, ...] = (),
 ) -> Iterator[StageContext]:
     """Open a stage whose command line `argv` (None: this process's) gives a path for each of `names`, as --name PATH.
 
+    Those of `optional` may be left out, and are None then.
     The whole of params.yaml is checked first. With `team` the stage runs in `runtime.processes` processes, of which the
     first alone logs and reports. With `own` it also works on an entry of `finetune.data`, which --own names: that then
     stands for the sections `filter` and `encode`. Without `logged` MLflow hears nothing. A UserError ends the stage
@@ -81,6 +83,8 @@ def stage_context(
     parser = argparse.ArgumentParser(description=about)
     for name in names:
         parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in optional:
+        parser.add_argument(f"--{name}", type=Path)
     if own:
         parser.add_argument("--own", metavar="NAME", help="the entry of finetune.data to work on")
     paths = parser.parse_args(argv)
@@ -112,9 +116,10 @@ def stage_context(
         print(f"{stage}: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not (full := no_room(error, [Path(root() / "work"), *vars(paths).values()])):
+        written = [path for path in vars(paths).values() if isinstance(path, Path)]  # not --own, nor what is left out
+        if not (full := no_room(error, [Path(root() / "work"), *written])):
             raise
-        remove_halves(vars(paths).values())
+        remove_halves(written)
         sys.exit(f"{stage}: {full}")
 
 
