@@ -5,7 +5,7 @@ from prunella.context import stage_context
 
 def main(argv: list[str] | None = None) -> None:
     names = ("teacher", "latents", "student", "out", "curves", "report")
-    with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True) as ctx:
+    with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True, optional=("main",)) as ctx:
         from prunella.compute.device import place
         from prunella.evaluation.priors import class_latents
         from prunella.models.pipeline import teacher_folder
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
             params.finetune,
             teacher=teacher_folder(paths.teacher),
             student=student,
-            **{name: getattr(paths, name) for name in ("latents", "out", "curves")},
+            **{name: getattr(paths, name) for name in ("latents", "main", "out", "curves")},
             placement=place(params.runtime, ctx.device),
             draw_class=lambda: class_latents(params.finetune, student, paths.latents, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,

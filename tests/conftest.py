@@ -59,7 +59,14 @@ LORA = {
 TUNING = LEARNING | {"stage": "distilled", "latents": "data/latents", "data": {}, "base": {}, "words": []}
 DREAMBOOTH = {"weights": "full", "class_prompts": ["a ring", "a red heart"], "class_pictures": 5, "prior_weight": 0.5}
 DREAMBOOTH |= {"inference_steps": 2, "guidance": 3.0, "text_encoder": False, "text_learning_rate": None}
-TUNING |= {"students": None, "output_weight": 0.0, "method": "full", "lora": LORA, "dreambooth": DREAMBOOTH}
+TUNING |= {
+    "students": None,
+    "output_weight": 0.0,
+    "rehearsal": 0.0,
+    "method": "full",
+    "lora": LORA,
+    "dreambooth": DREAMBOOTH,
+}
 DISTILLING = LEARNING | {
     "task_weight": 1.0,
     "output_weight": 0.5,

@@ -264,6 +264,15 @@ def test_mistakes_in_sets_of_ones_own(content, tmp_path, own, latents, said):
     assert said in str(caught.value)
 
 
+def test_of_a_base_there_are_no_main_data_to_rehearse(content, tmp_path):
+    content["finetune"] |= {"rehearsal": 0.5, "base": {"theirs": {"model": {}, "data": "portraits"}}}
+    with_own(content, tmp_path)
+    with pytest.raises(
+        UserError, match=r"finetune\.rehearsal: 0\.5, but the main data are not .* finetune.base.theirs"
+    ):
+        read_params(tmp_path / "params.yaml")
+
+
 def phased(content: dict, *phases: dict, steps: int) -> dict:
     content["distill"] |= {"phases": list(phases), "steps": steps}
     return content

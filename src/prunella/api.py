@@ -95,12 +95,14 @@ def finetune(
     student: Where,
     out: Where,
     teacher: Where | None = None,
+    main: Where | None = None,
     observer: Observer | None = None,
 ) -> dict:
     """Tune a student to pictures of one kind; write the pipeline folder `out` and return the training's report.
 
     `params.finetune` says how: the pairs whose caption holds one of `words` ([] for all), by all weights or by LoRA
-    (arXiv 2106.09685). `teacher` is needed where it goes on teaching (`output_weight`). `latents`, `student` and
+    (arXiv 2106.09685). `teacher` is needed where it goes on teaching (`output_weight`), `main`, the latents
+    that the student was distilled on, where they are learned beside (`rehearsal`). `latents`, `student` and
     `observer` are as for `distill`; the report has "pairs" as well, the number that it learned from. DreamBooth with
     pictures of a class is the graph's alone.
 
@@ -117,6 +119,7 @@ def finetune(
         tuning,
         teacher=_teacher(teacher) if teacher else Path(student),
         latents=Path(latents),
+        main=Path(main) if main else None,
         student=Path(student),
         out=Path(out),
         curves=_curves(out),

@@ -337,6 +337,7 @@ class Finetune(Learning):
     base: dict[Name, Base]
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
     output_weight: Amount  # the teacher's prediction, beside the data
+    rehearsal: Amount  # weight of pairs of the main data, as many beside each batch
     method: Literal["full", "lora", "dreambooth"]
     lora: Lora
     dreambooth: DreamBooth
@@ -383,6 +384,12 @@ class Finetune(Learning):
     def prior(self) -> float:
         """The weight of class pictures."""
         return self.dreambooth.prior_weight if self.method == "dreambooth" else 0.0
+
+    @property
+    def preserved(self) -> dict[str, float]:
+        """The weights of what is learned beside the data, by kind, of those that have any."""
+        weights = {"prior": self.prior, "rehearsal": self.rehearsal}
+        return {kind: weight for kind, weight in weights.items() if weight}
 
 
 def used(weight: Weight) -> bool:
@@ -585,6 +592,11 @@ class Params(Section):
             if base.data not in tuning.data:
                 known = sorted(tuning.data) or ["none"]
                 raise ValueError(f"finetune.base.{name}.data: {unknown('entry of finetune.data', base.data, known)}")
+            if tuning.rehearsal:
+                raise ValueError(
+                    f"finetune.rehearsal: {tuning.rehearsal}, but the main data are not encoded for "
+                    f"finetune.base.{name}; 0 does without them"
+                )
             if name in students:
                 raise ValueError(f"finetune.base.{name}: a student of this graph has that name; give it another")
         made = {f"{OWN_DATA}/{name}/latents": name for name in tuning.data}

@@ -14,7 +14,7 @@ from prunella.latents.encoders import raw_latents
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Learning, check
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.training.batch import PRIOR, REHEARSAL, beside, heldout_batches, training_batches, with_others
 
 
 @pytest.fixture
@@ -43,6 +43,24 @@ def test_a_batch_is_the_same_however_it_is_cut(train):
     whole = training_batches(train, 6, learning(0.5, noise_offset=0.2), 1000)(2)
     parts = [training_batches(train, 2, learning(0.5, noise_offset=0.2), 1000)(number) for number in (6, 7, 8)]
     assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+
+
+def test_pairs_beside_are_as_many_have_a_chance_of_their_own_and_leave_the_batch_as_it_is(train, latents):
+    others = {PRIOR: train, REHEARSAL: train}
+    plain = training_batches(train, 3, learning(0.5), 1000)
+
+    def beside_of(number: int, size: int) -> dict:
+        batches = training_batches(train, size, learning(0.5), 1000)
+        return with_others(batches, others, size, learning(0.5), 1000)(number)
+
+    whole = beside_of(4, 3)
+    assert same(plain(4), whole) and len(whole) == 3 * len(plain(4))
+    prior, rehearsal = beside(whole, PRIOR), beside(whole, REHEARSAL)
+    assert prior.keys() == rehearsal.keys() == plain(4).keys() and prior.examples == 3
+    assert not any(same(a, b) for a, b in ((prior, rehearsal), (prior, plain(4)), (rehearsal, plain(4))))
+    parts = [beside_of(number, 1) for number in (12, 13, 14)]  # of three processes, or of three passes
+    assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
+    assert same(rehearsal, training_batches(train, 3, learning(0.5, seed=LEARNING["seed"] + 2), 1000)(4))
 
 
 def test_offset_noise_shifts_each_channel_as_a_whole(train):

@@ -6,7 +6,7 @@ from torch import nn
 
 from prunella.params import Distill, check
 from prunella.pruning.mapping import FeaturePair
-from prunella.training.losses import Distillation, Task, at, feature_error, squares
+from prunella.training.losses import Distillation, Preserving, Task, at, feature_error, squares
 
 WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.25}
 
@@ -49,6 +49,17 @@ def test_every_term_by_hand(scheduler):
     assert terms["output"].item() == (1**2 + 2**2) / 2
     assert terms["feature/inner"].item() == (2**2 + 4**2) / 2
     assert terms["loss"].item() == 1.0 * 4 + 0.5 * 2.5 + 0.25 * 10
+
+
+def test_what_is_beside_counts_by_its_kinds_weight(scheduler):
+    kept = {f"prior/{name}": value for name, value in BATCH.items()}
+    learned = {f"rehearsal/{name}": 2 * value for name, value in BATCH.items()}
+    loss = Preserving(Task(scheduler), {"prior": 0.5, "rehearsal": 3.0})
+    terms = loss(Toy(1.0), BATCH | kept | learned)
+    # Twice the latents and noise: (2, 4) against (6, 0), at the same timestep.
+    assert (terms["task"].item(), terms["prior"].item(), terms["rehearsal"].item()) == (4.0, 4.0, 16.0)
+    assert terms["loss"].item() == 4.0 + 0.5 * 4.0 + 3.0 * 16.0
+    assert loss(Toy(1.0), BATCH) == {"loss": 4.0, "task": 4.0}  # what is held out has nothing beside it
 
 
 @pytest.mark.parametrize(("name", "share"), [("task_weight", 4), ("output_weight", 1.25), ("feature_weight", 2.5)])

@@ -37,7 +37,8 @@ UNSEEN = 10**6  # the number in the old scenes' series from which on nothing has
 class Case(NamedTuple):
     """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes.
 
-    With `adapter` the student draws with that LoRA's file on it. The tuned pipeline is left in `work`.
+    With `adapter` the student draws with that LoRA's file on it. `main`: the latents of the old scenes, for rehearsal.
+    The tuned pipeline is left in `work`.
     """
 
     student: Path
@@ -46,6 +47,7 @@ class Case(NamedTuple):
     work: Path
     device: str
     adapter: Path | None = None
+    main: Path | None = None
 
     @property
     def words(self) -> Vocabulary:
@@ -135,6 +137,7 @@ def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
         params,
         teacher=case.student,
         latents=latents,
+        main=case.main,
         student=case.student,
         out=out,
         curves=case.work / "curves",

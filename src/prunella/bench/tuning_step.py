@@ -16,7 +16,7 @@ from prunella.latents.shards import Latents
 from prunella.params import Finetune, check
 from prunella.settings import completed
 from prunella.training.adapters import put_on
-from prunella.training.batch import training_batches, with_prior
+from prunella.training.batch import training_batches, with_others
 from prunella.training.learned import Learned
 from prunella.training.loop import train
 from prunella.training.losses import Preserving, Task
@@ -57,7 +57,7 @@ def timed(case: Workload, model: str, way: str, steps: int) -> Figures:
     if params.adapted:
         put_on(unet, params.lora, params.lora.targets, seed=0)
     seconds = _seconds(unet, case, params) if steps else []
-    passes = 2 if params.prior else 1
+    passes = 1 + len(params.preserved)
     subject = Subject(config, None, case.example, gpu=gpu, passes=passes, learned=Learned(unet).count())
     total = needed(subject, params).total
     peak = torch.cuda.max_memory_allocated() if gpu and steps else None
@@ -72,11 +72,11 @@ def _seconds(unet: UNet2DConditionModel, case: Workload, params: Finetune) -> li
     with tempfile.TemporaryDirectory() as folder, placed(unet, [], case.place):
         random_pairs(case, Path(folder))
         pairs, loss = Latents(Path(folder), "train"), Task(DDPMScheduler())
-        batches, size = training_batches(pairs, params.batch_size, params, 1000), params.batch_size
-        if params.prior:
-            batches = with_prior(batches, pairs, size, params, 1000)
+        others = dict.fromkeys(params.preserved, pairs)
+        batches = training_batches(pairs, params.batch_size, params, 1000)
+        batches = with_others(batches, others, params.batch_size, params, 1000)
         began = time.perf_counter()
-        for done, _ in train(unet, Preserving(loss, params.prior), batches, params, title="bench"):
+        for done, _ in train(unet, Preserving(loss, params.preserved), batches, params, title="bench"):
             synchronize()
             if done > WARMUP:
                 found.append(time.perf_counter() - began)

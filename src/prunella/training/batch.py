@@ -16,7 +16,8 @@ from prunella.params import Learning
 from prunella.training.objectives import sampled
 from prunella.training.sampler import grouped, line
 
-PRIOR = "prior/"  # names of pairs of a thing's class, beside those of the thing
+PRIOR, REHEARSAL = "prior", "rehearsal"  # pairs beside those that are learned: of a thing's class, of the main data
+SEEDS = {PRIOR: 1, REHEARSAL: 2}  # how far their seeds are from the training's
 
 
 class Batch(dict[str, Tensor]):
@@ -90,20 +91,32 @@ def training_batches(
     return batch
 
 
-def prior_of(batch: Mapping[str, Tensor]) -> Batch:
-    """The pairs that `with_prior` has put beside; {} where there are none."""
-    return Batch({name.removeprefix(PRIOR): value for name, value in batch.items() if name.startswith(PRIOR)})
+def beside(batch: Mapping[str, Tensor], kind: str) -> Batch:
+    """The pairs that `with_others` has put beside as `kind`; {} where there are none."""
+    start = f"{kind}/"
+    return Batch({name.removeprefix(start): value for name, value in batch.items() if name.startswith(start)})
 
 
-def with_prior(
-    batches: Callable[[int], Batch], latents: Latents, batch_size: int, settings: Learning, last: int
+def with_others(
+    batches: Callable[[int], Batch], others: Mapping[str, Latents], batch_size: int, settings: Learning, last: int
 ) -> Callable[[int], Batch]:
-    """The batches, each with as many pairs of `latents` beside it, under PRIOR, whose chance is their own."""
-    own = settings.model_copy(update={"seed": (settings.seed + 1) % 2**32})
-    prior = training_batches(latents, batch_size, own, last)
-    return lambda number: Batch(
-        {**batches(number), **{f"{PRIOR}{name}": value for name, value in prior(number).items()}}
-    )
+    """The batches, each with as many pairs of each of `others` (PRIOR, REHEARSAL) beside it.
+
+    Their chance is their own, so the batches themselves are what they are without them.
+    """
+
+    def of(kind: str) -> Callable[[int], Batch]:
+        own = settings.model_copy(update={"seed": (settings.seed + SEEDS[kind]) % 2**32})
+        return training_batches(others[kind], batch_size, own, last)
+
+    sources = {kind: of(kind) for kind in others}
+
+    def batch(number: int) -> Batch:
+        more = {kind: source(number) for kind, source in sources.items()}
+        named = {f"{kind}/{name}": value for kind, pairs in more.items() for name, value in pairs.items()}
+        return Batch(batches(number) | named)
+
+    return batch
 
 
 def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:

@@ -10,9 +10,11 @@ from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.latents.fit import check_fit
+from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
 from prunella.training.adapters import ATTENTION, put_on
+from prunella.training.batch import PRIOR, REHEARSAL
 from prunella.training.job import TrainingJob, run_job, state_folder
 from prunella.training.losses import TASK, Loss, Preserving, Task, Taught
 from prunella.training.observer import Observer
@@ -31,23 +33,25 @@ def finetune(
     placement: Placement,
     checkpoint_every: int,
     draw_class: Callable[[], Path] | None = None,
+    main: Path | None = None,
     observer: Observer | None = None,
 ) -> dict:
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report.
 
     The `teacher` folder is looked at where it goes on teaching (`output_weight`) alone. `draw_class` gives the folder
-    of encoded pictures of the class, which DreamBooth with a prior learns beside.
+    of encoded pictures of the class, which DreamBooth with a prior learns beside. `main` are the pairs that the student
+    was distilled on, which are learned beside with `params.rehearsal`.
     """
     data = _data(params, latents, student, placement.device)
     if params.output_weight:
         check_fit(data.train, teacher)
     inputs = [student, latents / "manifest.json", *([teacher / "unet"] if params.output_weight else [])]
-    if draw_class and params.prior:
-        prior = draw_class()
-        inputs.append(prior / "manifest.json")
-        data = data._replace(
-            prior=open_latents(prior, student, placement.device, params.precision, params.texts_learn)[0]
-        )
+    if params.rehearsal and main is None:
+        raise UserError("finetune.rehearsal: there are no main data to learn beside; 0 does without")
+    places = {PRIOR: draw_class, REHEARSAL: (lambda: main) if main else None}
+    folders = {kind: place() for kind in params.preserved if (place := places[kind])}
+    inputs += [folder / "manifest.json" for folder in folders.values()]
+    data = data._replace(beside={kind: _beside(params, each, student, placement) for kind, each in folders.items()})
     with state_folder("finetune", params, inputs, continuable=params.schedule == "constant") as work:
         unet = load_unet(student, placement.device)
         taught_by = load_unet(teacher, placement.device) if params.output_weight else None
@@ -87,13 +91,20 @@ def _data(params: Finetune, latents: Path, student: Path, device: str) -> Data:
     return Data(train, heldout, among, heldout_among)
 
 
+def _beside(params: Finetune, folder: Path, student: Path, placement: Placement) -> Latents:
+    """Pairs to learn beside the data. Raises UserError where the student cannot take them."""
+    pairs, _ = open_latents(folder, student, placement.device, params.precision, params.texts_learn)
+    check_fit(pairs, student)
+    return pairs
+
+
 def _loss(params: Finetune, scheduler: DDPMScheduler, teacher: UNet2DConditionModel | None) -> Loss:
     """The task; with the teacher's prediction, with text embedded in the step, with the class beside, as asked for."""
     task = Task(scheduler, params.snr_gamma)
     loss: Loss = task if teacher is None else Taught(task, teacher, params.output_weight)
     if params.texts_learn:
         loss = Spoken(loss)
-    return Preserving(loss, params.prior) if params.prior else loss
+    return Preserving(loss, params.preserved) if params.preserved else loss
 
 
 def caption_contains(captions: list[str], words: list[str]) -> np.ndarray:

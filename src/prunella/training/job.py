@@ -29,7 +29,7 @@ from prunella.params import Learning
 from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import BESIDE
 from prunella.training import adapters, checkpoint
-from prunella.training.batch import Batch, training_batches, with_prior
+from prunella.training.batch import Batch, training_batches, with_others
 from prunella.training.learned import Learned
 from prunella.training.loop import averaged, train
 from prunella.training.losses import Loss
@@ -85,7 +85,7 @@ class TrainingJob:
             self.unet.device.type == "cuda",
             tuple(pair.student for pair in self.pairs),
             beside=sum(4 * part.num_parameters() for part in self.encoders.values()),
-            passes=1 if self.data.prior is None else 2,
+            passes=1 + len(self.data.beside),
             learned=Learned(self.model).count(),
         )
 
@@ -219,7 +219,7 @@ def example_of(data: Data) -> Example:
 
 def _batches(data: Data, size: int, params: Learning, last: int) -> Callable[[int], Batch]:
     batches = training_batches(data.train, size, params, last, data.among)
-    return batches if data.prior is None else with_prior(batches, data.prior, size, params, last)
+    return with_others(batches, data.beside, size, params, last) if data.beside else batches
 
 
 def _settle(job: TrainingJob, validation: Validation, ema: EMAModel | None, stopped: int | None) -> None:

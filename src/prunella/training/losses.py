@@ -7,7 +7,7 @@ overflows when squared), and a mean over examples, so that a batch may be cut in
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from prunella.compute.compile import fused
 from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
-from prunella.training.batch import Batch, prior_of
+from prunella.training.batch import Batch, beside
 from prunella.training.hooks import capture_outputs
 from prunella.training.objectives import Objective, objective
 from prunella.training.remembered import Remembered, Said
@@ -97,17 +97,23 @@ class Taught:
 
 
 class Preserving:
-    """`loss` of the pairs, and `weight` times that of the batch's pictures of the class, where it has any."""
+    """`loss` of the pairs, and that of what the batch has beside them, by `weights` of each kind (PRIOR, REHEARSAL).
 
-    def __init__(self, loss: Loss, weight: float):
-        self.loss, self.weight = loss, weight
+    So a model keeps what it could: by pictures that it drew of a thing's class (DreamBooth, arXiv 2208.12242), or by
+    pairs that it learned from before (experience replay, Rolnick et al. 2018, arXiv 1811.11682). The task error of
+    each kind is told under its name.
+    """
+
+    def __init__(self, loss: Loss, weights: Mapping[str, float]):
+        self.loss, self.weights = loss, weights
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        terms, prior = self.loss(model, batch), prior_of(batch)
-        if not prior:
-            return terms
-        kept = self.loss(model, prior)
-        return {**terms, "loss": terms["loss"] + self.weight * kept["loss"], "prior": kept[TASK]}
+        terms = self.loss(model, batch)
+        for kind, weight in self.weights.items():
+            if pairs := beside(batch, kind):
+                kept = self.loss(model, pairs)
+                terms |= {"loss": terms["loss"] + weight * kept["loss"], kind: kept[TASK]}
+        return terms
 
 
 class Distillation:

@@ -1,8 +1,9 @@
 """Held-out values while a student learns, and the weights that measured best."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Data(NamedTuple):
     heldout: Latents
     among: np.ndarray | None = None
     heldout_among: np.ndarray | None = None
-    prior: Latents | None = None  # pictures of the class, beside
+    beside: Mapping[str, Latents] = MappingProxyType({})  # what is learned as well, by kind (`batch.SEEDS`)
 
 
 class Validation:
