@@ -38,7 +38,7 @@ class Case(NamedTuple):
     """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes.
 
     With `adapter` the student draws with that LoRA's file on it. `main`: the latents of the old scenes, for rehearsal.
-    The tuned pipeline is left in `work`.
+    With `flip` the thing is learned mirrored too. The tuned pipeline is left in `work`.
     """
 
     student: Path
@@ -48,6 +48,7 @@ class Case(NamedTuple):
     device: str
     adapter: Path | None = None
     main: Path | None = None
+    flip: bool = False
 
     @property
     def words(self) -> Vocabulary:
@@ -131,7 +132,7 @@ def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
     if not (latents / MANIFEST).is_file():
         asked = {"source": "folder", "path": str(case.thing), "samples": 1000}
         filtered(check(Filter, completed("filter", asked), "filter"), 0, case.work / "pairs")
-        settings = check(Encode, completed("encode", {"heldout": 2, "text": text}), "encode")
+        settings = check(Encode, completed("encode", {"heldout": 2, "text": text, "flip": case.flip}), "encode")
         encoded(settings, 0, case.student, case.work / "pairs", latents, case.device)
     report = finetune(
         params,

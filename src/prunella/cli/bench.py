@@ -73,6 +73,7 @@ def _thing_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--main", type=Path, default=Path("data/latents"), help="latents to rehearse (finetune.rehearsal)"
     )
+    bench.add_argument("--flip", action="store_true", help="learn the thing mirrored too")
     bench.add_argument("--adapter", type=Path, help="a LoRA's file that the student draws with")
     bench.add_argument("--work", type=Path, help="an empty folder in which the tuned pipeline is kept")
     bench.add_argument("--pictures", type=int, nargs=2, default=[100, 400], help="of the thing, and of old scenes")
@@ -206,8 +207,8 @@ def _thing(given: argparse.Namespace) -> None:
 
     changes = yaml.safe_load(given.set)
     with tempfile.TemporaryDirectory() as work:
-        kept = given.work or Path(work)
-        case = new_thing.Case(given.student, given.thing, given.scenes, kept, given.device, given.adapter, given.main)
+        names = ("student", "thing", "scenes", "device", "adapter", "main", "flip")
+        case = new_thing.Case(work=given.work or Path(work), **{name: getattr(given, name) for name in names})
         row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
     add_row(given.jsonl, row | {"command": command_line()})
     print(aligned(new_thing.rows(read_rows(given.jsonl))))
