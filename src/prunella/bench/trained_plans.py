@@ -3,13 +3,17 @@
 One JSON line a student and seed, appended as soon as it is known; what is there is not trained again.
 """
 
+import math
 import time
 from pathlib import Path
+
+from scipy.stats import spearmanr
 
 from prunella.bench.every_plan import code
 from prunella.bench.evidence import add_row, read_rows
 from prunella.bench.setting import Setting
 from prunella.compute.workdir import work_root
+from prunella.errors import UserError
 from prunella.evaluation.cost import macs
 from prunella.evaluation.stats import mean
 from prunella.files import json_digest
@@ -27,8 +31,9 @@ from prunella.training.losses import Distillation
 PROMPTS_SEED = 400  # a series of captions of its own, apart from the filter's
 
 
-def train_plans(setting: Setting, plans: dict[str, Plan], seeds: list[int], out: Path) -> None:
-    """Append a row for each plan and seed that `out` lacks; seed by seed, so that an early end leaves whole seeds."""
+def train_plans(setting: Setting, plans: dict[str, Plan], seeds: list[int], out: Path) -> list[dict]:
+    """The rows of the plans and seeds; what `out` lacks is appended, seed by seed: an early end leaves whole seeds."""
+    asked: list[dict] = []
     for seed in seeds:
         for name, plan in plans.items():
             identity = {
@@ -37,11 +42,27 @@ def train_plans(setting: Setting, plans: dict[str, Plan], seeds: list[int], out:
                 "seed": seed,
                 "prompts": setting.benchmark.prompts,
             }
-            if any(identity.items() <= row.items() for row in read_rows(out)):
+            if known := [row for row in read_rows(out) if identity.items() <= row.items()]:
+                asked.append(known[0])
                 continue
             row = {"name": name, **identity, **trained(setting, plan, seed)}
             add_row(out, row)
+            asked.append(row)
             print({key: value for key, value in row.items() if key != "right"}, flush=True)
+    return asked
+
+
+def foretold(rows: list[dict]) -> dict[str, float]:
+    """{"plans", "rank", "low", "high"}: Spearman's correlation of errors before and after training, 95 % interval.
+
+    The interval is Fisher's with Fieller's variance of ranks, 1.06 / (n - 3). Raises UserError for fewer than 5 plans.
+    """
+    if len(rows) < 5:
+        raise UserError(f"a rank correlation is asked of {len(rows)} plans; give five or more")
+    rank = float(spearmanr([row["before"] for row in rows], [row["after"]["value"] for row in rows]).statistic)
+    half = 1.96 * math.sqrt(1.06 / (len(rows) - 3))
+    low, high = (math.tanh(math.atanh(min(max(rank, -0.999999), 0.999999)) + side * half) for side in (-1, 1))
+    return {"plans": len(rows), "rank": rank, "low": low, "high": high}
 
 
 def trained(setting: Setting, plan: Plan, seed: int) -> dict:

@@ -107,7 +107,7 @@ def _train(given: argparse.Namespace) -> None:
 
     quiet()
     from prunella.bench.setting import Setting
-    from prunella.bench.trained_plans import train_plans
+    from prunella.bench.trained_plans import foretold, train_plans
     from prunella.compute.device import device
     from prunella.params import read_params
     from prunella.scenes.generator import read_vocabulary
@@ -123,4 +123,10 @@ def _train(given: argparse.Namespace) -> None:
         device(params.runtime),
     )
     plans: dict[str, Plan] = {Path(name).stem: named_plan(name) for name in given.students}
-    train_plans(setting, plans, given.seeds, given.out)
+    rows = train_plans(setting, plans, given.seeds, given.out)
+    if len(plans) >= 5:
+        print(
+            "errors before and after training: {plans} plans, rank {rank:.2f} ({low:.2f} to {high:.2f})".format_map(
+                foretold(rows)
+            )
+        )
