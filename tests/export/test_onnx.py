@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import onnxruntime
@@ -92,6 +93,23 @@ def test_onnx_runtime_gives_what_torch_gives(family, dtype, exported):
     assert report["parts"]["vae_decoder"]["dtype"] == ("fp32" if family == "sdxl" else dtype)
     with torch.no_grad():
         compare(family, student, folder, near)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs OpenVINO: pip install openvino")
+@pytest.mark.parametrize(("family", "dtype"), [("sd", "fp32"), ("sdxl", "fp16")])
+def test_openvino_reads_them_as_they_are(family, dtype, exported, monkeypatch):
+    import openvino
+
+    def by_openvino(folder, part, **given):
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = openvino.Core().compile_model(folder / part / "model.onnx", "CPU", settings)
+        return {name: value for output, value in compiled(given).items() for name in output.names}
+
+    student, folder = exported(family, dtype)
+    monkeypatch.setitem(globals(), "ran", by_openvino)
+    with torch.no_grad():
+        compare(family, student, folder, NEAR[dtype])
 
 
 @pytest.mark.slow
