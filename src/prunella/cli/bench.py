@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunella.bench.draw import Case
     from prunella.bench.workload import Workload
 
+HEALING = Path("docs/evidence/healing.jsonl")
 SMALL = 128  # pixels, where a CPU times a UNet step
 SWITCH = {"auto": "auto", "yes": True, "no": False}  # of the line → of `runtime`
 
@@ -31,6 +32,8 @@ def register(commands: Commands) -> None:
     _thing_arguments(add_command(kinds, "thing", "tune to a thing the scenes never showed, and judge", _thing))
     _data_arguments(add_command(kinds, "data", "filter, encode and reading back, of the data in params.yaml", _data))
     _heal_arguments(add_command(kinds, "heal", "a long training of what `dvc repro` has encoded, at milestones", _heal))
+    healed = add_command(kinds, "healed", "the table of what `bench heal` has measured", _healed)
+    healed.add_argument("--rows", type=Path, default=HEALING)
     bench_plans.register(kinds)
     bench_race.register(kinds)
     bench_phases.register(kinds)
@@ -117,7 +120,7 @@ def _heal_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--prompts", type=int, default=400, help="pictures of a measurement")
     bench.add_argument("--learning-rate", type=float, help="constant (default: distill.learning_rate)")
     bench.add_argument("--ema-decay", type=float, default=0.99)
-    bench.add_argument("--out", type=Path, default=Path("docs/evidence/healing.jsonl"))
+    bench.add_argument("--out", type=Path, default=HEALING)
 
 
 def _train(given: argparse.Namespace) -> None:
@@ -277,6 +280,17 @@ def _heal(given: argparse.Namespace) -> None:
     )
     for row in heal(setting, given.student, given.seed, given.steps, given.drawn, given.out, Path("work/healing")):
         print(json.dumps({name: value for name, value in row.items() if name != "verdicts"}), flush=True)
+
+
+def _healed(given: argparse.Namespace) -> None:
+    from prunella.bench.evidence import read_rows
+    from prunella.bench.healed import table
+    from prunella.errors import UserError
+    from prunella.reporting.summary import aligned
+
+    if not (rows := read_rows(given.rows)):
+        raise UserError(f"{given.rows}: no rows; `prunella bench heal --student sd-tiny` measures")
+    print(aligned(table(rows)))
 
 
 def _write(figures: dict[str, Any], path: Path | None) -> None:

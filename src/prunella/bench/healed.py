@@ -1,0 +1,72 @@
+"""What the rows of `prunella bench heal` say: a student's way from pruned to healed, as a table."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from prunella.bench.evidence import Row
+from prunella.bench.healing import TEACHER
+from prunella.evaluation.stats import CONFIDENCE, RESAMPLES, Estimate
+
+HEAD = ["student", "steps", "seeds", "output error", "KID", "composition", "of the teacher's"]
+
+
+def share_of(students: Sequence[str], teacher: str) -> Estimate:
+    """A student's composition as a share of the teacher's, with its interval; verdicts as "0110…", prompt by prompt.
+
+    `students` are the verdicts of its seeds, on the teacher's prompts. Prompts are resampled, and with each all that
+    was drawn of it, so what seeds have in common is not counted twice.
+    """
+    ours = np.array([[mark == "1" for mark in verdicts] for verdicts in students], float).mean(0)
+    theirs = np.array([mark == "1" for mark in teacher], float)
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        return a.mean(axis) / b.mean(axis)
+
+    value = float(ratio(ours, theirs))
+    if not ours.any():
+        return Estimate(value, len(theirs), value, value)
+    found = bootstrap(
+        (ours, theirs),
+        ratio,
+        paired=True,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, len(theirs), float(found.low), float(found.high))
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """Cells, the head first: the teacher, then each student by steps, over its seeds."""
+    teacher = next(row for row in rows if row["student"] == TEACHER)
+    theirs = teacher["composition"]
+    first = [TEACHER, "", "", "0", f"{teacher['kid']['value']:.4f}", _estimate(Estimate(**theirs)), "1"]
+    ours = sorted((row for row in rows if row is not teacher), key=_place)
+    return [HEAD, first, *(_line(list(some), teacher) for _, some in groupby(ours, _place))]
+
+
+def _place(row: Row) -> tuple[str, int]:
+    return row["student"], row["step"]
+
+
+def _line(rows: list[Row], teacher: Row) -> list[str]:
+    drawn = [row for row in rows if "verdicts" in row]
+    cells = [rows[0]["student"], f"{rows[0]['step']:,}", str(len(rows)), _span([row["output"] for row in rows], 4)]
+    if not drawn:
+        return [*cells, "", "", ""]
+    right = "".join(row["verdicts"] for row in drawn).count("1") / sum(len(row["verdicts"]) for row in drawn)
+    whole = share_of([row["verdicts"] for row in drawn], teacher["verdicts"])
+    return [*cells, _span([row["kid"]["value"] for row in drawn], 3), f"{right:.3f}", _estimate(whole)]
+
+
+def _span(values: list[float], digits: int) -> str:
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _estimate(found: Estimate) -> str:
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
