@@ -6,7 +6,10 @@ from commands import refused, said
 from conftest import ROOT, toy_params
 
 from prunella.cli.main import main
+from prunella.tracking.journal import begun
 from prunella.tracking.preflight import TrainingEstimate
+
+TEACHER = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +47,19 @@ def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_
 def test_summary_needs_a_benchmark(capsys, tmp_path):
     assert refused("summary").startswith("prunella: reports/benchmark.json: ")
     (tmp_path / "reports").mkdir()
-    entry = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
-    (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": entry}}))
+    (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": TEACHER}}))
     text = said(capsys, "summary")
     assert "1.00 M" in text and str(tmp_path / "reports" / "index.html") in text and "make ui" in text
+
+
+def test_summary_says_what_mlflow_lacks_but_for_a_stage_that_is_running(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": TEACHER}}))
+    running = begun(tmp_path / "work" / "tracking")
+    running.add("start", {})
+    assert "MLflow lacks" not in said(capsys, "summary")
+    running.close(whole=False)  # as a kill does
+    assert "MLflow lacks the end of 1 stage, killed or without a server; `prunella sync` sends it" in said(
+        capsys, "summary"
+    )

@@ -46,11 +46,22 @@ def _summary(given: argparse.Namespace) -> None:
     print(f"\nReport with pictures and curves: {path.with_name('index.html').resolve()}")
     print(f"The same in short, as Markdown: {path.with_name('summary.md').resolve()}")
     print("MLflow: make ui, then http://127.0.0.1:5000")
+    _say_what_mlflow_lacks()
+
+
+def _say_what_mlflow_lacks() -> None:
+    from prunella.tracking.journal import left
+    from prunella.tracking.mlflow import journal_folder
+
+    if count := left(journal_folder()):
+        stages = "1 stage" if count == 1 else f"{count} stages"
+        print(f"MLflow lacks the end of {stages}, killed or without a server; `prunella sync` sends it", flush=True)
 
 
 def _ui(given: argparse.Namespace) -> None:
     from prunella.tracking.mlflow import runs_page, shown_store, store
 
+    _say_what_mlflow_lacks()
     if store().startswith(("http://", "https://")):  # a server has pages of its own
         print(f"MLflow is there already: {runs_page(shown_store())}")
         return

@@ -157,6 +157,15 @@ def found(path: Path) -> Iterator[Found | None]:
         yield _read(path, file, text)
 
 
+def left(folder: Path) -> int:
+    """How many journals lie in `folder` that nobody writes to: of stages whose store lacks something."""
+    count = 0
+    for path in journals(folder):
+        with found(path) as it:
+            count += it is not None
+    return count
+
+
 def ended(folder: Path, name: str) -> str | None:
     """The status with which the stage of a journal ended, where the store has not been told yet."""
     try:
