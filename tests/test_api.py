@@ -32,6 +32,12 @@ def test_changes_are_named_by_dotted_keys_and_checked():
         parameters("sd-tny")
 
 
+def test_entries_get_what_they_lack_as_in_a_file():
+    params = parameters(changes={"distill.phases": [{"steps": 2, "plan": 0.5}, {"steps": 3}], "distill.steps": 5})
+    assert [phase.plan for phase in params.distill.phases] == [0.5, None]
+    assert params.distill.phases[0].learning_rate == params.distill.learning_rate
+
+
 @pytest.mark.slow
 def test_a_student_is_made_and_drawn_without_dvc(params, teacher, tmp_path):
     latents = prunella.encode(params, teacher=teacher, out="data")

@@ -671,12 +671,17 @@ def read_params(path: Path | str = "params.yaml") -> Params:
     content = read_yaml(path)
     filled: dict[str, Any] = {}
     if isinstance(content, dict):
-        content = with_phases(with_own_data(with_defaults(content, shipped_defaults(), filled)))
+        content = with_whole_entries(with_defaults(content, shipped_defaults(), filled))
     params = check(Params, content, str(path))
     if filled:
         taken = ", ".join(f"{name}: {value}" for name, value in filled.items())
         print(f"{path}: lacks keys of this version; taken from the shipped defaults: {taken}", file=sys.stderr)
     return params
+
+
+def with_whole_entries(content: dict) -> dict:
+    """`content` with what the entries of its sets, bases, teachers and phases lack."""
+    return with_phases(with_own_data(content))
 
 
 def with_own_data(content: dict) -> dict:

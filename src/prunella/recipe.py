@@ -12,7 +12,7 @@ import yaml
 from yaml.nodes import MappingNode, Node
 
 from prunella.errors import UserError
-from prunella.params import Params, check, unknown, with_own_data
+from prunella.params import Params, check, unknown, with_whole_entries
 
 HOME = Path(__file__).parent
 DEFAULTS = HOME / "defaults.yaml"  # the committed params.yaml
@@ -51,7 +51,7 @@ def parameters(recipe: str | None = None, changes: Mapping[str, Any] | None = No
             if not isinstance(section, dict):
                 raise UserError(f"changes: {key}: {name} is no section but a value")
         section[last] = value
-    return check(Params, with_own_data(content), "changes")
+    return check(Params, with_whole_entries(content), "changes")
 
 
 def merge_recipe(recipe: str, defaults: str) -> str:
