@@ -438,8 +438,10 @@ class Backbones(Section):
     clip: str | None  # folder or id, as transformers has it
     dino: str | None  # folder or id, as transformers has it
     inception: str | None  # file, TorchScript
+    vgg: str | None  # file, TorchScript
     aesthetic: str | None  # file, LAION's head on `clip`
     preference: str | None  # folder or id of a CLIP that was trained on preferences
+    hpsv2: str | None  # folder or id of another such CLIP
 
 
 class Real(Section):

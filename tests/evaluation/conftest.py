@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import toy_clip, toy_dino, toy_head, toy_inception
+from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg
 
 from prunella.evaluation.gallery.prompts import Prompt
 from prunella.evaluation.gallery.shards import collect, draw_shards
@@ -11,7 +11,7 @@ from prunella.evaluation.metrics.base import Subject
 from prunella.latents.shards import Latents
 from prunella.params import Backbones, Real
 
-NONE = {"clip": None, "dino": None, "inception": None, "aesthetic": None, "preference": None}
+NONE: dict[str, str | None] = dict.fromkeys(Backbones.model_fields)
 
 
 def picture(number: int, width: int = 32, height: int = 32) -> np.ndarray:
@@ -66,14 +66,14 @@ def networks(teacher, once) -> Backbones:
     """Small random networks for every metric that looks through one."""
 
     def made(folder: Path) -> None:
-        for name in ("clip", "preference"):
+        for name in ("clip", "preference", "hpsv2"):
             toy_clip(folder / name, teacher / "tokenizer")
         toy_dino(folder / "dino")
         toy_head(folder / "head.pth")
         toy_inception(folder / "inception.pt")
+        toy_vgg(folder / "vgg.pt")
 
     folder = once("networks", made)
-    places = {name: str(folder / name) for name in ("clip", "dino", "preference")}
-    return Backbones(
-        **NONE | places | {"inception": str(folder / "inception.pt"), "aesthetic": str(folder / "head.pth")}
-    )
+    places = {name: str(folder / name) for name in ("clip", "dino", "preference", "hpsv2")}
+    files = {"inception": "inception.pt", "vgg": "vgg.pt", "aesthetic": "head.pth"}
+    return Backbones(**NONE | places | {name: str(folder / file) for name, file in files.items()})

@@ -69,12 +69,39 @@ class Inception(nn.Module):
         return (logits if no_output_bias else logits + self.last.bias).softmax(1)
 
 
+class Vgg(nn.Module):
+    """Takes what the real one takes: one layer, whose unit channels are weighed as LPIPS weighs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 5, 3, stride=2)
+        self.weights = nn.Parameter(torch.rand(5))
+
+    def forward(
+        self, x: Tensor, resize_images: bool = True, return_features: bool = False, return_lpips: bool = False
+    ) -> Tensor:
+        assert return_lpips and not resize_images and not return_features
+        found = self.layer(x / 127.5 - 1).relu()
+        found = found / (found.square().sum(1, keepdim=True) + 1e-10).sqrt()
+        places = found.shape[2] * found.shape[3]
+        return (found * (self.weights[:, None, None] / places).sqrt()).flatten(1)
+
+
 def toy_inception(file: Path) -> Path:
     torch.manual_seed(2)
+    return scripted(Inception(), file)
+
+
+def toy_vgg(file: Path) -> Path:
+    torch.manual_seed(4)
+    return scripted(Vgg(), file)
+
+
+def scripted(model: nn.Module, file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript, which the published network is stored as
-        torch.jit.script(Inception()).save(str(file))
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript, which the published networks are stored as
+        torch.jit.script(model).save(str(file))
     return file
 
 

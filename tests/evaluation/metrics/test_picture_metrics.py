@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import Inception
+from networks import Inception, Vgg
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model
 
@@ -71,6 +71,37 @@ def test_pick_score_is_scaled_by_what_its_training_learned(subject, networks):
     seen, read = clip_of(networks.preference, SEEN, [prompt.text for prompt in subject.prompts])
     scale = float(np.exp(2.6592))  # CLIP's initial temperature
     assert measured("pick_score", subject).values()[""] == pytest.approx(scale * (seen * read).sum(1), abs=1e-4)
+
+
+def test_hpsv2_is_the_cosine_of_a_padded_picture(make_subject, networks):
+    wide = [np.random.default_rng(i).integers(0, 256, (21, 32, 3), np.uint8) for i in range(3)]
+    metric = find_metric("hpsv2").build(make_subject(7, backbones=networks))
+    texts = ["a ring", "two red hearts", "a star"]
+    metric.update(wide, texts)
+    padded = [np.zeros((32, 32, 3), np.uint8) for _ in wide]
+    for whole, part in zip(padded, wide, strict=True):
+        whole[5:26] = part
+    seen, read = clip_of(networks.hpsv2, padded, texts)
+    assert metric.values()[""] == pytest.approx((seen * read).sum(1), abs=1e-6)
+
+
+@torch.no_grad()
+def test_lpips_is_the_weighed_distance_of_unit_channels_place_by_place(subject):
+    torch.manual_seed(4)  # as it was made
+    model = Vgg().double()
+
+    def channels(picture):
+        pixels = torch.tensor(picture).permute(2, 0, 1)[None].double() / 127.5 - 1
+        found = model.layer(pixels).relu()[0].numpy()
+        return found / np.sqrt((found**2).sum(0) + 1e-10)
+
+    theirs = [picture for _, picture in Gallery(subject.taught)]
+    weights = model.weights.numpy()[:, None, None]
+    expected = [(weights * (channels(a) - channels(b)) ** 2).sum(0).mean() for a, b in zip(SEEN, theirs, strict=True)]
+    assert measured("lpips", subject).values()[""] == pytest.approx(expected, rel=1e-4) and min(expected) > 0
+    metric = find_metric("lpips").build(subject)
+    metric.update(theirs, [""] * 7)
+    assert metric.values()[""] == [0] * 7
 
 
 def test_aesthetic_score_by_a_linear_head(subject, networks):
@@ -217,6 +248,9 @@ def test_a_few_pictures_have_no_inception_score(subject, monkeypatch):
         ("dino_similarity", "dino", "hf download facebook/dinov2-base"),
         ("aesthetic", "aesthetic", "curl"),
         ("pick_score", "preference", "hf download yuvalkirstain/PickScore_v1"),
+        ("hpsv2", "hpsv2", "hf download adams-story/HPSv2-hf"),
+        ("lpips", "vgg", "curl .*vgg16.pt"),
+        ("recall", "inception", "curl .*inception-2015-12-05.pt"),
     ],
 )
 def test_what_is_not_there_is_said_with_the_line_that_would_give_it(metric, key, given, make_subject, networks):

@@ -13,7 +13,17 @@ from prunella.params import Real
 
 SIDE, BATCH = 128, 2
 PICTURE = SIDE * SIDE * 3  # bytes
-NAMES = ("clip_score", "clip_similarity", "dino_similarity", "kid", "cmmd", "latent_kid", "pick_score")
+NAMES = (
+    "clip_score",
+    "clip_similarity",
+    "dino_similarity",
+    "kid",
+    "cmmd",
+    "latent_kid",
+    "pick_score",
+    "hpsv2",
+    "lpips",
+)
 
 
 def gallery(folder, prompts):

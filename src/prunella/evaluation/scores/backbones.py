@@ -19,16 +19,18 @@ from torch.nn.functional import normalize
 from prunella.evaluation.metrics.base import Images, Subject, Unavailable
 from prunella.params import Backbones
 
-INCEPTION = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+NVIDIA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics"
 GIVEN_BY = {
     "clip": "hf download openai/clip-vit-large-patch14 --local-dir backbones/clip",
     "dino": "hf download facebook/dinov2-base --local-dir backbones/dino",
-    "inception": f"curl --create-dirs -o backbones/inception.pt {INCEPTION}",
+    "inception": f"curl --create-dirs -o backbones/inception.pt {NVIDIA}/inception-2015-12-05.pt",
+    "vgg": f"curl --create-dirs -o backbones/vgg.pt {NVIDIA}/vgg16.pt",
     "aesthetic": "curl --create-dirs -Lo backbones/aesthetic.pth https://github.com/christophschuhmann/"
     "improved-aesthetic-predictor/raw/main/sac+logos+ava1-l14-linearMSE.pth",
     "preference": "hf download yuvalkirstain/PickScore_v1 --local-dir backbones/preference",
+    "hpsv2": "hf download adams-story/HPSv2-hf --local-dir backbones/hpsv2",
 }
-PLACES = {"inception": "backbones/inception.pt", "aesthetic": "backbones/aesthetic.pth"}
+PLACES = {name: f"backbones/{name}.{kind}" for name, kind in (("inception", "pt"), ("vgg", "pt"), ("aesthetic", "pth"))}
 FAULTS = (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError)
 
 
@@ -122,10 +124,7 @@ class Inception:
     """
 
     def __init__(self, file: Path, device: str):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it is published as TorchScript alone
-            self.model = torch.jit.load(file, map_location=device).eval()
-        self.device, self.last = device, Last()
+        self.model, self.device, self.last = _scripted(file, device), device, Last()
 
     def features(self, images: Images) -> np.ndarray:
         """NF float32, F = 2048, of pictures (HWC uint8) of one size."""
@@ -139,6 +138,29 @@ class Inception:
     def _asked(self, images: Images, **how: bool) -> np.ndarray:
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(self.device)
         return self.model(pixels, **how).float().cpu().numpy()
+
+
+class Vgg:
+    """VGG-16 with LPIPS's weights as TorchScript, as https://github.com/NVlabs/stylegan2-ada-pytorch has it.
+
+    It takes NCHW pixels of 0 to 255, and gives features whose squared distance is LPIPS.
+    """
+
+    def __init__(self, file: Path, device: str):
+        self.model, self.device = _scripted(file, device), device
+
+    @torch.inference_mode()
+    def lpips(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Of two pictures (HWC uint8) of one size; no more are in memory, whose features are 0.5 GB each at 1024 px."""
+        pixels = torch.from_numpy(np.stack([one, other])).permute(0, 3, 1, 2).to(self.device, torch.float32)
+        first, second = self.model(pixels, resize_images=False, return_lpips=True)
+        return float((first - second).square().sum(dtype=torch.float64))
+
+
+def _scripted(file: Path, device: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # these are published as TorchScript alone
+        return torch.jit.load(file, map_location=device).eval()
 
 
 def _whole(kind: Any, folder: Path) -> Any:
@@ -179,3 +201,7 @@ def dino(subject: Subject) -> Vision:
 
 def inception(subject: Subject) -> Inception:
     return _loaded(subject, "inception", Inception)
+
+
+def vgg(subject: Subject) -> Vgg:
+    return _loaded(subject, "vgg", Vgg)

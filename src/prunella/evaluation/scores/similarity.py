@@ -1,7 +1,8 @@
 """How alike a model's picture and the teacher's are, from the same prompt and noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,14 @@ class Similarity(PerPicture):
 def similarity(subject: Subject, name: str, embed: Embed) -> Similarity:
     """`name` is the backbone's; the teacher's pictures go through it once for all models."""
 
-    def taught() -> Tensor:
+    def theirs() -> Tensor:
         batches = Gallery(subject.taught).batches(subject.batch_size)
         return torch.cat([embed(as_measured(images, subject.resize, subject.jpeg)) for _, images in batches])
 
-    return Similarity(embed, subject.common(f"{name} of the teacher's pictures", taught))
+    return Similarity(embed, subject.common(f"{name} of the teacher's pictures", theirs))
+
+
+def taught(subject: Subject) -> Iterator[np.ndarray]:
+    """The teacher's pictures (HWC uint8) as they are measured, one at a time, in the order of every model's."""
+    for _, image in Gallery(subject.taught):
+        yield from as_measured([image], subject.resize, subject.jpeg)
