@@ -442,6 +442,7 @@ class Backbones(Section):
     aesthetic: str | None  # file, LAION's head on `clip`
     preference: str | None  # folder or id of a CLIP that was trained on preferences
     hpsv2: str | None  # folder or id of another such CLIP
+    vqa: str | None  # folder or id of a chat model that sees pictures
 
 
 class Real(Section):

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg
+from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg, toy_vqa
 
 from prunella.evaluation.gallery.prompts import Prompt
 from prunella.evaluation.gallery.shards import collect, draw_shards
@@ -34,7 +34,7 @@ def taught(prompts, tmp_path) -> Path:
 
 
 @pytest.fixture
-def make_subject(latents, teacher, manifest, prompts, taught):
+def make_subject(latents, teacher, manifest, prompts, taught, tmp_path):
     """A function from a number of held-out pairs that are drawn, of seven, to what they are measured against."""
 
     def made(drawn: int, batch_size: int = 2, **changes) -> Subject:
@@ -44,6 +44,7 @@ def make_subject(latents, teacher, manifest, prompts, taught):
             "prompts": prompts[:drawn],
             "manifest": manifest,
             "taught": taught,
+            "prompt_file": tmp_path / "prompts.jsonl",
             "backbones": Backbones(**NONE),
             "real": Real(path=None, pictures=100),
             "resize": None,
@@ -72,8 +73,9 @@ def networks(teacher, once) -> Backbones:
         toy_head(folder / "head.pth")
         toy_inception(folder / "inception.pt")
         toy_vgg(folder / "vgg.pt")
+        toy_vqa(folder / "vqa", teacher / "tokenizer")
 
     folder = once("networks", made)
-    places = {name: str(folder / name) for name in ("clip", "dino", "preference", "hpsv2")}
+    places = {name: str(folder / name) for name in ("clip", "dino", "preference", "hpsv2", "vqa")}
     files = {"inception": "inception.pt", "vgg": "vgg.pt", "aesthetic": "head.pth"}
     return Backbones(**NONE | places | {name: str(folder / file) for name, file in files.items()})

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, Dinov2Config, Dinov2Model
+from transformers import (
+    AutoTokenizer,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 SIDE, WIDTH, CLASSES = 16, 10, 6
 TOWER = {
@@ -103,6 +115,32 @@ def scripted(model: nn.Module, file: Path) -> Path:
         warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript, which the published networks are stored as
         torch.jit.script(model).save(str(file))
     return file
+
+
+CHAT = (
+    "{% for each in messages[0]['content'] %}{{ '<image>' if each['type'] == 'image' else each['text'] }} {% endfor %}"
+)
+
+
+def toy_vqa(folder: Path, tokenizer: Path) -> Path:
+    """A LLaVA with a teacher's tokenizer, which begins each text with a token of its own."""
+    words = AutoTokenizer.from_pretrained(tokenizer)
+    words.add_tokens(["<image>"], special_tokens=True)
+    seen = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    about = {"patch_size": TOWER["patch_size"], "vision_feature_select_strategy": "default"}
+    LlavaProcessor(seen, words, **about, num_additional_image_tokens=1, chat_template=CHAT).save_pretrained(folder)
+    read = {name: value for name, value in TOWER.items() if name not in ("image_size", "patch_size")}
+    ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.pad_token_id}
+    text = LlamaConfig(**read, num_key_value_heads=2, vocab_size=len(words), max_position_embeddings=96, **ends)
+    place = words.convert_tokens_to_ids("<image>")
+    torch.manual_seed(5)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=CLIPVisionConfig(**TOWER), text_config=text, image_token_index=place)
+    )
+    for weight in model.parameters():
+        weight.data.mul_(3)  # so that answers differ
+    model.save_pretrained(folder)
+    return folder
 
 
 def toy_head(file: Path) -> Path:

@@ -69,7 +69,7 @@ def file_prompts(file: Path, side: int) -> list[Prompt]:
     if file.suffix not in KINDS:
         raise UserError(f"benchmark.prompt_file: {file} is none of {', '.join(KINDS)}")
     found: list[Prompt] = []
-    for line, row in _rows(file):
+    for line, row in rows(file):
         texts = [row[name] for name in TEXT if row.get(name)]
         if not texts or not isinstance(texts[0], str):
             raise UserError(f"{file}: line {line} has no {', '.join(TEXT[:-1])} or {TEXT[-1]}")
@@ -83,7 +83,7 @@ def file_prompts(file: Path, side: int) -> list[Prompt]:
     return found
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, fields) of every line that holds something."""
     try:
         text = file.read_text(encoding="utf-8")

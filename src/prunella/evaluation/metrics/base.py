@@ -82,6 +82,7 @@ class Subject:
     prompts: list[Prompt]  # of every model's pictures, in their order
     manifest: Path  # of the pairs that passed the filter
     taught: Path  # the teacher's gallery, of the same prompts and noise
+    prompt_file: Path  # which may have questions on its prompts
     backbones: Backbones
     real: Real
     resize: int | None

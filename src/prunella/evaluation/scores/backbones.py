@@ -29,9 +29,10 @@ GIVEN_BY = {
     "improved-aesthetic-predictor/raw/main/sac+logos+ava1-l14-linearMSE.pth",
     "preference": "hf download yuvalkirstain/PickScore_v1 --local-dir backbones/preference",
     "hpsv2": "hf download adams-story/HPSv2-hf --local-dir backbones/hpsv2",
+    "vqa": "hf download Qwen/Qwen3-VL-8B-Instruct --local-dir backbones/vqa",
 }
 PLACES = {name: f"backbones/{name}.{kind}" for name, kind in (("inception", "pt"), ("vgg", "pt"), ("aesthetic", "pth"))}
-FAULTS = (OSError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError)
+FAULTS = (OSError, ImportError, ValueError, RuntimeError, AttributeError, KeyError, SafetensorError)
 
 
 def place(backbones: Backbones, name: str) -> Path:
@@ -74,7 +75,7 @@ class Clip:
 
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = _whole(CLIPModel, folder).to(device).eval()
+        self.model = whole(CLIPModel, folder).to(device).eval()
         self.longest, self.device, self.last = self.model.config.text_config.max_position_embeddings, device, Last()
 
     def images(self, images: Images) -> Tensor:
@@ -108,7 +109,7 @@ class Vision:
         from transformers import AutoImageProcessor, AutoModel
 
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-        self.model, self.device = _whole(AutoModel, folder).to(device).eval(), device
+        self.model, self.device = whole(AutoModel, folder).to(device).eval(), device
 
     @torch.inference_mode()
     def images(self, images: Images) -> Tensor:
@@ -163,9 +164,9 @@ def _scripted(file: Path, device: str) -> Any:
         return torch.jit.load(file, map_location=device).eval()
 
 
-def _whole(kind: Any, folder: Path) -> Any:
-    """A model of transformers with every weight in its place."""
-    model, told = kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True, output_loading_info=True)
+def whole(kind: Any, folder: Path, dtype: torch.dtype | str = torch.float32) -> Any:
+    """A model of transformers with every weight in its place; `dtype` "auto" is the one it is stored in."""
+    model, told = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
     if told["missing_keys"]:
         raise ValueError(f"has no {min(told['missing_keys'])}, so it is no {type(model).__name__}")
     return model
@@ -176,7 +177,7 @@ def _unit(output: Any) -> Tensor:
     return normalize(pooled.cpu().double(), dim=-1)
 
 
-def _loaded(subject: Subject, name: str, kind: Any) -> Any:
+def loaded(subject: Subject, name: str, kind: Any) -> Any:
     """The backbone of that name, once for all metrics and models. Raises Unavailable."""
 
     def load() -> Any:
@@ -192,16 +193,16 @@ def _loaded(subject: Subject, name: str, kind: Any) -> Any:
 
 def clip(subject: Subject, name: str = "clip") -> Clip:
     """The CLIP of `benchmark.backbones.clip`, or of another key."""
-    return _loaded(subject, name, Clip)
+    return loaded(subject, name, Clip)
 
 
 def dino(subject: Subject) -> Vision:
-    return _loaded(subject, "dino", Vision)
+    return loaded(subject, "dino", Vision)
 
 
 def inception(subject: Subject) -> Inception:
-    return _loaded(subject, "inception", Inception)
+    return loaded(subject, "inception", Inception)
 
 
 def vgg(subject: Subject) -> Vgg:
-    return _loaded(subject, "vgg", Vgg)
+    return loaded(subject, "vgg", Vgg)

@@ -142,6 +142,7 @@ class _Scores:
             prompts=prompts,
             manifest=manifest,
             taught=taught,
+            prompt_file=Path(params.prompt_file),
             backbones=params.backbones,
             real=params.real,
             resize=params.resize,
