@@ -31,6 +31,7 @@ def test_a_teacher_has_one_row_and_each_student_its_own(teacher):
     rows = list(measured(case(teacher)))
     assert [row["model"] for row in rows] == [str(teacher), "sd-small", "sd-tiny"]
     assert rows[0]["params"] > rows[1]["params"] > rows[2]["params"] and rows[0]["resolution"] == 32
+    assert rows[0]["weights_mb"] == round(4 * rows[0]["params"] / 1e6, 1)  # fp32
     assert rows[0]["unet_step_speedup"] == {"value": 1.0, "n": 2, "low": 1.0, "high": 1.0}
     assert rows[2]["unet_step_speedup"]["n"] == 2 and rows[2]["unet_step_ms_p50"] > 0
     assert rows[0]["published"] is None and rows[2]["published"].startswith("1.82 × on A100 80 GB, about 65 to 68 it/s")

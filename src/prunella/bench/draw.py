@@ -106,6 +106,7 @@ def _loaded(around: "_Around", config: dict, stack: ExitStack) -> tuple[dict[str
         call()
     figures = {
         "params": sum(weight.numel() for weight in unets[0].parameters()),
+        "weights_mb": round(sum(weight.nbytes for weight in unets[0].parameters()) / 1e6, 1),
         "resolution": around.work.side * around.work.factor,
         "loading_peak_memory_mb": loading,
         "peak_memory_mb": meter.peak_mb(call),
@@ -167,6 +168,7 @@ def table(rows: list[dict[str, Any]]) -> list[list[str]]:
     """Table cells, the head first: a row a model and variant; columns without values are left out."""
     columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "params": ("parameters", lambda v: f"{v / 1e6:,.0f} M"),
+        "weights_mb": ("as stored, MB", lambda v: f"{v:,.0f}"),
         "variant": ("variant", str),
         "unet_step_ms_p50": ("step, ms", lambda v: f"{v:,.0f}" if v >= 100 else f"{v:.3g}"),
         "unet_step_speedup": ("times as fast", _times),
