@@ -14,3 +14,10 @@ def test_limits_are_of_this_run():
     other["teacher"]["source"], other["hardware"]["device"], other["settings"]["latency_rounds"] = "bundled", "cuda", 50
     said = " ".join(limits(other))
     assert "bundled miniature" in said and "of a CPU" not in said and "rounds" not in said
+
+
+def test_a_machine_that_was_busy_is_said():
+    assert "had other work" not in " ".join(limits(REPORT))
+    busy = copy.deepcopy(REPORT)
+    busy["models"]["sd-tiny/pruned"]["latency_ms_p95"] = 1250.0
+    assert "up to 2.5 times its median latency" in " ".join(limits(busy))

@@ -16,7 +16,11 @@ def test_what_was_won_by_hand():
     assert speed == "as fast (1.70 to 1.90 in 7 rounds): 500 instead of 900 ms a picture"
     busy = copy.deepcopy(REPORT)
     busy["models"]["sd-tiny/pruned"]["speedup"] = estimate(1.8, 0.9, 2.5, 7)
-    assert "(0.90 to 2.50 in 7 rounds, so no difference is shown)" in won(busy, "sd-tiny")[2]["detail"]
+    assert won(busy, "sd-tiny")[2]["value"] == "unclear"  # not 1.80 ×
+    assert won(busy, "sd-tiny")[2]["detail"].startswith(
+        "1.80 × as fast (0.90 to 2.50 in 7 rounds), so no difference is"
+    )
+    assert "no difference in speed shown: 1.80 times (0.90 to 2.50);" in sentence(busy, "sd-tiny")
 
 
 def test_what_was_lost_has_the_teacher_beside_it():
@@ -56,3 +60,15 @@ def test_two_models_differ_only_where_the_paired_interval_has_no_zero():
     few = {"differences": {"a - b": {"fid": estimate(-2, -3, -1, 5) | {"different": False}}}}
     assert verdict(few, "a - b", "fid").startswith("no difference shown")  # too few, whatever the interval
     assert verdict(report, "b - a", "fid") == verdict({}, "a - b", "fid") == ""
+
+
+def test_what_fine_tuning_changed_is_told_on_its_words_and_on_the_rest():
+    report = copy.deepcopy(REPORT)
+    own, rest = estimate(0.3, 0.1, 0.5, 14), estimate(-0.1, -0.2, 0.1, 50)
+    changed = {"composition": rest, "on_words": {"composition": own}, "on_rest": {"composition": rest, "fid": rest}}
+    report["differences"]["sd-tiny/finetuned - sd-tiny/distilled"] = changed
+    assert lost(report, "sd-tiny", "composition")["tuned"] == [
+        "on captions with its words: differs by 0.30 (0.10 to 0.50), n = 14, better",
+        "on the other captions: no difference shown: -0.10 (-0.20 to 0.10), n = 50",
+    ]
+    assert lost(report, "sd-tiny", "output_error")["tuned"] == lost(REPORT, "sd-tiny", "composition")["tuned"] == []

@@ -86,14 +86,18 @@ def test_parts_have_a_table_a_metric_and_a_column_each():
     by = {"count": SHARE, "relation": SHARE | {"value": 1.0, "high": 1.0}}
     a, b = {"composition": SHARE, "composition_by": by}, {"composition": SHARE, "composition_by": {"count": SHARE}}
     models = {"a": a, "b/finetuned": b, "c": {"disk_mb_by": {"unet": 1.0}}}
-    assert by_part({"models": models}) == [
+    found = by_part({"models": models})
+    assert [caption.split(":")[0] for caption in found] == ["Composition by claim"]
+    assert list(found.values()) == [
         [
-            ["composition by", "count", "relation"],
+            ["model", "count", "relation"],
             ["a", "0.50 (0.24 to 0.76)", "1.00 (0.24 to 1.00)"],
             ["b, fine-tuned", "0.50 (0.24 to 0.76)", "–"],
         ]
     ]
-    assert by_part({"models": {"c": {}}}) == []
+    assert by_part({"models": {"c": {}}}) == {}
+    own = {"soft_tifa": SHARE, "soft_tifa_by": {"atoms": SHARE}}
+    assert next(iter(by_part({"models": {"a": own}}))).startswith("Soft-TIFA by skill: ")
 
 
 def test_paired_differences_have_a_row_each():
@@ -112,13 +116,13 @@ def test_differences_by_part_have_a_table_of_their_own():
     by = {"0-499": ERROR, "500-999": ERROR | {"value": 0.0101}}
     report = {"differences": {"a/distilled - teacher": {"output_error": ERROR, "output_error_by": by}}}
     assert changes(report)[0] == ["paired difference", "output error"]
-    assert changes_by(report) == [
-        [
-            ["paired difference of output error by", "0-499", "500-999"],
+    assert changes_by(report) == {
+        "Paired difference of output error by timesteps": [
+            ["paired difference", "0-499", "500-999"],
             ["a, distilled − teacher", "0.0100 (0.0080 to 0.0121)", "0.0101 (0.0080 to 0.0121)"],
         ]
-    ]
-    assert changes_by({"differences": {"a - b": {"output_error": ERROR}}}) == []
+    }
+    assert changes_by({"differences": {"a - b": {"output_error": ERROR}}}) == {}
 
 
 def test_differences_over_some_pairs_are_lines_of_their_own():

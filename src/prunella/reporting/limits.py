@@ -6,6 +6,7 @@ from prunella.reporting import words
 from prunella.reporting.outcome import main_figure
 from prunella.reporting.summary import quality
 
+BUSY = 1.5  # times the median, above which a round was disturbed
 Report = dict[str, Any]
 
 
@@ -28,6 +29,8 @@ def limits(report: Report) -> list[str]:
     if settings.get("latency_rounds", 20) < 20:
         rounds = settings["latency_rounds"]
         found.append(f"Latency is of {rounds} rounds: its 95th percentile is the largest of them.")
+    if busy := _busy(report):
+        found.append(busy)
     if report["hardware"]["device"] == "cpu":
         found.append(
             "Latency and memory are of a CPU. Which share of them a GPU would save is another question; peak memory "
@@ -46,4 +49,16 @@ def _wide(report: Report) -> str:
     return (
         f"{words.begun(words.title(str(figure)))} is of {found['n']:,} pictures, so that of the teacher is known to "
         f"± {half:.2g}; smaller differences need more pictures (benchmark.prompts)."
+    )
+
+
+def _busy(report: Report) -> str:
+    """What latencies of one model that are far apart say."""
+    spread = {name: each["latency_ms_p95"] / each["latency_ms_p50"] for name, each in report["models"].items()}
+    worst = max(spread, key=lambda name: spread[name])
+    if spread[worst] < BUSY:
+        return ""
+    return (
+        f"Rounds of one model took up to {spread[worst]:.1f} times its median latency, so the machine had other work. "
+        "`dvc repro --force cost` measures it again, and `dvc repro` puts that into this report."
     )

@@ -14,6 +14,8 @@ SIZES = {
     "peak_memory_mb": ("memory", "of the teacher's peak memory while drawing", "MB", 1),
 }
 
+UNCLEAR = "unclear"  # a speed whose interval holds 1
+
 
 def students(report: Report) -> list[str]:
     """The students of a report, in its order."""
@@ -56,7 +58,7 @@ def _speed(teacher: Report, own: Report) -> tuple[str, str]:
     if found := own.get("speedup"):
         spread = f"{found['low']:.2f} to {found['high']:.2f} in {found['n']} rounds"
         if found["low"] <= 1 <= found["high"]:
-            spread += ", so no difference is shown"
+            return UNCLEAR, f"{found['value']:.2f} × as fast ({spread}), so no difference is shown: {times}"
         return f"{found['value']:.2f} ×", f"as fast ({spread}): {times}"
     return f"{teacher['latency_ms_p50'] / own['latency_ms_p50']:.2f} ×", f"as fast: {times}"
 
@@ -64,7 +66,8 @@ def _speed(teacher: Report, own: Report) -> tuple[str, str]:
 def lost(report: Report, student: str, figure: str) -> dict[str, Any] | None:
     """A quality figure of the teacher and of each of a student's stages; None where the student has none.
 
-    "verdict" is of the paired difference from the teacher: only an interval without zero is a difference.
+    "verdict" is of the paired difference from the teacher: only an interval without zero is a difference. "tuned" has
+    what fine-tuning changed.
     """
     models = report["models"]
     theirs = None if figure == "output_error" else quality(models["teacher"], figure)  # to itself it is 0
@@ -77,14 +80,24 @@ def lost(report: Report, student: str, figure: str) -> dict[str, Any] | None:
     if not [row for row in rows if row["model"] != "teacher"]:
         return None
     better, about = words.better(figure), words.about(figure)
-    return {"figure": figure, "title": words.title(figure), "better": better, "about": about, "rows": rows}
+    found = {"figure": figure, "title": words.title(figure), "better": better, "about": about, "rows": rows}
+    return found | {"tuned": tuned(report, student, figure)}
+
+
+def tuned(report: Report, student: str, figure: str) -> list[str]:
+    """What fine-tuning changed in a figure, paired: on the captions with its words, and on the others."""
+    changed = report.get("differences", {}).get(f"{student}/finetuned - {student}/distilled", {})
+    parts = {words.some(name): found.get(figure) for name, found in changed.items() if name.startswith("on_")}
+    return [f"{name}: {_said(found, figure)}" for name, found in parts.items() if found]
 
 
 def verdict(report: Report, pair: str, figure: str) -> str:
     """What a paired difference says, in words; "" where it was not measured."""
     found = report.get("differences", {}).get(pair, {}).get(figure)
-    if found is None:
-        return ""
+    return "" if found is None else _said(found, figure)
+
+
+def _said(found: Report, figure: str) -> str:
     if not found.get("different", not found["low"] <= 0 <= found["high"]):
         return f"no difference shown: {estimate(found)}, n = {found['n']}"
     better = words.better(figure)
@@ -96,7 +109,7 @@ def sentence(report: Report, student: str) -> str:
     """The outcome in one sentence, of the student after distillation."""
     facts = {each["word"]: each["value"] for each in won(report, student)}
     parts = [f"{facts[word]} of the {what}" for word, what in (("UNet", "UNet"), ("on disk", "files")) if word in facts]
-    parts.append(f"{facts['speed'].removesuffix(' ×')} times as fast{_spread(report, student)}")
+    parts.append(_faster(report, student, facts["speed"]))
     text = f"{student}: {', '.join(parts)}"
     steps = report.get("training", {}).get(student, {}).get("distill", {})
     after = f" after {steps['steps']:,} steps of distillation" if steps.get("steps") else " after distillation"
@@ -108,9 +121,12 @@ def sentence(report: Report, student: str) -> str:
     return f"{text}."
 
 
-def _spread(report: Report, student: str) -> str:
+def _faster(report: Report, student: str, speed: str) -> str:
     found = report["models"][f"{student}/{stages(report, student)[0]}"].get("speedup")
-    return f" ({found['low']:.2f} to {found['high']:.2f})" if found else ""
+    spread = f" ({found['low']:.2f} to {found['high']:.2f})" if found else ""
+    if found and speed == UNCLEAR:
+        return f"no difference in speed shown: {found['value']:.2f} times{spread}"
+    return f"{speed.removesuffix(' ×')} times as fast{spread}"
 
 
 def main_figure(report: Report) -> str | None:

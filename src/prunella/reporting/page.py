@@ -40,6 +40,7 @@ def page(
         outcomes=outcome.outcomes(report),
         main=outcome.main_figure(report),
         tables=_tables(report),
+        parted=summary.by_part(report) | summary.changes_by(report),
         figures={"tradeoffs": tradeoffs, "charts": charts},
         axes={"quality": _parts(tradeoffs, 0, words.title), "cost": _parts(tradeoffs, 1, _cost)},
         curves={name: values(chart) for name, chart in curves.items()},
@@ -91,7 +92,7 @@ def _tables(report: Report) -> dict[str, Table]:
         "timed": costs.timed(report),
         "variants": costs.variants(report),
         "published": published.qualities(report),
-    } | {f"parts {table[0][0]}": table for table in [*summary.by_part(report), *summary.changes_by(report)]}
+    }
 
 
 def values(chart: figures.Figure) -> Table:

@@ -47,17 +47,18 @@ def _column(figure: str, column: Sequence[Report | None]) -> tuple[str, list[str
     return words.title(figure), [f"{estimate(found)}, n = {found['n']:,}" if found else EMPTY for found in column]
 
 
-def by_part(report: Report) -> list[Table]:
-    """A table for each metric with parts, as composition by claim: a row a model, a column a part, the head first."""
+def by_part(report: Report) -> dict[str, Table]:
+    """By its caption, a table for each metric with parts, as composition by claim: a row a model, a column a part."""
     models = report["models"]
-    return [_parts(models, f"{name}_by") for name in metrics(models) if any(f"{name}_by" in e for e in models.values())]
+    there = [name for name in metrics(models) if any(f"{name}_by" in entry for entry in models.values())]
+    return {f"{words.begun(words.title(name))} by {words.parts(name)}": _parts(models, f"{name}_by") for name in there}
 
 
 def _parts(models: dict[str, Report], kind: str) -> Table:
     measured = {name: entry[kind] for name, entry in models.items() if kind in entry}
     names = list(dict.fromkeys(part for parts in measured.values() for part in parts))
     shares = [[words.model(name), *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
-    return [[f"{words.title(kind.removesuffix('_by'))} by", *names], *shares]
+    return [["model", *names], *shares]
 
 
 def changes(report: Report) -> Table:
@@ -68,17 +69,24 @@ def changes(report: Report) -> Table:
     return [["paired difference", *map(words.title, names)], *cells] if cells else []
 
 
-def changes_by(report: Report) -> list[Table]:
-    """A table for each figure whose paired differences are measured by part, as the output error by timesteps."""
+def changes_by(report: Report) -> dict[str, Table]:
+    """By its caption, a table for each figure whose paired differences are measured by part, as by timesteps."""
     lines = _differences(report)
     kinds = dict.fromkeys(name for _, entry in lines for name in entry if name.endswith("_by"))
-    return [_changes_by([(line, entry[kind]) for line, entry in lines if kind in entry], kind) for kind in kinds]
+    return {
+        f"Paired difference of {words.title(figure := kind.removesuffix('_by'))} by {words.parts(figure)}": _changes_by(
+            [(line, entry[kind]) for line, entry in lines if kind in entry]
+        )
+        for kind in kinds
+    }
 
 
-def _changes_by(lines: list[tuple[str, Report]], kind: str) -> Table:
+def _changes_by(lines: list[tuple[str, Report]]) -> Table:
     names = list(dict.fromkeys(part for _, parts in lines for part in parts))
-    cells = [[line, *(estimate(parts.get(part)) for part in names)] for line, parts in lines]
-    return [[f"paired difference of {words.title(kind.removesuffix('_by'))} by", *names], *cells]
+    return [
+        ["paired difference", *names],
+        *([line, *(estimate(parts.get(each)) for each in names)] for line, parts in lines),
+    ]
 
 
 def _differences(report: Report) -> list[tuple[str, Report]]:

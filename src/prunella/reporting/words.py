@@ -25,6 +25,11 @@ def about(figure: str) -> str | None:
     return words()["figures"].get(figure, {}).get("about")
 
 
+def parts(figure: str) -> str:
+    """What a figure's parts are, of which it is said "by" what."""
+    return words()["figures"].get(figure, {}).get("parts", "part")
+
+
 def better(figure: str) -> str | None:
     """ "higher" or "lower"; None where it is not known which is better."""
     return words()["figures"].get(figure, {}).get("better")
