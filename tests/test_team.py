@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import toy_params
 from inprocess import commands
+from PIL import Image
 from stagefolder import stage_folder
 
 
@@ -39,6 +41,11 @@ def curve(folder: Path, split: str) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+def sheet(folder: Path) -> Path:
+    """The pictures of the first step."""
+    return next(folder.glob("work/distill/*/samples/0.png"))
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(teacher, pictures, latents, pruned_tiny, tmp_path):
     inputs = teacher, pictures, latents, pruned_tiny
@@ -48,5 +55,8 @@ def test_two_processes_learn_what_one_does(teacher, pictures, latents, pruned_ti
         assert len(alone) == len(together) > 1
         for row, expected in zip(together, alone, strict=True):
             assert row == pytest.approx(expected, rel=1e-5)
+    assert curve(one, "heldout")[0] == curve(two, "heldout")[0]  # before any step: shared, yet the same bits
+    sheets = [np.asarray(Image.open(sheet(folder)), int) for folder in (one, two)]
+    assert sheets[0].shape == sheets[1].shape and abs(sheets[0] - sheets[1]).max() <= 1
     report = json.loads((two / "reports" / "distill" / "sd-tiny.json").read_text())
     assert report["runtime"]["processes"] == 2

@@ -9,12 +9,17 @@ import together
 from conftest import ROOT, TRAINING
 
 
-def test_two_processes_learn_what_one_does_at_the_same_batch(tmp_path):
-    content = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
+CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory) -> list[dict]:
+    """What two processes saw."""
+    out = tmp_path_factory.mktemp("together")
     script, path = str(Path(together.__file__)), str(ROOT / "src")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, script, json.dumps(content), str(tmp_path)],
+        [*launcher, script, json.dumps(CONTENT), str(out)],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -22,10 +27,18 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    both = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_learn_what_one_does_at_the_same_batch(both):
     assert both[0] == both[1]  # each knows the means over all
-    alone = together.trained(content, 1)
+    alone = together.trained(CONTENT, 1)
     for (step, values), (_, expected) in zip(both[0]["rows"], alone["rows"], strict=True):
         assert values == pytest.approx(expected, rel=1e-5), step
     for row, expected in zip(both[0]["weight"], alone["weight"], strict=True):
         assert row == pytest.approx(expected, rel=1e-5)
+
+
+def test_two_processes_measure_what_one_does_to_the_bit(both):
+    assert both[0]["measured"] == together.measured() == both[1]["measured"]
+    assert both[0]["measured"]["order"] == [0, 1, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Run by torch's launcher in test_distributed.py: each process trains its share; the first writes what it saw."""
+"""Run by torch's launcher in test_distributed.py: each process trains and measures its share, and writes the result."""
 
 import json
 import sys
@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from prunella.compute.distributed import dealt, gathered
 from prunella.compute.launch import size
 from prunella.params import Training
 from prunella.training.loop import train
+from prunella.training.validate import evaluate_loss
 
 
 def settings(content: dict) -> Training:
@@ -36,7 +38,17 @@ def trained(content: dict, processes: int) -> dict:
     return {"rows": rows, "weight": model[0].weight.tolist()}
 
 
+def measured(sizes: tuple[int, ...] = (3, 3, 3, 3, 1)) -> dict:
+    """The mean of a term over batches of these sizes, and what is gathered of their numbers."""
+    source = torch.Generator().manual_seed(1)
+    batches = [{"latents": torch.randn(n, 2, generator=source)} for n in sizes]
+    values = evaluate_loss(
+        nn.Linear(1, 1), lambda _, batch: {"term": batch["latents"].exp().mean()}, dealt(batches), "fp32", True
+    )
+    return {"values": values, "order": gathered(list(dealt(range(len(sizes)))))}
+
+
 if __name__ == "__main__":
     content, out = json.loads(sys.argv[1]), Path(sys.argv[2])
-    result = trained(content, size())
+    result = trained(content, size()) | {"measured": measured()}
     (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(result))

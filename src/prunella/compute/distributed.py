@@ -4,14 +4,19 @@ Several are started by `prunella.compute.launch`, `accelerate launch` or `torchr
 environment variables.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
+
+from prunella.compute.launch import rank, size
+
+T = TypeVar("T")
 
 
 def team(device: torch.device | str) -> Accelerator:
@@ -21,7 +26,7 @@ def team(device: torch.device | str) -> Accelerator:
         mixed_precision="no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            # The others wait while the first measures and draws; torch's ten minutes may be too few for that.
+            # The others wait while the first writes a state, or for pictures; torch's ten minutes may be too few.
             InitProcessGroupKwargs(timeout=timedelta(hours=6)),
         ],
     )
@@ -36,3 +41,17 @@ class Pass(nn.Module):
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
         return self.loss(self.model, batch)
+
+
+def dealt(work: Iterable[T]) -> Iterator[T]:
+    """This process's share of some work: of P processes the first has items 0, P, 2 P, …"""
+    return islice(work, rank(), None, size())
+
+
+def gathered(mine: list[T]) -> list[T]:
+    """What all processes made of what was `dealt`, in the order of the work, in each of them. They call it together."""
+    if size() == 1:
+        return mine
+    shares: list[list[T]] = [[] for _ in range(size())]
+    torch.distributed.all_gather_object(shares, mine)
+    return [share[place] for place in range(len(shares[0])) for share in shares if place < len(share)]

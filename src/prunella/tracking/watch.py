@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from prunella.compute.compile import eager
-from prunella.compute.launch import rank
+from prunella.compute.distributed import dealt, gathered
+from prunella.compute.launch import rank, size
 from prunella.compute.precision import computing
 from prunella.evaluation.drawing import draw
 from prunella.evaluation.grid import grid
@@ -69,7 +71,7 @@ class TrainingWatch:
             first = done == 0 and job.params.steps >= self.settings.picture_every
             if first or done == job.params.steps or (done and done % self.settings.picture_every == 0):
                 pictures(done, ema)
-            if done == resumed + FIRST < job.params.steps:
+            if rank() == 0 and done == resumed + FIRST < job.params.steps:
                 rows = MetricsLog(work / METRICS).rows("train")[-FIRST:]
                 estimate.say_time_left([row[SECONDS] for row in rows], done)
 
@@ -78,7 +80,10 @@ class TrainingWatch:
 
 
 class Pictures:
-    """Draws the student, and the teacher where there is one, into `work`/samples/STEP.png."""
+    """Draws the student, and the teacher where there is one, into `work`/samples/STEP.png.
+
+    Of several processes each draws some of the pictures, and the first keeps and shows them.
+    """
 
     def __init__(self, job: TrainingJob, settings: Watch, work: Path, tracker: Tracker):
         self.job, self.settings, self.work, self.tracker = job, settings, work, tracker
@@ -95,6 +100,8 @@ class Pictures:
             if self.job.teacher is not None:
                 self.teachers = self.teachers or self._drawn(pipeline, self.job.teacher)
                 rows = {"teacher": self.teachers, **rows}
+        if rank():
+            return
         sheet, path = grid(rows), self.work / SAMPLES / f"{done}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
@@ -102,20 +109,32 @@ class Pictures:
 
     def _drawn(self, pipeline: DiffusionPipeline, unet: nn.Module) -> list[np.ndarray]:
         pipeline.unet = unet
-        settings = self.settings
         with computing(unet, self.job.params.precision):
-            drawn = draw(
-                pipeline,
-                self.prompts,
-                steps=settings.steps,
-                guidance=settings.guidance,
-                seed=0,
-                batch_size=BATCH,
-                dtype=torch.float32,
-                negative_prompt=settings.negative_prompt,
-                size=settings.size,
-            )
-            return list(drawn)
+            shares = [self._some(pipeline, numbers) for numbers in dealt(shares_of(len(self.prompts), size()))]
+        return [picture for share in gathered(shares) for picture in share]
+
+    def _some(self, pipeline: DiffusionPipeline, numbers: range) -> list[np.ndarray]:
+        settings = self.settings
+        drawn = draw(
+            pipeline,
+            [self.prompts[number] for number in numbers],
+            steps=settings.steps,
+            guidance=settings.guidance,
+            seed=0,
+            batch_size=BATCH,
+            first=numbers.start,
+            dtype=torch.float32,
+            negative_prompt=settings.negative_prompt,
+            size=settings.size,
+        )
+        return list(drawn)
+
+
+def shares_of(count: int, processes: int) -> list[range]:
+    """The numbers below `count` in as many parts in line, one for each process, the longer ones first."""
+    least, more = divmod(count, processes)
+    starts = [least * number + min(number, more) for number in range(processes + 1)]
+    return [range(*ends) for ends in pairwise(starts)]
 
 
 def captions(data: Data, count: int) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunella.compute.distributed import dealt
 from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, generator
 from prunella.latents.shards import Latents
 from prunella.params import Learning
@@ -119,10 +120,16 @@ def with_others(
     return batch
 
 
-def heldout_batches(latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None) -> Iterator[Batch]:
-    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`."""
+def heldout_batches(
+    latents: Latents, batch_size: int, last: int, among: np.ndarray | None = None, *, shared: bool = False
+) -> Iterator[Batch]:
+    """The held-out split (or the pairs `among` it) once, each pair with its fixed noise and timestep below `last`.
+
+    Where they are `shared`, of several processes each has some of these batches.
+    """
     among = np.arange(len(latents)) if among is None else among
-    for pairs, places in _cut(latents, among, batch_size):
+    every = _cut(latents, among, batch_size)
+    for pairs, places in dealt(every) if shared else every:
         rows = latents.take(pairs)
         final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
         # The golden ratio spreads timesteps evenly over any prefix of the split.

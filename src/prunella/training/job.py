@@ -141,7 +141,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
     if job.teacher is not None and params.precision in BITS:
         job.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoint.newest(work)
-    at_once = job.examples_at_once(team.num_processes)
+    at_once, alone = (job.examples_at_once(processes) for processes in (team.num_processes, 1))
     log = MetricsLog(work / METRICS, observer.metrics)
     validation = Validation(
         model,
@@ -152,7 +152,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         work,
         num_train_timesteps=num_train_timesteps,
         decided_by=job.decided_by,
-        batch_size=at_once if at_once < share else params.batch_size,
+        batch_size=alone,  # as one process measures, so that the values are the same
         borders=job.borders,
     )
     if team.is_main_process:
@@ -163,7 +163,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         if (work / DONE).is_file():
             print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
     with observer.watching(job, work, resumed, team.num_processes) as look:
-        if team.is_main_process and not resumed:
+        if not resumed:
             validation(0, ema)
             look(0, ema)
         began, seconds = time.perf_counter(), 0.0
@@ -187,9 +187,9 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
                 if team.is_main_process:
                     for step, values in known:
                         log.metrics(step, "train", {**values, SECONDS: seconds / len(known)})
-                    seconds = 0.0 if known else seconds
-                    validation(done, ema)
-                    look(done, ema)
+                seconds = 0.0 if known else seconds
+                validation(done, ema)
+                look(done, ema)
                 if done < params.steps and _enough(team, validation, done):
                     stopped = done
                     break
@@ -233,7 +233,7 @@ def _settle(job: TrainingJob, validation: Validation, ema: EMAModel | None, stop
 
 
 def _enough(team: Accelerator, validation: Validation, done: int) -> bool:
-    """Whether all processes are to stop, of which the first alone has measured. They come here together."""
+    """Whether all processes are to stop, of which the first alone has the log. They come here together."""
     if validation.params.patience is None or not validation.due(done):
         return False
     enough = torch.tensor(float(team.is_main_process and validation.exhausted()), device=team.device)

@@ -10,7 +10,8 @@ from diffusers.training_utils import EMAModel
 if TYPE_CHECKING:
     from prunella.training.job import TrainingJob
 
-Look = Callable[[int, EMAModel | None], None]  # called with the steps done, after what they gave is written down
+# Called with the steps done, after what they gave is written down; of several processes in each, together.
+Look = Callable[[int, EMAModel | None], None]
 
 
 class Observer(Protocol):

@@ -1,30 +1,53 @@
 """Values of a loss's terms on the held-out split."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from prunella.compute.distributed import gathered
 from prunella.compute.precision import autocast, rounding
 from prunella.params import Precision
 from prunella.training.batch import Batch
 
+Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
-@torch.no_grad()
+
+class Measured(NamedTuple):
+    """Of a batch."""
+
+    pairs: int
+    terms: dict[str, float]
+
+
 def evaluate_loss(
     model: nn.Module,
-    loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
+    loss: Loss,
     batches: Iterable[dict[str, Tensor]],
     precision: Precision = "fp32",
+    shared: bool = False,
 ) -> dict[str, float]:
-    """Mean of each term over all pairs of `batches`, by name; {} without pairs."""
-    device, pairs = next(model.parameters()).device, 0
+    """Mean of each term over all pairs of `batches`, by name; {} without pairs.
+
+    Where they are `shared`, several processes call this together, each with the batches that it was dealt, and all get
+    the mean over all pairs. Batches are added up in order whoever measured them, so it is what one process gets.
+    """
+    found = list(_measured(model, loss, batches, precision))
+    found = gathered(found) if shared else found
     sums: dict[str, float] = {}
+    for pairs, terms in found:
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value * pairs
+    return {name: total / sum(pairs for pairs, _ in found) for name, total in sums.items()}
+
+
+@torch.no_grad()
+def _measured(
+    model: nn.Module, loss: Loss, batches: Iterable[dict[str, Tensor]], precision: Precision
+) -> Iterator[Measured]:
+    device = next(model.parameters()).device
     for batch in batches:
-        n = len(batch["latents"])
         with rounding(precision), autocast(device, precision):
             terms = loss(model, Batch(batch).to(device))
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * n
-        pairs += n
-    return {name: total / pairs for name, total in sums.items()}
+        yield Measured(len(batch["latents"]), {name: float(value) for name, value in terms.items()})

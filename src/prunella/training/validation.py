@@ -11,6 +11,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from prunella.compute.compile import eager
+from prunella.compute.launch import rank
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training import checkpoint
@@ -37,7 +38,8 @@ class Data(NamedTuple):
 class Validation:
     """Measures a model when it is due, into the metrics log; at step 0, the last step and the `borders` it always is.
 
-    `batch_size` pairs go through the model at once. `decided_by` names the held-out term that says which weights are
+    Of several processes each measures some batches, and the first writes. `batch_size` pairs go through the model at
+    once. `decided_by` names the held-out term that says which weights are
     best; those are kept in folders of `work`, as
     checkpoints are. What measures best at a last step off the cadence is kept apart: a longer training would not have
     measured there.
@@ -75,10 +77,12 @@ class Validation:
         if not self.due(done):
             return
         data, params = self.data, self.params
-        batches = heldout_batches(data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among)
+        batches = heldout_batches(
+            data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among, shared=True
+        )
         with ema_weights(self.model, ema), eager():
-            values = evaluate_loss(self.model, self.loss, batches, params.precision)
-            if not values:
+            values = evaluate_loss(self.model, self.loss, batches, params.precision, True)
+            if rank() or not values:
                 return
             best, value = self.best(), values[self.decided_by]
             self.log.metrics(done, HELDOUT, values)
