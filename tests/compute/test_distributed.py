@@ -8,7 +8,6 @@ import pytest
 import together
 from conftest import ROOT, TRAINING
 
-
 CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
 
 
