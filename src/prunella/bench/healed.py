@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from prunella.bench.evidence import Row
 from prunella.bench.healing import TEACHER
-from prunella.evaluation.stats import CONFIDENCE, RESAMPLES, Estimate
+from prunella.evaluation.stats import Estimate, resampled
 
 HEAD = ["student", "steps", "seeds", "output error", "KID", "composition", "of the teacher's"]
 
@@ -28,16 +27,7 @@ def share_of(students: Sequence[str], teacher: str) -> Estimate:
     value = float(ratio(ours, theirs))
     if not ours.any():
         return Estimate(value, len(theirs), value, value)
-    found = bootstrap(
-        (ours, theirs),
-        ratio,
-        paired=True,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(value, len(theirs), float(found.low), float(found.high))
+    return Estimate(value, len(theirs), *resampled(ratio, ours, theirs))
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:

@@ -1,6 +1,6 @@
 """Estimates with 95 % intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,16 +36,22 @@ def mean(values: Sequence[float]) -> Estimate:
     value = float(found.mean())
     if len(found) < 2 or np.ptp(found) == 0:
         return Estimate(value, len(found), value, value)
+    return Estimate(value, len(found), *resampled(np.mean, found))
+
+
+def resampled(statistic: Callable[..., Any], *values: np.ndarray) -> tuple[float, float]:
+    """The percentile bootstrap interval of a statistic of arrays (N), whose i-th values are drawn together; seeded."""
     interval = bootstrap(
-        (found,),
-        np.mean,
+        values,
+        statistic,
+        paired=True,
         n_resamples=RESAMPLES,
         batch=AT_ONCE,
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return Estimate(value, len(found), float(interval.low), float(interval.high))
+    return float(interval.low), float(interval.high)
 
 
 def paired_difference(after: Sequence[float], before: Sequence[float]) -> Estimate:
