@@ -54,11 +54,11 @@ def _wide(report: Report) -> str:
 
 def _busy(report: Report) -> str:
     """What latencies of one model that are far apart say."""
-    spread = {name: each["latency_ms_p95"] / each["latency_ms_p50"] for name, each in report["models"].items()}
-    worst = max(spread, key=lambda name: spread[name])
-    if spread[worst] < BUSY:
+    known = [each for each in report["models"].values() if "latency_ms_p95" in each]
+    worst = max((each["latency_ms_p95"] / each["latency_ms_p50"] for each in known), default=1.0)
+    if worst < BUSY:
         return ""
     return (
-        f"Rounds of one model took up to {spread[worst]:.1f} times its median latency, so the machine had other work. "
+        f"Rounds of one model took up to {worst:.1f} times its median latency, so the machine had other work. "
         "`dvc repro --force cost` measures it again, and `dvc repro` puts that into this report."
     )
