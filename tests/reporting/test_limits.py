@@ -21,3 +21,10 @@ def test_a_machine_that_was_busy_is_said():
     busy = copy.deepcopy(REPORT)
     busy["models"]["sd-tiny/pruned"]["latency_ms_p95"] = 1250.0
     assert "up to 2.5 times its median latency" in " ".join(limits(busy))
+
+
+def test_pictures_that_no_network_has_looked_at_are_said():
+    assert "No network has looked at the pictures" in " ".join(limits(REPORT))
+    seen = copy.deepcopy(REPORT)
+    seen["models"]["teacher"]["clip_score"] = {"value": 0.3, "n": 64, "low": 0.29, "high": 0.31}
+    assert "No network" not in " ".join(limits(seen))

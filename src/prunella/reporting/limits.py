@@ -4,9 +4,10 @@ from typing import Any
 
 from prunella.reporting import words
 from prunella.reporting.outcome import main_figure
-from prunella.reporting.summary import quality
+from prunella.reporting.summary import metrics, quality
 
 BUSY = 1.5  # times the median, above which a round was disturbed
+UNLEARNED = {"composition", "latent_kid", "latent_frechet"}
 Report = dict[str, Any]
 
 
@@ -23,6 +24,11 @@ def limits(report: Report) -> list[str]:
             0,
             "The teacher is the bundled miniature, which draws small scenes. The run shows that the workflow works; "
             "how a student of a published checkpoint would fare it does not show.",
+        )
+    if set(metrics(report["models"])) <= UNLEARNED:
+        found.append(
+            "No network has looked at the pictures: how good they look and how well they fit their prompts is measured "
+            "by metrics that need one, such as clip_score and kid (benchmark.metrics, docs/evaluation.md)."
         )
     if wide := _wide(report):
         found.append(wide)
