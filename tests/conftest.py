@@ -66,6 +66,7 @@ TUNING |= {
     "method": "full",
     "lora": LORA,
     "dreambooth": DREAMBOOTH,
+    "inversion": {"word": None, "vectors": 1, "begin": None},
 }
 DISTILLING = LEARNING | {
     "task_weight": 1.0,

@@ -315,6 +315,14 @@ class DreamBooth(Section):
     text_learning_rate: Annotated[float, Field(gt=0)] | None  # None: that of the UNet
 
 
+class Inversion(Section):
+    """A word for a thing, of whose embeddings alone the model learns: textual inversion (arXiv 2208.01618)."""
+
+    word: Annotated[str, Field(pattern=r"^\S+$")] | None  # as it stands in the captions
+    vectors: Annotated[int, Field(ge=1, le=64)]  # tokens that it gets
+    begin: str | None  # a word whose embedding it begins with; None: the mean of its own pieces'
+
+
 class Own(Section):
     """A set of fine-tuning's own: an entry of `finetune.data`, both parts completed (see `read_params`)."""
 
@@ -338,9 +346,10 @@ class Finetune(Learning):
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
     output_weight: Amount  # the teacher's prediction, beside the data
     rehearsal: Amount  # weight of pairs of the main data, as many beside each batch
-    method: Literal["full", "lora", "dreambooth"]
+    method: Literal["full", "lora", "dreambooth", "inversion"]
     lora: Lora
     dreambooth: DreamBooth
+    inversion: Inversion
 
     @model_validator(mode="after")
     def _of_a_class(self) -> Self:
@@ -358,10 +367,16 @@ class Finetune(Learning):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_word(self) -> Self:
+        if self.method == "inversion" and self.inversion.word is None:
+            raise ValueError("inversion.word: the word for the thing as it stands in the captions, sks for example")
+        return self
+
     @property
     def texts_learn(self) -> bool:
         """Whether the text encoders learn too."""
-        return self._texts is not None and self._texts.text_encoder
+        return self.method == "inversion" or (self._texts is not None and self._texts.text_encoder)
 
     @property
     def text_learning_rate(self) -> float | None:

@@ -15,10 +15,11 @@ from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
 from prunella.training.adapters import ATTENTION, put_on
 from prunella.training.batch import PRIOR, REHEARSAL
+from prunella.training.inversion import Word
 from prunella.training.job import TrainingJob, run_job, state_folder
 from prunella.training.losses import TASK, Loss, Preserving, Task, Taught
 from prunella.training.observer import Observer
-from prunella.training.speaking import Spoken, rates, speaking
+from prunella.training.speaking import Speaking, Spoken, rates, speaking
 from prunella.training.validation import Data
 
 
@@ -56,6 +57,7 @@ def finetune(
         unet = load_unet(student, placement.device)
         taught_by = load_unet(teacher, placement.device) if params.output_weight else None
         speaks = speaking(unet, student, placement.device) if params.texts_learn else None
+        word = _word(params, speaks, student, data) if speaks and params.method == "inversion" else None
         if params.adapted:
             put_on(unet, params.lora, params.lora.targets, params.seed)
             for encoder in speaks.encoders.values() if speaks else ():
@@ -66,7 +68,8 @@ def finetune(
             loss=_loss(params, load_scheduler(student), taught_by),
             speaking=speaks,
             adapted=params.adapted,
-            groups=rates(speaks, params.text_learning_rate) if speaks else None,
+            word=word,
+            groups=rates(speaks, params.text_learning_rate) if speaks and not word else None,
             teacher=taught_by,
             params=params,
             data=data,
@@ -96,6 +99,17 @@ def _beside(params: Finetune, folder: Path, student: Path, placement: Placement)
     pairs, _ = open_latents(folder, student, placement.device, params.precision, params.texts_learn)
     check_fit(pairs, student)
     return pairs
+
+
+def _word(params: Finetune, speaks: Speaking, student: Path, data: Data) -> Word:
+    """The word that is learned, which the data's captions then hold. Raises UserError where none does."""
+    asked = params.inversion
+    if asked.word and not len(caption_contains(data.train.captions, [asked.word])):
+        raise UserError(f"finetune.inversion.word: none of {len(data.train)} captions holds {asked.word!r}")
+    word = Word(asked, speaks, student)
+    for pairs in (data.train, data.heldout, *data.beside.values()):
+        pairs.texts = word.told
+    return word
 
 
 def _loss(params: Finetune, scheduler: DDPMScheduler, teacher: UNet2DConditionModel | None) -> Loss:

@@ -30,6 +30,7 @@ from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import BESIDE
 from prunella.training import adapters, checkpoint
 from prunella.training.batch import Batch, training_batches, with_others
+from prunella.training.inversion import Word
 from prunella.training.learned import Learned
 from prunella.training.loop import averaged, train
 from prunella.training.losses import Loss
@@ -61,6 +62,7 @@ class TrainingJob:
     pairs: tuple[FeaturePair, ...] = ()
     speaking: Speaking | None = None  # the UNet with text encoders that learn too
     adapted: bool = False  # what learns are matrices beside the weights
+    word: Word | None = None  # what learns are its embeddings
     groups: list[dict] | None = None  # AdamW's, where not all learn at one rate
     until: int | None = None  # the step that it ends at, where it is not the whole of a training
     borders: tuple[int, ...] = ()  # steps that parts of the training end at
@@ -318,8 +320,7 @@ def _save(job: TrainingJob, out: Path, validation: Validation | None) -> None:
     job.model.to("cpu")  # the training is over; merging takes a second copy
     parts = _whole({"unet": job.unet, **job.encoders}, job)
     save_pipeline(job.student, parts.pop("unet"), out, job.params.storage, **parts)
-    if job.adapted:
-        adapters.save(job.unet, job.encoders, out)
+    _save_beside(job, out)
     if (plan := job.student / "unet" / BESIDE).is_file():
         shutil.copy2(plan, out / "unet" / BESIDE)
     best = validation.best() if validation else None
@@ -329,13 +330,22 @@ def _save(job: TrainingJob, out: Path, validation: Validation | None) -> None:
         save_unet(parts.pop("unet"), out / "best", job.params.storage)
         for name, encoder in parts.items():
             encoder.save_pretrained(out / "best" / name)
-        if job.adapted:
-            adapters.save(job.unet, job.encoders, out / "best")
+        _save_beside(job, out / "best")
 
 
 def _whole(parts: dict[str, Any], job: TrainingJob) -> dict[str, Any]:
-    """The parts as they are saved: with matrices that were beside their weights taken in."""
+    """The parts as they are saved: with matrices that were beside their weights, or a word, taken in."""
+    if job.word:
+        return job.word.whole(parts)
     return {name: adapters.merged(part) if job.adapted else part for name, part in parts.items()}
+
+
+def _save_beside(job: TrainingJob, folder: Path) -> None:
+    """What learned, where that is not the weights, as stock diffusers reads it onto the student."""
+    if job.adapted:
+        adapters.save(job.unet, job.encoders, folder)
+    if job.word:
+        job.word.save(job.encoders, folder)
 
 
 def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: int, stopped: int | None) -> dict:
