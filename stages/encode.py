@@ -10,8 +10,9 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.latents.encode import encoded
         from prunella.models.pipeline import teacher_folder
 
-        paths, teacher, workers = ctx.paths, teacher_folder(ctx.paths.teacher), ctx.params.runtime.workers
-        report = encoded(ctx.params.encode, ctx.params.seed, teacher, paths.pairs, paths.out, ctx.device, workers)
+        paths, teacher, runtime = ctx.paths, teacher_folder(ctx.paths.teacher), ctx.params.runtime
+        asked = ctx.params.encode, ctx.params.seed, teacher, paths.pairs, paths.out, ctx.device
+        report = encoded(*asked, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
         if ctx.first:
             counts = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
             ctx.done(f"{counts}, captions cut: {report['captions_cut']}", report)

@@ -19,6 +19,7 @@ def test_devices():
     def asked(name: str, threads: int = 0) -> str:
         return device(
             Runtime(
+                engine="local",
                 device=name,
                 processes=1,
                 workers=0,

@@ -11,7 +11,7 @@ from prunella.params import Runtime
     [("auto", "cpu", False), ("auto", "cuda:1", True), (True, "cpu", True), (False, "cuda", False)],
 )
 def test_auto_is_for_a_gpu(asked, device, expected):
-    rest = {"device": "auto", "processes": 1, "workers": 0, "threads": 0, "micro_batch": "auto"}
+    rest = {"engine": "local", "device": "auto", "processes": 1, "workers": 0, "threads": 0, "micro_batch": "auto"}
     runtime = Runtime(compile=asked, channels_last=asked, **rest)
     assert place(runtime, device) == Placement(device, expected, expected)
 

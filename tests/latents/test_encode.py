@@ -18,7 +18,7 @@ from prunella.data.images import fitted
 from prunella.data.manifest import Sample, read_manifest
 from prunella.data.sources import open_source
 from prunella.errors import UserError
-from prunella.latents import encode
+from prunella.latents import making
 from prunella.latents.encode import encoded, planned, split_off
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
@@ -204,7 +204,7 @@ def test_several_captions_are_drawn_in_training_by_seed(params, teacher, tmp_pat
     filtered(given, 0, tmp_path / "pairs")
     encoded(changed(params, heldout=2), 0, teacher, tmp_path / "pairs", tmp_path / "out", "cpu")
     train, heldout = open_latents(tmp_path / "out", teacher, "cpu")
-    expected = encode.Encoders(teacher, "cpu").text(["a small red disc", "two blue rings"])["text"]
+    expected = making.Encoders(teacher, "cpu").text(["a small red disc", "two blue rings"])["text"]
 
     def said(states: torch.Tensor) -> list[int]:
         return [int(not torch.allclose(state, expected[0], atol=1e-5)) for state in states]
@@ -244,7 +244,7 @@ def _from(layout: str, params, teacher: Path, folder: Path) -> Path:
 
 
 def test_an_interrupted_run_goes_on_at_the_next_shard(params, teacher, manifest, tmp_path, monkeypatch, latents):
-    write, written = encode.write_shard, []
+    write, written = making.write_shard, []
 
     def dies(folder, split, number, *rest):
         if len(written) == 2:
@@ -253,11 +253,11 @@ def test_an_interrupted_run_goes_on_at_the_next_shard(params, teacher, manifest,
         written.append((split, number))
         return write(folder, split, number, *rest)
 
-    monkeypatch.setattr(encode, "write_shard", dies)
+    monkeypatch.setattr(making, "write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         encoded(params.encode, params.seed, teacher, manifest, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(encode, "write_shard", lambda *given: written.append(given[1:3]) or write(*given))
+    monkeypatch.setattr(making, "write_shard", lambda *given: written.append(given[1:3]) or write(*given))
     encoded(params.encode, params.seed, teacher, manifest, tmp_path / "out", "cpu")
     assert written == [("heldout", 0), ("train", 0), ("train", 1), ("train", 2)]
     assert content(tmp_path / "out") == content(latents)

@@ -10,6 +10,7 @@ from prunella.cli import (
     bench,
     carry,
     data,
+    encode,
     export,
     init,
     promote,
@@ -24,7 +25,7 @@ from prunella.errors import UserError
 from prunella.tracking.secrets import hidden
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data)
+GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, encode)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,11 +23,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from prunella.errors import UserError
-from prunella.files import atomic_write_text, json_digest, sha256
+from prunella.files import atomic_write_text, json_digest, link_or_copy, sha256
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
 OF_PICTURE = ("mean", "std")
 MIRRORED = ("mean_mirrored", "std_mirrored")  # of the pictures seen in a mirror
+KINDS = (".safetensors", ".jsonl", ".json")  # the files of a shard, the note last
 MANIFEST = "manifest.json"
 
 
@@ -63,6 +64,13 @@ def write_shard(
     shard = Shard(name, split, len(captions), (size[0], size[1]), file.stat().st_size, *sums, dict(notes or {}))
     atomic_write_text(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
     return shard
+
+
+def adopt_shard(origin: Path, folder: Path, name: str) -> None:
+    """A shard in another folder too, its note last, without a second copy where the file system can."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in KINDS:
+        link_or_copy(origin / f"{name}{kind}", folder / f"{name}{kind}")
 
 
 def noted_shard(folder: Path, name: str) -> Shard | None:

@@ -1,0 +1,93 @@
+"""Work on a Ray cluster of two nodes on this machine, whose workers and nodes are lost in the middle."""
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from raycluster import cluster, pids
+
+from prunella.compute.cluster import LOSSES, on_ray
+from prunella.errors import UserError
+
+COUNT = 12
+
+
+class Writer:
+    """Writes who did a task, in a file of its own; the first task of a name in `lethal` takes its process along."""
+
+    def __init__(self, folder: Path, lethal: str = "", always: bool = False):
+        self.folder, self.lethal, self.always = folder, lethal, always
+        if not folder.is_dir():
+            raise UserError(f"{folder}: not there")
+
+    def __call__(self, name: str) -> None:
+        begun = self.folder / f"{name}.begun"
+        if name == self.lethal and (self.always or not begun.exists()):
+            begun.touch()
+            os._exit(1)
+        time.sleep(0.3)
+        (self.folder / name).write_text(f"{os.getpid()} {os.getcwd()}")
+
+
+def gone() -> bool:
+    """Whether the workers end, of which Ray has been told."""
+    end = time.monotonic() + 30
+    while pids() and time.monotonic() < end:
+        time.sleep(0.1)
+    return not pids()
+
+
+def done(folder: Path, **how) -> list[str]:
+    return list(on_ray(partial(Writer, folder, **how), [str(i) for i in range(COUNT)], gpu=False, named=str))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own, of files and sockets that it leaves to the garbage collector
+class TestTwoNodes:
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch):
+        with cluster(monkeypatch) as it:
+            yield it
+
+    def test_all_workers_share_the_tasks(self, tmp_path):
+        assert sorted(done(tmp_path), key=int) == [str(i) for i in range(COUNT)]
+        said = [(tmp_path / str(i)).read_text().split() for i in range(COUNT)]
+        assert len({pid for pid, _ in said}) == 2 and {folder for _, folder in said} == {os.getcwd()}
+        assert gone(), pids()
+
+    def test_a_lost_workers_task_is_done_by_another(self, tmp_path, capsys):
+        assert sorted(done(tmp_path, lethal="5"), key=int) == [str(i) for i in range(COUNT)]
+        assert "5: its worker was lost (" in capsys.readouterr().err
+        assert {path.name for path in tmp_path.iterdir()} == {*(str(i) for i in range(COUNT)), "5.begun"}
+
+    def test_a_lost_nodes_tasks_are_done_by_the_other(self, two, tmp_path):
+        found = []
+        for name in on_ray(partial(Writer, tmp_path), [str(i) for i in range(COUNT)], gpu=False, named=str):
+            found.append(name)
+            if len(found) == 3:
+                two.remove_node(two.second, allow_graceful=False)
+        assert sorted(found, key=int) == [str(i) for i in range(COUNT)]
+
+    def test_a_task_that_takes_its_workers_along_is_named(self, tmp_path):
+        with pytest.raises(UserError, match=f"^5: {LOSSES} workers were lost while they made it"):
+            done(tmp_path, lethal="5", always=True)
+
+    def test_what_a_worker_refuses_is_raised_here(self, tmp_path):
+        with pytest.raises(UserError, match=r"^/nowhere: not there$"):
+            done(Path("/nowhere"))
+
+
+def test_without_an_address(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"^runtime.engine: ray, but RAY_ADDRESS is not set; `ray start --head`"):
+        next(on_ray(dict, [1], gpu=False, named=str))
+
+
+def test_without_ray(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"needs Ray: pip install 'prunella\[ray\]'"):
+        next(on_ray(dict, [1], gpu=False, named=str))

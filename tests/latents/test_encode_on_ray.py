@@ -1,0 +1,81 @@
+"""Encode on a Ray cluster of two nodes on this machine: the bytes of the local engine, whoever is lost meanwhile."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from raycluster import cluster, pids
+
+from prunella.errors import UserError
+from prunella.latents import making
+from prunella.latents.encode import encoded
+from prunella.latents.making import made_by_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves files and sockets unclosed
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with cluster(monkeypatch) as it:
+        yield it
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def shards(folder: Path) -> int:
+    return len(list(folder.glob("work/encode/*/*-*.json")))
+
+
+def harm(folder: Path, deeds: dict[int, object]) -> tuple[threading.Thread, list[int]]:
+    """A thread that does each deed when so many shards are there; how many there were then."""
+    found: list[int] = []
+
+    def watch() -> None:
+        for count, deed in deeds.items():
+            while (there := shards(folder)) < count:
+                time.sleep(0.002)
+            found.append(there)
+            deed()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread, found
+
+
+def test_the_bytes_are_the_local_engines_with_a_worker_and_a_node_lost(
+    params, teacher, manifest, tmp_path, two, capsys
+):
+    settings = params.encode.model_copy(update={"shard_size": 1, "batch_size": 1})
+    given = settings, params.seed, teacher, manifest
+    report = encoded(*given, tmp_path / "local", "cpu")
+    for path in tmp_path.glob("work/encode/*"):
+        path.rename(tmp_path / path.name)
+    deeds = {
+        2: lambda: os.kill(pids()[0], signal.SIGKILL),
+        10: lambda: two.remove_node(two.second, allow_graceful=False),
+    }
+    thread, found = harm(tmp_path, deeds)
+    assert encoded(*given, tmp_path / "ray", "cpu", cluster=params.runtime) == report
+    thread.join(60)
+    assert len(found) == 2 and max(found) < 29  # both were lost before the end
+    assert content(tmp_path / "ray") == content(tmp_path / "local")
+    assert "its worker was lost" in capsys.readouterr().err
+
+
+def test_a_cluster_without_what_is_asked_for_is_named(params, teacher, manifest, tmp_path, two):
+    spoilt = params.runtime.model_copy(update={"device": "cuda"})
+    with pytest.raises(UserError, match=r"no machine of the cluster has a GPU \(runtime.device\)"):
+        encoded(params.encode, params.seed, teacher, manifest, tmp_path / "out", "cpu", cluster=spoilt)
+
+
+def test_a_work_folder_that_is_not_shared_is_named(params, monkeypatch, tmp_path):
+    monkeypatch.setattr(making, "on_ray", lambda begin, tasks, **_: iter(tasks))
+    task = making.Task("train", 3, (32, 32), [])
+    with pytest.raises(UserError, match=r"a worker has made train-00003, but it is not in .*share"):
+        made_by_cluster(dict, [task], tmp_path, params.runtime)
