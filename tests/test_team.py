@@ -1,6 +1,5 @@
 """The distill stage in two processes, as `dvc repro` starts it with `runtime.processes: 2`, and in one."""
 
-import csv
 import json
 import os
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 from conftest import toy_params
 from inprocess import commands
 from PIL import Image
-from stagefolder import stage_folder
+from stagefolder import curve, stage_folder
 
 
 def distilled(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned: Path, processes: int) -> Path:
@@ -33,12 +32,6 @@ def distilled(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("distill: sd-tiny: 4 steps in") == 1  # the first process alone reports
     return folder
-
-
-def curve(folder: Path, split: str) -> list[dict[str, float]]:
-    with (folder / "reports" / "curves" / "distill" / "sd-tiny" / f"{split}.csv").open() as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def sheet(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """A folder in which the distill stage can run by itself, without DVC and the stages before it."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -19,3 +20,10 @@ def stage_folder(folder: Path, content: dict, teacher: Path, latents: Path, prun
     (folder / "stages").symlink_to(ROOT / "stages")
     (folder / "src").symlink_to(ROOT / "src")
     return folder
+
+
+def curve(folder: Path, split: str) -> list[dict[str, float]]:
+    """The rows of a split of sd-tiny's distillation, without what is time."""
+    with (folder / "reports" / "curves" / "distill" / "sd-tiny" / f"{split}.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]

@@ -18,6 +18,7 @@ from torch import nn
 
 from prunella.compute import distributed
 from prunella.compute.device import Placement, placed
+from prunella.compute.heartbeat import together
 from prunella.compute.launch import rank, size
 from prunella.compute.precision import BITS
 from prunella.compute.workdir import DONE, Identity, identity, locked, noted_runs, resume_dir, same_params
@@ -164,7 +165,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         validation.resume(resumed)
         if (work / DONE).is_file():
             print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
-    with observer.watching(job, work, resumed, team.num_processes) as look:
+    with together(), observer.watching(job, work, resumed, team.num_processes) as look:
         if not resumed:
             validation(0, ema)
             look(0, ema)

@@ -1,0 +1,58 @@
+import pytest
+from torch.distributed import TCPStore
+
+from prunella.compute import heartbeat
+from prunella.compute.heartbeat import Heartbeat, Lost, together
+from prunella.errors import UserError
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """A launcher's store, of three processes."""
+    found = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for name, value in {"WORLD_SIZE": 3, "RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": found.port}.items():
+        monkeypatch.setenv(name, str(value))
+    return found
+
+
+@pytest.fixture
+def beats(store, monkeypatch) -> list[Heartbeat]:
+    found = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        found.append(Heartbeat("127.0.0.1", store.port))
+    return found
+
+
+def test_who_is_silent_is_lost_and_who_has_left_is_not(beats, monkeypatch):
+    now = [heartbeat.time.monotonic()]
+    monkeypatch.setattr(heartbeat.time, "monotonic", lambda: now[0])
+    first, second, third = beats
+    first.look()
+    for _ in range(4):
+        now[0] += heartbeat.SILENCE / 2
+        second.say()
+        third.say(heartbeat.LEFT)
+        first.look()
+    now[0] += heartbeat.SILENCE + 1
+    with pytest.raises(Lost, match=r"^process 1 of 3 on \S+ has given no sign of life for 40 s$"):
+        first.look()
+
+
+def test_a_failed_exchange_says_what_to_do(store):
+    with (
+        pytest.raises(UserError, match=r"another of the 3 .*\(\[gloo/pair.cc\] closed\).*goes on from there"),
+        together(),
+    ):
+        raise RuntimeError("[gloo/pair.cc] closed\nmore")
+
+
+def test_other_errors_are_left_as_they_are(store):
+    with pytest.raises(RuntimeError, match=r"^shapes differ$"), together():
+        raise RuntimeError("shapes differ")
+
+
+def test_alone_there_is_no_store(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with together():
+        pass
