@@ -27,6 +27,11 @@ def test_it_says_what_is_coming(coming, capsys):
     assert "hardly" not in said
 
 
+def test_of_pairs_that_are_not_there_yet_none_are_counted(coming, capsys):
+    assert "epochs" not in coming._replace(pairs=None).say()
+    assert capsys.readouterr().out.startswith("distill: 132 images in 11 steps; 4 at once; memory: about 0.")
+
+
 def test_what_will_not_fit_is_said_before(coming, capsys, monkeypatch):
     monkeypatch.setattr(memory, "there", lambda device: 10**8)
     coming.say()

@@ -125,7 +125,8 @@ def test_words_are_counted_among_the_captions_to_train_on(content, teacher, mani
         "latents": "data/own/dog/latents",
         "data": {"dog": {"filter": content["filter"], "encode": content["encode"]}},
     }
-    check_pairs(made(content), teacher, manifest)  # its own set is not among them
+    pairs, said = check_pairs(made(content), teacher, manifest)  # its own set is not among them
+    assert (pairs, said) == (22, "22 captions to train on, 7 held out")
 
 
 def test_more_pairs_held_out_than_passed(content, teacher, manifest):

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.params import Distill, Learning
+from prunella.params import Distill, Finetune, Learning
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
 from prunella.training.memory import GB, PLANNED, Example, Subject, advice, knobs, memory_of, needed
@@ -28,19 +28,23 @@ def subject_of(
     """
     student = student_config(plan, teacher)
     if not isinstance(settings, Distill):
-        return Subject(student, None, example, processes, gpu)
+        passes = 1 + len(settings.preserved) if isinstance(settings, Finetune) else 1
+        return Subject(student, None, example, processes, gpu, passes=passes)
     hooked = tuple(pair.student for pair in feature_pairs(plan, settings.features))
     return Subject(student, teacher, example, processes, gpu, hooked)
 
 
 class TrainingEstimate(NamedTuple):
-    """A training that is to come: of what, by which parameters, `at_once` examples in a pass, on how many `pairs`."""
+    """A training that is to come: of what, by which parameters, `at_once` examples in a pass, on how many `pairs`.
+
+    None where that is not known yet: of a set that is not encoded, or of captions that hold certain words.
+    """
 
     title: str
     subject: Subject
     params: Learning
     at_once: int
-    pairs: int
+    pairs: int | None
     device: torch.device
 
     def say(self) -> dict[str, float]:
@@ -49,16 +53,17 @@ class TrainingEstimate(NamedTuple):
         team = self.subject.processes
         need, whole = needed(self.subject, self.params, self.at_once), memory_of(self.device, team)
         parts = {name: size / GB for name, size in need._asdict().items() if size}
+        each = f", {images / self.pairs:.1f} times each of {self.pairs} pairs" if self.pairs else ""
         print(
-            f"{self.title}: {images} images in {self.params.steps} steps, {images / self.pairs:.1f} times each of "
-            f"{self.pairs} pairs; {self.at_once} at once; memory: about {need.total / GB:.2f} GB"
+            f"{self.title}: {images} images in {self.params.steps} steps{each}; {self.at_once} at once; "
+            f"memory: about {need.total / GB:.2f} GB"
             + (f" for each of {team} processes" if team > 1 else "")
             + f" ({', '.join(f'{name} {size:.2f}' for name, size in parts.items())}) of {whole / GB:.1f} GB",
             flush=True,
         )
         if need.total > PLANNED * whole:
             print(f"{self.title}: that will hardly fit: {self._advice()}", flush=True)
-        figures = {"images": images, "epochs": images / self.pairs}
+        figures = {"images": images} | ({"epochs": images / self.pairs} if self.pairs else {})
         memory = {**parts, "needed": need.total / GB, "there": whole / GB}
         return figures | {f"memory_gb.{name}": size for name, size in memory.items()}
 

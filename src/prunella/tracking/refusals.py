@@ -66,9 +66,11 @@ def check_run(params: Params, folder: Path, pairs: int) -> None:
     """
     check_fits(named(params), describe_folder(folder)["unet"])
     sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
+    tuning = params.finetune
+    every = {"distill": pairs, "finetune": None if tuning.words or tuning.latents != MAIN_DATA else pairs}
     for student in named(params):
         for section in ("distill", "finetune")[: 1 if student in untuned(params) else 2]:
-            _memory(params, student, section, folder, pairs).say()
+            _memory(params, student, section, folder, every[section]).say()
     check_disk(params, folder, pairs)
 
 
@@ -91,7 +93,8 @@ def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]
         )
     counts = f"{len(captions['train'])} captions to train on, {len(captions['heldout'])} held out"
     left = f", {small} pairs too small" if small else ""
-    return len(pairs["train"]), f"{counts}{left}; finetune.words: {found['train']} and {found['heldout']} of them"
+    among_them = f"; finetune.words: {found['train']} and {found['heldout']} of them" if on_these else ""
+    return len(pairs["train"]), f"{counts}{left}{among_them}"
 
 
 def check_paths(params: Params) -> None:
@@ -143,7 +146,7 @@ def known_unet(teacher: Teacher, pinned: Path = PINNED) -> dict | None:
     return known["unet"] if known and all(known.get(key) == getattr(teacher, key) for key in named) else None
 
 
-def _memory(params: Params, student: str, section: str, folder: Path, pairs: int) -> TrainingEstimate:
+def _memory(params: Params, student: str, section: str, folder: Path, pairs: int | None) -> TrainingEstimate:
     teacher, settings = describe_folder(folder), getattr(params, section)
     placed = torch.device(device(params.runtime))
     side = params.encode.resolution // vae_factor(folder)
