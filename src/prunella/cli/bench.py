@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunella.cli import bench_phases, bench_plans, bench_race
+from prunella.cli import bench_paper, bench_phases, bench_plans, bench_race
 from prunella.cli.arguments import ORIGINAL, STUDENT, TEACHER, Commands, add_command, named_plan
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def register(commands: Commands) -> None:
     bench_plans.register(kinds)
     bench_race.register(kinds)
     bench_phases.register(kinds)
+    bench_paper.register(kinds)
 
 
 def _step_arguments(bench: argparse.ArgumentParser, batch_size: int) -> None:
