@@ -53,7 +53,7 @@ def check_parameters(params: Params) -> None:
 def _check_benchmark(params: Params) -> None:
     """Metrics and prompts; says once what will not be measured, since nothing here has what it looks through."""
     check_metrics(params.benchmark.metrics)
-    for name, why in unmet(params.benchmark.metrics, params.benchmark.backbones).items():
+    for name, why in unmet(params.benchmark).items():
         print(f"benchmark.metrics: {name} will not be measured: {why}", flush=True)
     if params.benchmark.prompts_from == "file":
         file_prompts(Path(params.benchmark.prompt_file), params.encode.resolution)

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from prunella.errors import UserError
-from prunella.evaluation.metrics import find_metric
+from prunella.evaluation.metrics import find_metric, unmet
 from prunella.evaluation.metrics.base import Unavailable, figures
 from prunella.evaluation.metrics.soft_tifa import read_questions
 from prunella.evaluation.scores.answers import spellings
@@ -74,6 +74,19 @@ def test_prompts_without_questions_are_said_with_the_line_that_gives_some(make_s
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a ring"}\n')
     with pytest.raises(Unavailable, match=r"no prompt has questions .*git clone https://github.com/facebookresearch"):
         find_metric("soft_tifa").build(subject)
+
+
+def test_questions_that_lack_are_said_before_anything_is_drawn(params, networks, tmp_path):
+    asked = {"metrics": ["soft_tifa"], "backbones": networks, "prompt_file": str(tmp_path / "prompts.jsonl")}
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a ring"}\n')
+    known = params.benchmark.model_copy(update=asked)
+    assert unmet(known)["soft_tifa"].startswith("no prompt has questions in")
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "a ring", "vqa_list": ASKED[1]}) + "\n")
+    assert unmet(known) == {}
+    nothing = networks.model_copy(update={"vqa": None})
+    assert unmet(known.model_copy(update={"backbones": nothing}))["soft_tifa"].startswith(
+        "needs benchmark.backbones.vqa"
+    )
 
 
 def test_what_is_no_question_is_refused_with_its_line(tmp_path):

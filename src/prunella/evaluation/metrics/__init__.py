@@ -5,7 +5,7 @@ import pkgutil
 from types import ModuleType
 
 from prunella.errors import UserError
-from prunella.params import Backbones, unknown
+from prunella.params import Benchmark, unknown
 
 SEAM = "base"
 
@@ -28,16 +28,22 @@ def check_metrics(names: list[str]) -> None:
             raise UserError(f"benchmark.metrics: {unknown('metric', name, known)}")
 
 
-def unmet(names: list[str], backbones: Backbones) -> dict[str, str]:
-    """Metrics whose backbones are not on this machine, each with the line that would give them."""
+def unmet(params: Benchmark) -> dict[str, str]:
+    """Metrics that lack something that is known before anything is drawn, each with the line that would give it.
+
+    That is a backbone that is not on this machine, or what a metric's own `lacks` says.
+    """
     from prunella.evaluation.metrics.base import Unavailable
     from prunella.evaluation.scores.backbones import place
 
     found: dict[str, str] = {}
-    for name in names:
+    for name in params.metrics:
+        module = find_metric(name)
         try:
-            for key in getattr(find_metric(name), "NEEDS", ()):
-                place(backbones, key)
+            for key in getattr(module, "NEEDS", ()):
+                place(params.backbones, key)
         except Unavailable as reason:
             found[name] = str(reason)
+        if hasattr(module, "lacks") and (why := module.lacks(params)):
+            found[name] = f"{found[name]}; {why}" if name in found else why
     return found

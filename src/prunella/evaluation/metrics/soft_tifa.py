@@ -17,6 +17,7 @@ from prunella.evaluation.gallery.prompts import rows
 from prunella.evaluation.metrics.base import Images, Subject, Unavailable
 from prunella.evaluation.scores.answers import Answers, answers
 from prunella.evaluation.stats import Estimate, mean
+from prunella.params import Benchmark
 
 NEEDS = ("vqa",)  # of benchmark.backbones
 GIVEN_BY = (
@@ -60,10 +61,20 @@ class SoftTifa:
         return None
 
 
+def lacks(params: Benchmark) -> str | None:
+    """What is known before anything is drawn: that no prompt has questions."""
+    file = Path(params.prompt_file)
+    return None if read_questions(file) else _without(file)
+
+
+def _without(file: Path) -> str:
+    return f"no prompt has questions in {file}; {GIVEN_BY}"
+
+
 def build(subject: Subject) -> SoftTifa:
     questions = subject.common("questions", lambda: read_questions(subject.prompt_file))
     if not any(prompt.text in questions for prompt in subject.prompts):
-        raise Unavailable(f"no prompt has questions in {subject.prompt_file}; {GIVEN_BY}")
+        raise Unavailable(_without(subject.prompt_file))
     return SoftTifa(answers(subject), questions)
 
 
