@@ -43,8 +43,10 @@ def test_the_table_compares_with_the_same_student_before():
     found = [
         {"student": "a", "method": BEFORE, "thing": [0, 0], "old": [1, 0, 1, 0]},
         {"student": "a", "method": "lora", "steps": 9, "thing": [1, 0], "old": [0, 0, 1, 0]},
+        {"student": "a", "method": "full", "steps": 9, "thing": [1, 0], "old": [0, 0]},
     ]
-    head, none, lora = rows(found)
+    head, none, lora, full = rows(found)
+    assert full[-1].startswith("-0.500 (")  # of the first two
     assert none[:3] == ["a", BEFORE, "–"] and none[-1] == "–"
     assert lora[3].startswith("0.500 (") and lora[3].endswith("n = 2") and lora[-1].startswith("-0.250 (")
     assert len(head) == len(lora)

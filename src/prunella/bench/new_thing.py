@@ -150,12 +150,13 @@ def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
 
 
 def rows(found: Sequence[dict]) -> list[list[str]]:
-    """A table, the head first: a row a method, against the same student before."""
+    """A table, the head first: a row a method, against the same student before, on as many old scenes."""
     table = [["student", "method", "steps", "thing drawn", "old scenes right", "difference to before"]]
     for row in found:
         before = [each for each in found if each["method"] == BEFORE and each["student"] == row["student"]]
         drawn, old = (share(sum(row[key]), len(row[key])) for key in ("thing", "old"))
-        apart = _said(paired_difference(row["old"], before[0]["old"])) if before and row["method"] != BEFORE else "–"
+        tuned = before and row["method"] != BEFORE
+        apart = _said(paired_difference(row["old"], before[0]["old"][: len(row["old"])])) if tuned else "–"
         steps = str(row.get("steps", "–"))
         table.append([row["student"], row["method"], steps, _said(drawn), _said(old), apart])
     return table
