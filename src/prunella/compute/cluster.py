@@ -22,6 +22,9 @@ from prunella.errors import UserError
 
 LOOK = 1.0  # seconds until it is looked again whether the cluster has grown
 LOSSES = 3  # workers that a task may be lost with; what takes them along is then the task
+# Of the environment, for workers: where the Hub's cache is, what libraries say, how threads wait.
+PASSED = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
+PASSED += ("DIFFUSERS_VERBOSITY", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 T = TypeVar("T")
 
 
@@ -139,10 +142,13 @@ def connected() -> Iterator[Any]:
         ray = importlib.import_module("ray")
     except ImportError:
         raise UserError("runtime.engine: ray needs Ray: pip install 'prunella[ray]'") from None
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]  # this code, not another
     try:
-        ray.init(address, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(path)}}, logging_level="warning")
+        ray.init(
+            address, runtime_env={"env_vars": passed | {"PYTHONPATH": os.pathsep.join(path)}}, logging_level="warning"
+        )
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS {address}: {str(error).splitlines()[0]}") from None
     try:
