@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import together
+import torch
 from conftest import ROOT, TRAINING
+
+from prunella.compute import distributed
+from prunella.errors import UserError
 
 CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
 
@@ -41,3 +45,13 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(both):
 def test_two_processes_measure_what_one_does_to_the_bit(both):
     assert both[0]["measured"] == together.measured() == both[1]["measured"]
     assert both[0]["measured"]["order"] == [0, 1, 2, 3, 4]
+
+
+def test_a_process_that_ends_before_all_are_there_is_said(monkeypatch):
+    def gone(**_):
+        raise torch.distributed.DistNetworkError("Failed to recv, got 0 bytes")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "Accelerator", gone)
+    with pytest.raises(UserError, match=r"^another of the 2 processes ended before all had found one another"):
+        distributed.team("cpu")

@@ -41,10 +41,10 @@ def test_who_is_silent_is_lost_and_who_has_left_is_not(beats, monkeypatch):
 
 def test_a_failed_exchange_says_what_to_do(store):
     with (
-        pytest.raises(UserError, match=r"another of the 3 .*\(\[gloo/pair.cc\] closed\).*goes on from there"),
+        pytest.raises(UserError, match=r"another of the 3 .*\(Read error \[::1\]:8: reset by peer\).*goes on"),
         together(),
     ):
-        raise RuntimeError("[gloo/pair.cc] closed\nmore")
+        raise RuntimeError("[gloo/pair.cc:5] Read error [::1]:8: reset by peer. Check the logs\nmore")
 
 
 def test_other_errors_are_left_as_they_are(store):

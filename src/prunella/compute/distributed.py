@@ -15,21 +15,27 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import nn
 
 from prunella.compute.launch import rank, size
+from prunella.errors import UserError
 
 T = TypeVar("T")
 
 
 def team(device: torch.device | str) -> Accelerator:
-    """accelerate's view of the processes. Precision, its scaler and the model's place are the loop's business."""
-    return Accelerator(
-        cpu=torch.device(device).type == "cpu",
-        mixed_precision="no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
-            # The others wait while the first writes a state, or for pictures; torch's ten minutes may be too few.
-            InitProcessGroupKwargs(timeout=timedelta(hours=6)),
-        ],
-    )
+    """accelerate's view of the processes. Precision, its scaler and the model's place are the loop's business.
+
+    Raises UserError where one of them ends before all have found one another.
+    """
+    how = [
+        DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+        # The others wait while the first writes a state, or for pictures; torch's ten minutes may be too few.
+        InitProcessGroupKwargs(timeout=timedelta(hours=6)),
+    ]
+    try:
+        return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", kwargs_handlers=how)
+    except torch.distributed.DistError:
+        raise UserError(
+            f"another of the {size()} processes ended before all had found one another; its own words say why"
+        ) from None
 
 
 class Pass(nn.Module):

@@ -49,7 +49,7 @@ def together() -> Iterator[None]:
     except Exception as error:
         if not _of_exchange(error):
             raise
-        said = str(error).splitlines()[0]
+        said = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]  # without where in torch, and advice
         raise UserError(f"another of the {size()} processes was lost or has failed ({said}); {WORD}") from error
     finally:
         beat.stop.set()
