@@ -23,8 +23,10 @@ from prunella.errors import UserError
 LOOK = 1.0  # seconds until it is looked again whether the cluster has grown
 LOSSES = 3  # workers that a task may be lost with; what takes them along is then the task
 # Of the environment, for workers: where the Hub's cache is, what libraries say, how threads wait.
-PASSED = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY")
-PASSED += ("DIFFUSERS_VERBOSITY", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+PASSED = (
+    "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY",
+    "DIFFUSERS_VERBOSITY", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY",
+)  # fmt: skip
 T = TypeVar("T")
 
 
