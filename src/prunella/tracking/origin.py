@@ -65,8 +65,13 @@ def changes(params: dict[str, Any]) -> dict[str, Any]:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name, value in values.items():
-        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": _as_yaml(value)}
     return rows
+
+
+def _as_yaml(value: Any) -> Any:
+    """Pairs, which the schema reads as tuples, as YAML has them: lists."""
+    return [_as_yaml(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _short(value: Any) -> str:
