@@ -11,7 +11,9 @@ def main(argv: list[str] | None = None) -> None:
         asked, paths, student = ctx.params.export, ctx.paths, ctx.paths.out.name
         with whole_folder(paths.out) as half:
             names = {form: exported_as(form, student) for form in asked.to}
-            report = {name: write_form(form, paths.model, half / name, asked.dtype) for form, name in names.items()}
+            report = {
+                name: write_form(form, paths.model, half / name, asked.dtype).told for form, name in names.items()
+            }
         ctx.done(f"{student}: {', '.join(report)}", report)
 
 

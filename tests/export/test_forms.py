@@ -5,6 +5,7 @@ from inprocess import run
 from safetensors.torch import load_file
 
 from prunella.errors import UserError
+from prunella.export.forms import write_form
 from prunella.params import Params, check
 
 
@@ -18,6 +19,12 @@ def test_the_stage_writes_what_the_parameters_name(teacher, pictures, pruned_tin
     (made,) = (tmp_path / "models/exported/sd-tiny").iterdir()
     kinds = {str(tensor.dtype) for tensor in load_file(made).values()}
     assert made.name == "sd-tiny.safetensors" and kinds == {"torch.bfloat16"}
+
+
+def test_onnx_in_a_number_format_that_its_runtime_has_not_is_refused_whoever_asks(pruned_tiny, tmp_path):
+    with pytest.raises(UserError, match="bf16: ONNX Runtime computes in fp32 or fp16"):
+        write_form("onnx", pruned_tiny, tmp_path / "out", "bf16")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_student_that_is_not_made_is_refused():

@@ -1,23 +1,35 @@
 """`prunella export`: take a student out of this folder, in the form that another program reads."""
 
+from __future__ import annotations
+
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunella.cli.arguments import Commands, add_at, add_command
 from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
+if TYPE_CHECKING:
+    from prunella.export.forms import Written
+
 OUT = Path("exports")
-LOADED = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}  # as torch calls them
 DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
-BITS = ("int8", "int4", "fp8")
+# What --to takes, several words where they are alike, and what each gives.
+KINDS = {
+    ("single-file",): "one safetensors file in the original layout, for ComfyUI and diffusers",
+    ("onnx",): "text encoders, UNet and VAE decoder for ONNX Runtime, of any batch and size",
+    ("int8", "int4", "fp8"): "weights of the UNet's linear layers by torchao, in a folder for diffusers",
+    ("hub",): "a folder with a model card, ready for the Hugging Face Hub",
+}
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
     export = add_command(commands, "export", "write a student in the form that another program reads", _export)
     export.add_argument("model", help=MODEL)
-    export.add_argument("--to", required=True, choices=list(KINDS), help="; ".join(filter(None, KINDS.values())))
+    about = "; ".join(f"{', '.join(names)}: {gives}" for names, gives in KINDS.items())
+    export.add_argument("--to", required=True, choices=[name for names in KINDS for name in names], help=about)
     add_at(export)
     export.add_argument("--out", type=Path, help=f"file or folder (default: in {OUT}/)")
     export.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
@@ -25,16 +37,6 @@ def register(commands: Commands) -> None:
     export.add_argument("--private", action="store_true", help="hub: make the repository private where it is new")
     export.add_argument("--licence", help="hub: of the weights, by the Hub's name (default: the teacher's)")
     export.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], help=DTYPE)
-
-
-KINDS = {
-    "single-file": "single-file: one safetensors file in the original layout, for ComfyUI and diffusers",
-    "onnx": "onnx: text encoders, UNet and VAE decoder for ONNX Runtime, of any batch and size",
-    "int8": "int8, int4, fp8: weights of the UNet's linear layers by torchao, in a folder for diffusers",
-    "int4": "",
-    "fp8": "",
-    "hub": "hub: a folder with a model card, ready for the Hugging Face Hub",
-}
 
 
 def _export(given: argparse.Namespace) -> None:
@@ -46,21 +48,23 @@ def _export(given: argparse.Namespace) -> None:
     from prunella.export.found import model_folder
 
     folder = model_folder(given.model, given.at)
-    {"single-file": _single_file, "onnx": _onnx, "hub": _hub}.get(given.to, _quantised)(given, folder)
+    if given.to == "hub":
+        _hub(given, folder)
+        return
+    from prunella.export.forms import exported_as, write_form
+
+    made = write_form(given.to, folder, given.out or OUT / exported_as(given.to, folder.name), given.dtype)
+    {"single-file": _say_single_file, "onnx": _say_onnx}.get(given.to, _say_quantised)(made, folder)
 
 
-def _single_file(given: argparse.Namespace, folder: Path) -> None:
-    from prunella.export.forms import exported_as
+def _say_single_file(made: Written, folder: Path) -> None:
     from prunella.export.recognition import verdicts
-    from prunella.export.single_file import write_single_file
     from prunella.models.weights import header
     from prunella.reporting.summary import aligned
 
-    out, dtype = given.out or OUT / exported_as("single-file", folder.name), given.dtype or "fp16"
-    made = write_single_file(folder, out, dtype)
-    print(f"{out}: {made['tensors']} tensors, {made['bytes'] / 1e6:.1f} MB, {dtype}")
-    shapes = {name: tuple(entry["shape"]) for name, entry in header(out).items()}
-    velocities = made["metadata"]["modelspec.prediction_type"] == "v"
+    print(f"{made.out}: {made.told['tensors']} tensors, {made.told['bytes'] / 1e6:.1f} MB, {made.dtype}")
+    shapes = {name: tuple(entry["shape"]) for name, entry in header(made.out).items()}
+    velocities = made.told["metadata"]["modelspec.prediction_type"] == "v"
     found = verdicts(shapes, velocities, str(folder))
     print(
         aligned([["program", "takes it"], *([each.program, each.known_as if each.takes else "no"] for each in found)])
@@ -68,34 +72,27 @@ def _single_file(given: argparse.Namespace, folder: Path) -> None:
     print("\n".join(f"{each.program}: {each.note}" for each in found))
 
 
-def _onnx(given: argparse.Namespace, folder: Path) -> None:
-    from prunella.export.forms import exported_as
-    from prunella.export.onnx import NOTES, write_onnx
+def _say_onnx(made: Written, folder: Path) -> None:
+    from prunella.export.onnx import NOTES
     from prunella.reporting.summary import aligned
 
-    if given.dtype == "bf16":
-        raise UserError("--dtype bf16: ONNX Runtime computes in fp32 or fp16 here; name one of them")
-    out = given.out or OUT / exported_as("onnx", folder.name)
-    made = write_onnx(folder, out, given.dtype or "fp32")
     head = ["part", "in", "largest difference from torch", "torch, ms", "ONNX, ms"]
     rows = [
         [name, each["dtype"], f"{each['difference']:.1e}", f"{each['torch_ms_p50']:.1f}", f"{each['onnx_ms_p50']:.1f}"]
-        for name, each in made["parts"].items()
+        for name, each in made.told["parts"].items()
     ]
-    print(f"{out}: (more in {NOTES} there)\n{aligned([head, *rows])}")
+    print(f"{made.out}: (more in {NOTES} there)\n{aligned([head, *rows])}")
 
 
-def _quantised(given: argparse.Namespace, folder: Path) -> None:
-    from prunella.export.forms import exported_as
-    from prunella.export.quantised import write_quantised
+def _say_quantised(made: Written, folder: Path) -> None:
+    from prunella.export.single_file import DTYPES
 
-    out = given.out or OUT / exported_as(given.to, folder.name)
-    made = write_quantised(folder, out, given.to, given.dtype or "bf16")
+    told = made.told
     print(
-        f"{out}: {made['disk_mb']:.1f} MB, {made['disk_mb_before']:.1f} before; UNet {made['unet_mb']:.1f} and "
-        f"{made['unet_mb_before']:.1f}, {made['quantised']:.0%} of its parameters in {given.to}, the others in "
-        f"{made['dtype']}\nits output differs from fp32's by {made['difference']:.2%} (root mean square)\n"
-        f'load it with torchao installed: from_pretrained("{out}", torch_dtype=torch.{LOADED[made["dtype"]]})'
+        f"{made.out}: {told['disk_mb']:.1f} MB, {told['disk_mb_before']:.1f} before; UNet {told['unet_mb']:.1f} and "
+        f"{told['unet_mb_before']:.1f}, {told['quantised']:.0%} of its parameters in {told['bits']}, the others in "
+        f"{made.dtype}\nits output differs from fp32's by {told['difference']:.2%} (root mean square)\n"
+        f'load it with torchao installed: from_pretrained("{made.out}", torch_dtype={DTYPES[made.dtype]})'
     )
 
 

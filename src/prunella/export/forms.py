@@ -1,24 +1,34 @@
 """The forms that a student leaves in, by their names, each as a file or folder of its own."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from prunella.export.onnx import write_onnx
-from prunella.export.quantised import write_quantised
-from prunella.export.single_file import write_single_file
+from prunella.export import onnx, quantised, single_file
 from prunella.params import Form
 
+OWN = {"single-file": "fp16", "onnx": "fp32"}  # number formats; beside quantised weights bf16
 
-def write_form(form: Form, folder: Path, out: Path, dtype: str | None) -> dict[str, Any]:
-    """Write the pipeline `folder` in `form` to the file or folder `out`; what is known of it, by the form's writer.
 
-    `dtype` None is the form's own: fp16 for a single file, fp32 for ONNX, bf16 beside quantised weights.
+class Written(NamedTuple):
+    """A form that has been written: where, in which number format, and what its writer tells of it."""
+
+    out: Path
+    dtype: str
+    told: dict[str, Any]
+
+
+def write_form(form: Form, folder: Path, out: Path, dtype: str | None) -> Written:
+    """Write the pipeline `folder` in `form` to the file or folder `out`; `dtype` None is the form's OWN.
+
+    Raises UserError where the form has no such number format, and as its writer does.
     """
+    dtype = dtype or OWN.get(form, "bf16")
     if form == "single-file":
-        return write_single_file(folder, out, dtype or "fp16")
+        return Written(out, dtype, single_file.write_single_file(folder, out, dtype))
     if form == "onnx":
-        return write_onnx(folder, out, dtype or "fp32")
-    return write_quantised(folder, out, form, dtype or "bf16")
+        onnx.check_dtype(dtype)
+        return Written(out, dtype, onnx.write_onnx(folder, out, dtype))
+    return Written(out, dtype, quantised.write_quantised(folder, out, form, dtype))
 
 
 def exported_as(form: Form, student: str) -> str:

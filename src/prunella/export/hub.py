@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prunella.errors import UserError
 from prunella.export.card import card
-from prunella.files import link_or_copy, whole_folder
+from prunella.export.folders import link_files, model_files
+from prunella.files import whole_folder
 
 PICTURES = Path("reports/images")
-LEFT_OUT = {"best"}  # a UNet alone, which the Hub would take for a second model
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -21,11 +21,7 @@ def write_hub(folder: Path, out: Path, repo: str | None, licence: str | None) ->
     if out.exists() and any(out.iterdir()) and not (out / "model_index.json").is_file():
         raise UserError(f"--out: {out} is there already and is no model; name another folder")
     with whole_folder(out) as half:
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.is_file() and inside.parts[0] not in LEFT_OUT:
-                (half / inside).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(path.resolve(), half / inside)
+        link_files(folder, half, model_files(folder))
         pictures = _pictures(folder, half)
         (half / "README.md").unlink(missing_ok=True)
         (half / "README.md").write_text(card(folder, repo or str(out), licence, pictures), encoding="utf-8")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from prunella.errors import UserError
 from prunella.evaluation.cost import hardware
 from prunella.evaluation.turns import Turns
+from prunella.export.folders import check_replaceable
 from prunella.export.networks import Part, Size, parts
 from prunella.files import atomic_write_text, whole_folder
 from prunella.models.pipeline import load_pipeline, without_checker
@@ -44,8 +45,7 @@ def write_onnx(folder: Path, out: Path, dtype: str) -> Report:
     cannot be exported, where ONNX is not installed, and where `out` holds something else.
     """
     check_installed()
-    if out.exists() and not (out / NOTES).is_file():
-        raise UserError(f"--out: {out} is there already and is no export of this kind; name another folder")
+    check_replaceable(out, NOTES)
     pipeline = load_pipeline(folder, dtype=torch.float32, **without_checker(folder))
     side = pipeline.unet.config.sample_size
     with whole_folder(out) as half:
@@ -60,6 +60,12 @@ def write_onnx(folder: Path, out: Path, dtype: str) -> Report:
             _copy(folder / name, half / name)
         atomic_write_text(half / NOTES, json.dumps(report, indent=1) + "\n")
     return report
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises UserError where ONNX Runtime does not compute in it."""
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: ONNX Runtime computes in fp32 or fp16 here; name one of them")
 
 
 def check_installed() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,16 @@ from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
 from prunella.evaluation.disk import disk_mb
+from prunella.export.folders import check_replaceable, link_files, model_files
 from prunella.export.networks import parts
-from prunella.files import atomic_write_text, link_or_copy, whole_folder
+from prunella.export.single_file import DTYPES
+from prunella.files import atomic_write_text, whole_folder
 from prunella.models.pipeline import load_pipeline, without_checker
 from prunella.models.quantised import load_quantised
 from prunella.params import Bits
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 NOTES = "quantised.json"  # by which such a folder is known
-WEIGHTS = (".safetensors", ".bin", ".index.json")
+REPLACED = (".safetensors", ".bin", ".index.json", "config.json")  # endings, of the UNet's files
 SIZE = (2, (16, 24))  # examples and latents that both UNets are compared on
 
 
@@ -31,17 +31,10 @@ def write_quantised(folder: Path, out: Path, bits: Bits, dtype: str) -> dict[str
     of the UNet's parameters, "difference": of its output from that in fp32, root mean square as a share of fp32's}.
     Raises UserError where torchao has no such weights here, and where `out` holds something else.
     """
-    if out.exists() and not (out / NOTES).is_file():
-        raise UserError(f"--out: {out} is there already and is no export of this kind; name another folder")
+    check_replaceable(out, NOTES)
     unet = load_quantised(folder, bits, DTYPES[dtype])
     with whole_folder(out) as half:
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            ours = inside.parts[0] in ("unet", "best") and path.name.endswith((*WEIGHTS, "config.json"))
-            if path.is_file() and not ours:
-                (half / inside).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(path.resolve(), half / inside)
-        shutil.rmtree(half / "best", ignore_errors=True)
+        link_files(folder, half, (inside for inside in model_files(folder) if not _of_unet(inside)))
         unet.save_pretrained(half / "unet")
         before, after = disk_mb(folder), disk_mb(half)
         report = {
@@ -56,6 +49,11 @@ def write_quantised(folder: Path, out: Path, bits: Bits, dtype: str) -> dict[str
         }
         atomic_write_text(half / NOTES, json.dumps(report, indent=1) + "\n")
     return report
+
+
+def _of_unet(inside: Path) -> bool:
+    """Whether it is a file that the quantised UNet replaces."""
+    return inside.parts[0] == "unet" and inside.name.endswith(REPLACED)
 
 
 def _share(unet: UNet2DConditionModel) -> float:
