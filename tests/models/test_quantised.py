@@ -1,6 +1,9 @@
+import shutil
+
 import pytest
 import torch
 from bits import needs_torchao
+from safetensors.torch import load_file, save_file
 
 from prunella.errors import UserError
 from prunella.models import quantised
@@ -29,3 +32,14 @@ def test_int8_weights_are_the_rounded_ones_of_each_row(pruned_tiny):
 def test_bits_that_the_device_has_not_are_refused(pruned_tiny):
     with pytest.raises(UserError, match=r"int4: torchao has no such weights on this device \(cpu\)"):
         load_quantised(pruned_tiny, "int4", torch.bfloat16)
+
+
+@needs_torchao
+def test_damaged_files_are_not_taken_for_a_device_that_lacks_something(pruned_tiny, tmp_path):
+    folder = shutil.copytree(pruned_tiny, tmp_path / "student")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    del tensors["conv_in.bias"]
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"unet: its weights lack conv_in\.bias"):
+        load_quantised(folder, "int8", torch.float32)

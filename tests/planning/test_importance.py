@@ -59,8 +59,8 @@ def test_two_processes_share_the_work(measure, monkeypatch, tmp_path):
     seen = []
     real = measure.lacking
     monkeypatch.setattr(measure, "lacking", lambda units: seen.append(units) or real(units))
-    monkeypatch.setattr("prunella.planning.importance.rank", lambda: 1)
-    monkeypatch.setattr("prunella.planning.importance.size", lambda: 2)
+    monkeypatch.setattr("prunella.compute.distributed.rank", lambda: 1)
+    monkeypatch.setattr("prunella.compute.distributed.size", lambda: 2)
     measure.all(lacking)
     assert seen == [lacking[1], *lacking]  # its own share first, then all, of which most is there
 

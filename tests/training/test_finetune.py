@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import DREAMBOOTH, LORA, TUNING
 from safetensors.torch import load_file
+from tuning import PLAIN
+from tuning import tune as tuning_alone
 
-from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.evaluation.priors import class_latents
 from prunella.models.pipeline import load_pipeline, load_unet
@@ -15,10 +16,8 @@ from prunella.params import Finetune, Watch, check
 from prunella.tracking.watch import NullTracker, TrainingWatch
 from prunella.training import checkpoint
 from prunella.training.adapters import FILE
-from prunella.training.finetune import finetune
 
 WATCH = {"checkpoint_every": 1, "picture_every": 2, "prompts": 2, "negative_prompt": "", "steps": 1, "guidance": 3.0}
-PLAIN = {"ema_decay": 0, "storage": "fp32", "schedule": "constant", "learning_rate": 1e-2}
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +30,9 @@ def tuning(lora: dict | None = None, **changes) -> Finetune:
 
 
 def tune(params: Finetune, latents: Path, student: Path, folder: Path, **more) -> dict:
-    return finetune(
-        params,
-        teacher=Path("none"),
-        latents=latents,
-        student=student,
-        out=folder / "out",
-        curves=folder / "curves",
-        placement=Placement(),
-        checkpoint_every=1,
-        observer=TrainingWatch(check(Watch, WATCH | {"size": None}, "watch"), NullTracker()),
-        **more,
-    )
+    """Watched, as the stage does."""
+    watch = TrainingWatch(check(Watch, WATCH | {"size": None}, "watch"), NullTracker())
+    return tuning_alone(params, latents, student, folder, observer=watch, **more)
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -1,19 +1,16 @@
 """Textual inversion through the whole training, and by stock diffusers afterwards."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from conftest import TUNING
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
+from tuning import PLAIN, tune
 
-from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Finetune, check
-from prunella.training.finetune import finetune
 from prunella.training.inversion import FILE, TABLES, Word
 from prunella.training.learned import Learned
 from prunella.training.speaking import speaking
@@ -30,21 +27,7 @@ def root(tmp_path, monkeypatch):
 
 def tuning(word: str | None = "red", vectors: int = 1, begin: str | None = None, **changes) -> Finetune:
     inversion = {"word": word, "vectors": vectors, "begin": begin}
-    plain = {"ema_decay": 0, "storage": "fp32", "schedule": "constant", "learning_rate": 1e-2}
-    return check(Finetune, TUNING | {"method": "inversion", "inversion": inversion} | plain | changes, "finetune")
-
-
-def tune(params: Finetune, latents: Path, student: Path, folder: Path) -> dict:
-    return finetune(
-        params,
-        teacher=Path("none"),
-        latents=latents,
-        student=student,
-        out=folder / "out",
-        curves=folder / "curves",
-        placement=Placement(),
-        checkpoint_every=1,
-    )
+    return check(Finetune, TUNING | {"method": "inversion", "inversion": inversion} | PLAIN | changes, "finetune")
 
 
 def told(pipeline) -> list[torch.Tensor]:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunella.compute.distributed import team
-from prunella.compute.launch import rank, size
+from prunella.compute.distributed import dealt, team
+from prunella.compute.launch import rank
 from prunella.compute.timing import Timings
 from prunella.compute.workdir import DONE, Identity, identity, resume_dir, sweep
 from prunella.data.buckets import NONE, assigned, sizes
@@ -119,7 +119,7 @@ def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[in
 
 def _dealt(tasks: list[Task], missing: list[bool], kind: bool) -> list[Task]:
     """This process's share of the shards that are missing, or of those that are there, to be looked at."""
-    return [task for task, none in zip(tasks, missing, strict=True) if none == kind][rank() :: size()]
+    return list(dealt(task for task, none in zip(tasks, missing, strict=True) if none == kind))
 
 
 def check_room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
+from prunella.models.parts import check_loads
 from prunella.params import Bits
 
 # Only weights, so that nothing has to be calibrated: torchao multiplies activations of full precision with them.
@@ -18,12 +19,14 @@ def load_quantised(folder: Path, bits: Bits, dtype: torch.dtype, device: str = "
     """The UNet of a pipeline folder, the weights of its linear layers in `bits` and all others in `dtype`.
 
     Convolutions stay as they are, as torchao leaves them. Raises UserError where torchao is not installed, or has no
-    such weights on this device.
+    such weights on this device, and as `load_unet` where the files are damaged.
     """
     if find_spec("torchao") is None:
         raise UserError(f"{bits} weights need torchao, which is not installed here: pip install 'prunella[torchao]'")
+    part = folder / "unet"
+    check_loads(part, "diffusers", UNet2DConditionModel.__name__)  # so that what fails below is no fault of the files
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", quantization_config=_how(bits), torch_dtype=dtype)
+        unet = UNet2DConditionModel.from_pretrained(part, quantization_config=_how(bits), torch_dtype=dtype)
         return unet.to(device)
     except (ImportError, RuntimeError, NotImplementedError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,7 +15,6 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from prunella.compute import distributed
-from prunella.compute.launch import rank, size
 from prunella.compute.precision import autocast, rounding
 from prunella.files import atomic_write_text, json_digest, read_json
 from prunella.params import Precision
@@ -75,7 +74,7 @@ class OutputError:
 
     def all(self, every: Sequence[Sequence[Unit]]) -> list[Error]:
         """Of students by the units that each lacks, this process measuring its share of them first."""
-        for lacking in every[rank() :: size()]:
+        for lacking in distributed.dealt(every):
             self.lacking(lacking)
         distributed.team(self.teacher.device).wait_for_everyone()
         return [self.lacking(lacking) for lacking in every]
