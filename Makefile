@@ -33,10 +33,10 @@ test-all: install
 	$(BIN)/python -m pytest -m "slow or graph"
 
 faults: install
-	PRUNELLA_FAULTS_TABLE=docs/evidence/faults.jsonl $(BIN)/python -m pytest -n 0 -s -m faults tests/faults
+	PRUNELLA_FAULTS_TABLE=docs/evidence/faults.jsonl $(BIN)/python -m pytest -n 0 -s --timeout 0 -m faults tests/faults
 
 fuzz: install
-	PRUNELLA_FUZZ=10000 PRUNELLA_FUZZ_TABLE=docs/evidence/fuzz.jsonl $(BIN)/python -m pytest -m slow --dist load \
+	PRUNELLA_FUZZ=10000 PRUNELLA_FUZZ_TABLE=docs/evidence/fuzz.jsonl $(BIN)/python -m pytest -m slow --timeout 0 --dist load \
 		tests/test_fuzz.py tests/data/test_fuzz.py
 
 ui: install

@@ -3,8 +3,10 @@
 import os
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from raycluster import cluster, pids
@@ -78,6 +80,53 @@ class TestTwoNodes:
     def test_what_a_worker_refuses_is_raised_here(self, tmp_path):
         with pytest.raises(UserError, match=r"^/nowhere: not there$"):
             done(Path("/nowhere"))
+
+
+class Played:
+    """As much of Ray as is called, on one machine whose two workers answer in the order of `played`: (worker, lost)."""
+
+    class exceptions:
+        class Lost(Exception):
+            pass
+
+        class RayTaskError(Exception):
+            pass
+
+        RayActorError = WorkerCrashedError = NodeDiedError = ObjectLostError = Lost
+
+    def __init__(self, played: list[tuple[int, bool]]):
+        self.played, self.given, self.workers, self.processors = played, [], 0, 2
+
+    def remote(self, _):
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self.worker))
+
+    def worker(self, *_):
+        number, self.workers = self.workers, self.workers + 1
+        method = SimpleNamespace(remote=lambda *task: self.given.append((number, *task)) or (number, *task))
+        return SimpleNamespace(ready=method, do=method)
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": float(self.processors)}}]
+
+    def wait(self, references, timeout):
+        number, self.lost = self.played.pop(0)
+        return [reference for reference in references if reference[0] == number], []
+
+    def get(self, reference):
+        if self.lost:
+            raise self.exceptions.Lost
+
+    def kill(self, worker):
+        self.processors -= 1  # its machine is gone with it
+
+
+def test_a_task_that_is_lost_last_is_done_by_who_has_nothing_left_to_do(monkeypatch):
+    # Both are ready; the first has done "a" when the second is lost with "b".
+    played = Played([(0, False), (1, False), (0, False), (1, True), (0, False)])
+    monkeypatch.setattr("prunella.compute.cluster.connected", lambda: nullcontext(played))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    assert list(on_ray(dict, ["a", "b"], gpu=False, named=str)) == ["a", "b"]
+    assert played.given == [(0,), (1,), (0, "a"), (1, "b"), (0, "b")]
 
 
 def test_without_an_address(monkeypatch):

@@ -86,27 +86,29 @@ def on_ray(
         workers = Workers(ray, begin, gpu=bool(ray.cluster_resources().get("GPU")) if gpu is None else gpu)
         waiting, losses = deque(enumerate(tasks)), Counter[int]()
         busy: dict[Any, tuple[Any, tuple[int, T] | None]] = {}  # what a worker will answer → it, and its task
+        idle: deque[Any] = deque()  # a lost worker's task may still come back to these
         while waiting or any(task for _, task in busy.values()):
             for worker in workers.grown(len(waiting) + len(busy)):
                 busy[worker.ready.remote()] = worker, None
+            while waiting and idle:
+                worker, task = idle.popleft(), waiting.popleft()
+                busy[worker.do.remote(task[1])] = worker, task
             if not busy:  # every machine is lost
                 time.sleep(LOOK)
                 continue
             done, _ = ray.wait(list(busy), timeout=LOOK)
             for reference in done:
-                worker, task = busy.pop(reference)
+                worker, answered = busy.pop(reference)
                 if fault := _lost(ray, reference):
                     workers.drop(worker)
-                    if task:
-                        waiting.appendleft(task)
-                        losses[task[0]] += 1
-                        _said(named(task[1]), fault, losses[task[0]])
+                    if answered:
+                        waiting.appendleft(answered)
+                        losses[answered[0]] += 1
+                        _said(named(answered[1]), fault, losses[answered[0]])
                     continue
-                if waiting:
-                    following = waiting.popleft()
-                    busy[worker.do.remote(following[1])] = worker, following
-                if task:
-                    yield task[1]
+                idle.append(worker)
+                if answered:
+                    yield answered[1]
 
 
 def _lost(ray: Any, reference: Any) -> str | None:
