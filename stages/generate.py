@@ -14,7 +14,9 @@ def main(argv: list[str] | None = None) -> None:
         if name not in ctx.params.generate:
             raise UserError(f"generate: the section has no entry {name!r}")
         entry = ctx.params.generate[name]  # its paths come from here: in a command they could be one of their own
-        report = generated(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device)
+        runtime = ctx.params.runtime
+        cluster = runtime if runtime.engine == "ray" else None
+        report = generated(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device, cluster)
         if ctx.first:
             ctx.done(f"{name}: {report['pictures']} pictures of {report['prompts']} prompts", report)
 

@@ -120,13 +120,32 @@ class Played:
         self.processors -= 1  # its machine is gone with it
 
 
-def test_a_task_that_is_lost_last_is_done_by_who_has_nothing_left_to_do(monkeypatch):
+@pytest.fixture
+def played(monkeypatch):
+    """Makes a `Played` that is the cluster."""
+
+    def make(answers: list[tuple[int, bool]]) -> Played:
+        it = Played(answers)
+        monkeypatch.setattr("prunella.compute.cluster.connected", lambda: nullcontext(it))
+        monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+        return it
+
+    return make
+
+
+def test_a_task_that_is_lost_last_is_done_by_who_has_nothing_left_to_do(played):
     # Both are ready; the first has done "a" when the second is lost with "b".
-    played = Played([(0, False), (1, False), (0, False), (1, True), (0, False)])
-    monkeypatch.setattr("prunella.compute.cluster.connected", lambda: nullcontext(played))
-    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    ray = played([(0, False), (1, False), (0, False), (1, True), (0, False)])
     assert list(on_ray(dict, ["a", "b"], gpu=False, named=str)) == ["a", "b"]
-    assert played.given == [(0,), (1,), (0, "a"), (1, "b"), (0, "b")]
+    assert ray.given == [(0,), (1,), (0, "a"), (1, "b"), (0, "b")]
+
+
+def test_workers_that_are_lost_while_they_load_are_said_and_end_it(played, capsys):
+    ray = played([(0, True), (1, True), (2, True)])
+    ray.kill = lambda worker: None  # its machine stays
+    with pytest.raises(UserError, match=f"^what a worker loads: {LOSSES} workers were lost while they made it"):
+        list(on_ray(dict, ["a", "b"], gpu=False, named=str))
+    assert capsys.readouterr().err.count("what a worker loads: its worker was lost (Lost)") == 2
 
 
 def test_without_an_address(monkeypatch):

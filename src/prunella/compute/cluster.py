@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from tqdm import tqdm
 
 from prunella.errors import UserError
+from prunella.params import Runtime
 
 LOOK = 1.0  # seconds until it is looked again whether the cluster has grown
-LOSSES = 3  # workers that a task may be lost with; what takes them along is then the task
+LOSSES = 3  # workers in a row that a task may be lost with; what takes them along is then the task
+LOADING = -1  # the number of what each worker does first
 # Of the environment, for workers: where the Hub's cache is, what libraries say, how threads wait.
 PASSED = (
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY",
@@ -99,16 +102,45 @@ def on_ray(
             done, _ = ray.wait(list(busy), timeout=LOOK)
             for reference in done:
                 worker, answered = busy.pop(reference)
+                number, name = (answered[0], named(answered[1])) if answered else (LOADING, "what a worker loads")
                 if fault := _lost(ray, reference):
                     workers.drop(worker)
                     if answered:
                         waiting.appendleft(answered)
-                        losses[answered[0]] += 1
-                        _said(named(answered[1]), fault, losses[answered[0]])
+                    losses[number] += 1
+                    _said(name, fault, losses[number])
                     continue
                 idle.append(worker)
+                losses[number] = 0
                 if answered:
                     yield answered[1]
+
+
+def shards_on_ray(
+    begin: Callable[[], Callable[[T], None]],
+    waiting: list[T],
+    runtime: Runtime,
+    work: Path,
+    *,
+    named: Callable[[T], str],
+    count: Callable[[T], int],
+    there: Callable[[T], bool],
+    title: str,
+    unit: str,
+) -> None:
+    """Have the cluster make the shards that wait, in `work`; a bar counts what each holds.
+
+    Raises UserError as `on_ray` does, and where one that is made is not `there`, since `work` is not shared.
+    """
+    gpu = {"auto": None, "cpu": False}.get(runtime.device, True)
+    with tqdm(total=sum(map(count, waiting)), desc=title, unit=unit, mininterval=1.0) as bar:
+        for task in on_ray(begin, waiting, gpu=gpu, named=named) if waiting else ():
+            if not there(task):
+                raise UserError(
+                    f"{title}: a worker has made {named(task)}, but it is not in {work.resolve()} here; with "
+                    "runtime.engine ray that folder must lie on storage that all machines of the cluster share"
+                )
+            bar.update(count(task))
 
 
 def _lost(ray: Any, reference: Any) -> str | None:

@@ -10,7 +10,8 @@ A picture's noise is a function of seed and number: it is the same whoever draws
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +19,20 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from prunella.compute.cluster import shards_on_ray
+from prunella.compute.device import device as device_of
 from prunella.compute.distributed import team
 from prunella.compute.launch import rank, size
 from prunella.compute.workdir import DONE, identity, resume_dir, sweep
 from prunella.errors import UserError
 from prunella.evaluation.drawing import drawn_with_latents, load_to_draw
-from prunella.evaluation.gallery.tars import Member, collect_shards, fill_shards, shards
+from prunella.evaluation.gallery.tars import Member, collect_shards, fill_shard, fill_shards, shards, whole_shard
 from prunella.files import atomic_write_text, json_digest
 from prunella.generation.prompts import read_prompts
 from prunella.models import hub
 from prunella.models.pipeline import teacher_folder
 from prunella.models.vae import latent_space
-from prunella.params import Generate, unknown
+from prunella.params import Generate, Runtime, unknown
 
 ROOMS = ("compute", "data", "evaluation/drawing.py", "evaluation/gallery", "generation", "models", "scenes")
 MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
@@ -48,11 +51,20 @@ class Picture(NamedTuple):
     prompt: int
 
 
-def generated(params: Generate, name: str, prompts: Path, model: Path, out: Path, device: str) -> dict[str, Any]:
+def generated(
+    params: Generate,
+    name: str,
+    prompts: Path,
+    model: Path,
+    out: Path,
+    device: str,
+    cluster: Runtime | None = None,
+) -> dict[str, Any]:
     """Draw the pictures of the entry `name` into the folder `out`; {"pictures", "prompts", "images_per_second"}.
 
     `model` is a pinned teacher or a pipeline folder, and not looked at where `params.id` names one on the Hub. Of
-    several processes each draws its share of the shards; rank 0 writes `out` and returns.
+    several processes each draws its share of the shards; rank 0 writes `out` and returns. With `cluster`, the workers
+    of the Ray cluster at $RAY_ADDRESS draw them, each as `cluster` says.
     """
     folder = model_folder(params, name, model)
     asked = read_prompts(prompts, params.samples, params.seed)
@@ -63,7 +75,11 @@ def generated(params: Generate, name: str, prompts: Path, model: Path, out: Path
         everyone.wait_for_everyone()  # the first may have waited for the folder
         if rank() == 0:
             sweep(stage, keep=work)  # nothing goes on from finished pictures
-        fill_shards(tasks, _Drawer(params, name, folder, device), work, f"generate {name}", rank(), size())
+        if cluster:
+            begin = partial(_ShardDrawer, params, name, folder, work, cluster)
+            _drawn_by_cluster(begin, tasks if rank() == 0 else [], work, cluster, f"generate {name}")
+        else:
+            fill_shards(tasks, _Drawer(params, name, folder, device), work, f"generate {name}", rank(), size())
         everyone.wait_for_everyone()
         if rank():
             return {}
@@ -131,6 +147,33 @@ class _Drawer:
                 f"(precision {params.precision}); fp32 holds more, else the model's weights are damaged"
             )
         return members(batch, drawn, latents.astype(KINDS[params.storage]), params.seed)
+
+
+class _ShardDrawer:
+    """Draws a shard at a time in a process of a cluster."""
+
+    def __init__(self, params: Generate, name: str, model: Path, work: Path, runtime: Runtime):
+        self.work, self.draw = work, _Drawer(params, name, model, device_of(runtime))
+
+    def __call__(self, it: tuple[int, list[list[Picture]]]) -> None:
+        fill_shard(self.work, *it, self.draw)
+
+
+def _drawn_by_cluster(
+    begin: Callable[[], _ShardDrawer], tasks: list[list[list[Picture]]], work: Path, cluster: Runtime, title: str
+) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    shards_on_ray(
+        begin,
+        [(number, task) for number, task in enumerate(tasks) if not whole_shard(work, number)],
+        cluster,
+        work,
+        named=lambda it: f"shard {it[0]}",
+        count=lambda it: sum(map(len, it[1])),
+        there=lambda it: whole_shard(work, it[0]),
+        title=title,
+        unit="picture",
+    )
 
 
 def ready(pipeline: DiffusionPipeline, params: Generate, name: str) -> DiffusionPipeline:

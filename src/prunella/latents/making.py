@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from prunella.compute.cluster import on_ray
+from prunella.compute.cluster import shards_on_ray
 from prunella.compute.device import device
 from prunella.compute.timing import Timings
 from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning, unpacked
@@ -25,12 +25,7 @@ from prunella.data.sources.base import Source
 from prunella.data.sources.generated import Generated
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import (
-    MIRRORED,
-    noted_shard,
-    whole_shard,
-    write_shard,
-)
+from prunella.latents.shards import MIRRORED, noted_shard, whole_shard, write_shard
 from prunella.params import Encode, Runtime
 
 SWAPPED = "another picture than when it was filtered"
@@ -72,16 +67,17 @@ class ShardMaker:
 
 
 def made_by_cluster(begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime) -> None:
-    waiting = [task for task in tasks if whole_shard(work, task.name) is None]
-    gpu = {"auto": None, "cpu": False}.get(cluster.device, True)
-    with tqdm(total=sum(len(task.pairs) for task in waiting), desc="encode", unit="pair", mininterval=1.0) as bar:
-        for task in on_ray(begin, waiting, gpu=gpu, named=lambda task: task.name) if waiting else ():
-            if noted_shard(work, task.name) is None:
-                raise UserError(
-                    f"encode: a worker has made {task.name}, but it is not in {work.resolve()} here; with "
-                    "runtime.engine ray that folder must lie on storage that all machines of the cluster share"
-                )
-            bar.update(len(task.pairs))
+    shards_on_ray(
+        begin,
+        [task for task in tasks if whole_shard(work, task.name) is None],
+        cluster,
+        work,
+        named=lambda task: task.name,
+        count=lambda task: len(task.pairs),
+        there=lambda task: noted_shard(work, task.name) is not None,
+        title="encode",
+        unit="pair",
+    )
 
 
 def make_shards(

@@ -74,25 +74,35 @@ def fill_shards(
     ours = list(enumerate(tasks))[rank::size]
     with tqdm(total=sum(len(batch) for _, task in ours for batch in task), desc=title, unit="picture") as bar:
         for number, task in ours:
-            if not _whole(work / f"{number:05d}.tar"):
-                _fill(work, number, task, make, bar)
+            if not whole_shard(work, number):
+                fill_shard(work, number, task, make, bar.update)
             else:
                 bar.update(sum(map(len, task)))
 
 
-def _fill(
-    work: Path, number: int, task: list[list[Some]], make: Callable[[list[Some]], Iterable[Member]], bar: tqdm
+def fill_shard(
+    work: Path,
+    number: int,
+    task: list[list[Some]],
+    make: Callable[[list[Some]], Iterable[Member]],
+    done: Callable[[int], object] = lambda _: None,
 ) -> None:
+    """Make the shard `number`; `done` is told how many pictures each of its batches has."""
     parts = [work / f"{number:05d}-{i:04d}.part" for i in range(len(task))]
     for part, batch in zip(parts, task, strict=True):
         if not _whole(part):
             _fill_part(part, batch, make)
-        bar.update(len(batch))
+        done(len(batch))
     seconds = [taken for part in parts for taken in _note(part).seconds]
     _write(work / f"{number:05d}.tar", (member for part in parts for member in members(part)), seconds)
     for part in parts:
         part.unlink()
         _note_path(part).unlink()
+
+
+def whole_shard(work: Path, number: int) -> bool:
+    """Whether the shard is in `work` as its note says."""
+    return _whole(work / f"{number:05d}.tar")
 
 
 def _fill_part(part: Path, batch: list[Some], make: Callable[[list[Some]], Iterable[Member]]) -> None:
