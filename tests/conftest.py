@@ -40,6 +40,7 @@ LEARNING = TRAINING | {
     "eps": 1e-8,
     "snr_gamma": None,
     "noise_offset": 0.0,
+    "shuffle_shards": None,
     "caption_dropout": 0.1,
     "gradient_checkpointing": False,
     "evaluate_every": 1,

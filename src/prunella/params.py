@@ -216,6 +216,7 @@ class Learning(Training):
     eps: Annotated[float, Field(gt=0)]  # AdamW's
     snr_gamma: Annotated[float, Field(gt=0)] | None  # min-SNR weighting by timestep; None: all alike
     noise_offset: Amount
+    shuffle_shards: Count | None  # pairs are mixed among so many shards at a time; None: among all
     caption_dropout: Share
     gradient_checkpointing: bool
     evaluate_every: Count

@@ -45,6 +45,24 @@ def test_a_batch_is_the_same_however_it_is_cut(train):
     assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
+def test_in_windows_shards_are_read_ahead_and_a_batch_is_the_same_however_it_is_cut(
+    params, teacher, manifest, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    encoded(params.encode.model_copy(update={"shard_size": 4}), 0, teacher, manifest, tmp_path / "out", "cpu")
+    train, settings = Latents(tmp_path / "out", "train"), learning(0.5, shuffle_shards=1)
+    first = training_batches(train, 2, settings, 1000)(0)
+    train._reader.shutdown()  # the background has done what it was asked for
+    assert len(train.shards) == 6 and len(set(train.shard_of(first["pairs"].numpy()).tolist())) == 1
+    assert 2 <= len(train._opened) <= 3  # of the batch, and of what comes a window later
+    again = Latents(tmp_path / "out", "train")
+    seen = [training_batches(again, 4, settings, 1000)(number) for number in range(11)]
+    pairs = torch.cat([batch["pairs"] for batch in seen])
+    assert sorted(pairs[:22].tolist()) == sorted(pairs[22:].tolist()) == list(range(22))
+    whole = training_batches(again, 8, settings, 1000)(3)
+    assert same(whole, {name: torch.cat([seen[number][name] for number in (6, 7)]) for name in whole})
+
+
 def test_pairs_beside_are_as_many_have_a_chance_of_their_own_and_leave_the_batch_as_it_is(train, latents):
     others = {PRIOR: train, REHEARSAL: train}
     plain = training_batches(train, 3, learning(0.5), 1000)

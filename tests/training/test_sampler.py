@@ -1,6 +1,6 @@
 import numpy as np
 
-from prunella.training.sampler import examples, grouped, line
+from prunella.training.sampler import Windows, examples, grouped, line
 
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own():
@@ -58,3 +58,45 @@ def test_a_batch_of_groups_may_be_shared_by_processes():
 
 def test_a_place_far_out_is_found():
     assert len(grouped(line(30_000_000, 2), GROUPS, 2, 0)) == 2
+
+
+SHARDS = (3, 5, 2, 4, 1)  # examples 0 to 2, 3 to 7, 8 and 9, 10 to 13, 14
+
+
+def shards_of(seen: np.ndarray) -> list[int]:
+    return sorted(set(np.searchsorted(np.cumsum(SHARDS), seen, "right").tolist()))
+
+
+def test_in_windows_every_epoch_sees_every_example_once_a_few_shards_at_a_time():
+    windows = Windows(SHARDS, 2)
+    seen = np.concatenate([windows.examples(line(step, 5), 15, 3) for step in range(9)])
+    orders = set()
+    for epoch, examples_of in enumerate(seen.reshape(3, 15)):
+        assert sorted(examples_of.tolist()) == list(range(15))
+        drawn = [windows.shards(3, 0, epoch, number).tolist() for number in range(3)]
+        assert [len(each) for each in drawn] == [2, 2, 1] and sorted(np.concatenate(drawn)) == [0, 1, 2, 3, 4]
+        at = 0
+        for shards in drawn:
+            end = at + sum(SHARDS[shard] for shard in shards)
+            assert shards_of(examples_of[at:end]) == sorted(shards)
+            at = end
+        orders |= {tuple(map(tuple, drawn)), tuple(examples_of.tolist())}
+    assert len(orders) == 6
+
+
+def test_examples_of_a_window_are_mixed():
+    seen = Windows((20, 20, 20), 3).examples(line(0, 60), 60, 0)
+    first, last = seen[:20], seen[40:]
+    assert all(len(set((half // 20).tolist())) == 3 for half in (first, last))
+
+
+def test_windows_of_groups_hold_their_batches_apart():
+    windows = [Windows((30, 20), 1), Windows((7,), 1), Windows((2, 1), 1)]
+    seen = [grouped(line(step, 4), GROUPS, 4, 0, windows) for step in range(60)]
+    assert all(len(kind(batch)) == 1 for batch in seen)
+    first = [batch for batch in seen if kind(batch) == {0}][:12]  # the first epoch of the first group, nearly
+    counts = np.bincount(np.concatenate(first), minlength=50)
+    assert counts.max() == 1 and {int(index >= 30) for index in first[0]} in ({0}, {1})
+    assert grouped(line(3, 8), GROUPS, 4, 1, windows).tolist() == [
+        index for number in (6, 7) for index in grouped(line(number, 4), GROUPS, 4, 1, windows).tolist()
+    ]

@@ -12,6 +12,7 @@ shards of the splits "train" and "heldout" and is written last: a folder without
 
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +115,7 @@ class Latents:
         self.manifest = read_manifest(folder)
         self.folder, self.split, self.texts = folder, split, texts
         self._opened: dict[int, safe_open] = {}
+        self._asked: dict[int, Future] = {}  # shards that are opened ahead
         noted = self.manifest["splits"].get(split, [])
         self.shards = [Shard(**each | {"size": tuple(each["size"])}) for each in noted]
         for shard in self.shards:
@@ -146,8 +148,22 @@ class Latents:
         """`among` (indices) parted by the pictures' size, in order; what is taken at once must be of one size."""
         numbers = {size: i for i, size in enumerate(dict.fromkeys(shard.size for shard in self.shards))}
         of = np.array([numbers[shard.size] for shard in self.shards], int)
-        places = of[np.searchsorted(self.starts, among, side="right") - 1] if len(among) else np.zeros(0, int)
+        places = of[self.shard_of(among)] if len(among) else np.zeros(0, int)
         return [among[places == number] for number in np.unique(places)]
+
+    def shard_of(self, indices: np.ndarray) -> np.ndarray:
+        """The number of the shard of each pair."""
+        return np.searchsorted(self.starts, indices, side="right") - 1
+
+    def open_ahead(self, indices: np.ndarray) -> None:
+        """Open the shards of the pairs in the background, in turn; that reads them, since their sums are checked."""
+        for number in np.unique(self.shard_of(indices)).tolist():
+            if number not in self._opened and number not in self._asked:
+                self._asked[number] = self._reader.submit(self._file, number)  # what it raises, taking a pair does too
+
+    @cached_property
+    def _reader(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "reading ahead")
 
     @cached_property
     def several(self) -> bool:

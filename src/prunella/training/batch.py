@@ -5,6 +5,7 @@ is cut: into one or several processes, into one or several passes. Two students 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, generator
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training.objectives import sampled
-from prunella.training.sampler import grouped, line
+from prunella.training.sampler import Windows, grouped, line
 
 PRIOR, REHEARSAL = "prior", "rehearsal"  # pairs beside those that are learned: of a thing's class, of the main data
 SEEDS = {PRIOR: 1, REHEARSAL: 2}  # how far their seeds are from the training's
@@ -59,17 +60,19 @@ def training_batches(
 ) -> Callable[[int], Batch]:
     """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
 
+    With `shuffle_shards` pairs are mixed among so many shards at a time, which are read ahead.
     Pictures of several sizes are never in one batch; of several captions one is drawn each time, and where pictures are
     stored mirrored too, one of the two. A caption is replaced
     by the empty one with probability `caption_dropout`, which guidance at drawing needs. With `noise_offset` each
     channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
     """
     groups = latents.groups(np.arange(len(latents)) if among is None else among)
+    chosen = _in_windows(latents, groups, settings) if settings.shuffle_shards else partial(_anywhere, groups, settings)
 
     def batch(number: int) -> Batch:
         places = line(number, batch_size)
         sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
-        pairs = grouped(places, groups, settings.batch_size, settings.seed)
+        pairs = chosen(places)
         captions = _lots(CAPTION, settings.seed, places) if latents.several else None
         mirror = _lots(MIRROR, settings.seed, places) < 0.5 if latents.mirrored else None
         rows = latents.take(pairs, captions, mirror)
@@ -90,6 +93,27 @@ def training_batches(
         )
 
     return batch
+
+
+def _anywhere(groups: list[np.ndarray], settings: Learning, places: np.ndarray) -> np.ndarray:
+    return grouped(places, groups, settings.batch_size, settings.seed)
+
+
+def _in_windows(latents: Latents, groups: list[np.ndarray], settings: Learning) -> Callable[[np.ndarray], np.ndarray]:
+    """places → pairs, mixed among a few shards at a time; the shards of the next window are opened ahead."""
+    assert settings.shuffle_shards
+    groups = [np.sort(group) for group in groups]  # a shard's pairs beside one another
+    counts = [np.unique(latents.shard_of(group), return_counts=True)[1].tolist() for group in groups]
+    windows = [Windows(tuple(each), settings.shuffle_shards) for each in counts]
+    unit = settings.batch_size
+    ahead = -(-settings.shuffle_shards * max(map(max, counts)) // unit) * unit
+
+    def chosen(places: np.ndarray) -> np.ndarray:
+        now, later = (grouped(each, groups, unit, settings.seed, windows) for each in (places, places + ahead))
+        latents.open_ahead(later)
+        return now
+
+    return chosen
 
 
 def beside(batch: Mapping[str, Tensor], kind: str) -> Batch:

@@ -1,6 +1,13 @@
-"""Which examples are seen when: every epoch in an order of its own, by seed; a pure function of the place in line."""
+"""Which examples are seen when: every epoch in an order of its own, by seed; a pure function of the place in line.
 
+Any example may come anywhere in an epoch. That is slow of a set that is larger than what memory keeps of files, so
+there are windows: shards come in random order, and examples are mixed among a few shards at a time.
+"""
+
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,20 +21,45 @@ def examples(places: np.ndarray, size: int, seed: int, group: int = 0) -> np.nda
     return np.array([orders[epoch][place % size] for epoch, place in zip(epochs, places, strict=True)])
 
 
-def grouped(places: np.ndarray, groups: list[np.ndarray], unit: int, seed: int) -> np.ndarray:
-    """The same for examples of several kinds that must not be mixed: `groups` of indices.
+class Windows(NamedTuple):
+    """Shards of `lengths` examples each, which are mixed among so many (`together`) at a time."""
+
+    lengths: tuple[int, ...]
+    together: int
+
+    def shards(self, seed: int, group: int, epoch: int, number: int) -> np.ndarray:
+        """The shards of a window; [] beyond the last."""
+        return _windows(self, seed, group, epoch).shards[number * self.together : (number + 1) * self.together]
+
+    def examples(self, places: np.ndarray, size: int, seed: int, group: int = 0) -> np.ndarray:
+        """As the function `examples`, in this order."""
+        found, epochs, inside = np.empty(len(places), int), places // size, places % size
+        for epoch in np.unique(epochs).tolist():
+            ends = _windows(self, seed, group, epoch).ends
+            numbers = np.where(epochs == epoch, np.searchsorted(ends, inside, "right"), -1)
+            for number in np.unique(numbers[numbers >= 0]).tolist():
+                here, order = numbers == number, _window(self, seed, group, epoch, number)
+                found[here] = order[inside[here] - ends[number] + len(order)]
+        return found
+
+
+def grouped(
+    places: np.ndarray, groups: list[np.ndarray], unit: int, seed: int, windows: Sequence[Windows] | None = None
+) -> np.ndarray:
+    """The same for examples of several kinds that must not be mixed: `groups` of indices, `windows` of each.
 
     Every `unit` of places in line is of one group, drawn by lot in proportion to their sizes, and inside a group each
     example comes once before any comes twice: so no rest of a group is left out, nor filled up with repetitions.
     """
+    drawn = [each.examples for each in windows] if windows else [examples] * len(groups)
     if len(groups) == 1:
-        return groups[0][examples(places, len(groups[0]), seed)]
+        return groups[0][drawn[0](places, len(groups[0]), seed)]
     chosen = np.empty(len(places), int)
     group, before = _units(places // unit, tuple(map(len, groups)), seed)
     for number in np.unique(group):
         here = group == number
         inside = before[here] * unit + places[here] % unit
-        chosen[here] = groups[number][examples(inside, len(groups[number]), seed, int(number))]
+        chosen[here] = groups[number][drawn[number](inside, len(groups[number]), seed, int(number))]
     return chosen
 
 
@@ -67,3 +99,27 @@ def line(number: int, batch_size: int) -> np.ndarray:
 @lru_cache(maxsize=32)  # of a million examples an order takes 20 ms and 8 MB; a batch may touch two
 def _order(size: int, seed: int, group: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch] + [group] * bool(group)).permutation(size)
+
+
+class _Shuffled(NamedTuple):
+    """An epoch's shards in its order, and the places where windows of them end."""
+
+    shards: np.ndarray
+    ends: np.ndarray
+
+
+@lru_cache(maxsize=8)
+def _windows(windows: Windows, seed: int, group: int, epoch: int) -> _Shuffled:
+    shards = np.random.default_rng([seed, epoch, group, 1]).permutation(len(windows.lengths))
+    ends = np.fromiter(accumulate(windows.lengths[shard] for shard in shards), int)
+    last = [*range(windows.together - 1, len(ends) - 1, windows.together), len(ends) - 1]
+    return _Shuffled(shards, ends[last])
+
+
+@lru_cache(maxsize=8)
+def _window(windows: Windows, seed: int, group: int, epoch: int, number: int) -> np.ndarray:
+    """The examples of a window in their order."""
+    starts = np.concatenate([[0], np.cumsum(windows.lengths)])
+    shards = windows.shards(seed, group, epoch, number)
+    every = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in shards])
+    return np.random.default_rng([seed, epoch, group, 2, number]).permutation(every)
