@@ -20,6 +20,7 @@ from prunella.tracking.datasets import datasets
 from prunella.tracking.inputs import Inputs
 from prunella.tracking.mlflow import Run, root, stage_run
 from prunella.tracking.process import end_with_starter
+from prunella.tracking.progress import place
 from prunella.tracking.room import no_room, remove_halves
 from prunella.tracking.secrets import hidden
 
@@ -93,6 +94,8 @@ def stage_context(
     quiet(offline=stage not in ASKING)
     try:
         inputs = Inputs("@".join([stage, *_student(stage, paths)]))  # before anything is read of them
+        if inputs.by_dvc and not launched() and (at := place(inputs.address, inputs.params)):
+            print(at, flush=True)
         params = with_own(read_params(), getattr(paths, "own", None))
         check_students(params.students, chosen=params.plan.students)
         if launched() and os.environ.get(BEGUN_WITH, inputs.digest) != inputs.digest:

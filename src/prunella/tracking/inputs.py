@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     keys: list[str] | None = None
     deps: tuple[str, ...] = ()
     outs: tuple[str, ...] = ()  # those that DVC removes before the stage runs
+    made: tuple[str, ...] = ()  # all of them
 
 
 class Inputs:
@@ -40,9 +41,9 @@ class Inputs:
 
     def __init__(self, address: str):
         self.by_dvc = "DVC_STAGE" in os.environ
-        address = os.environ.get("DVC_STAGE", address).rpartition(":")[2]
-        self.params = _read(PARAMS)
-        self.entry = declared(address, self.params)
+        self.address = os.environ.get("DVC_STAGE", address).rpartition(":")[2]
+        self.params = yaml_or_none(PARAMS)
+        self.entry = declared(self.address, self.params)
         self.files = dict(_marks(self.entry.deps))
 
     @property
@@ -52,7 +53,7 @@ class Inputs:
 
     def check(self) -> None:
         """Raises UserError naming what changed; what DVC would take for the result of the new inputs is removed."""
-        now = _read(PARAMS)
+        now = yaml_or_none(PARAMS)
         changes = [f"{PARAMS} can no longer be read"] if now is None else []
         changes += _changes(self._values(self.params), self._values(now or self.params), " {} → {}")
         changes += _changes(self.files, dict(_marks(self.entry.deps)))
@@ -73,17 +74,41 @@ class Inputs:
 
 def declared(address: str, params: Any, graph: Path = GRAPH) -> Entry:
     """The stage of that address in dvc.yaml; an empty Entry where dvc.yaml has none or cannot be understood."""
-    name, _, item = address.partition("@")
     try:
-        stage = yaml.safe_load(graph.read_text(encoding="utf-8"))["stages"][name]
-        known = dict(params) | dict(_item(stage, item, params))
-        stage = stage.get("do", stage)
-        own, others = _keys(stage.get("params", []), known)
-        deps = [*_paths(stage.get("deps", []), known), *others]
-        outs = [path for kind in ("outs", "metrics", "plots") for path in _paths(stage.get(kind, []), known, True)]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
+        return entry(yaml_or_none(graph)["stages"], address, params)
+    except (LookupError, TypeError, ValueError, AttributeError):
         return Entry()
-    return Entry(own, tuple(deps), tuple(outs))
+
+
+def entry(stages: dict[str, Any], address: str, params: Any) -> Entry:
+    """The stage of that address. Raises LookupError, TypeError and the like where that cannot be understood."""
+    name, _, item = address.partition("@")
+    stage = stages[name]
+    known = dict(params) | dict(_item(stage, item, params))
+    stage = stage.get("do", stage)
+    own, others = _keys(stage.get("params", []), known)
+    deps = [*_paths(stage.get("deps", []), known), *others]
+    made, outs = (
+        [path for kind in ("outs", "metrics", "plots") for path in _paths(stage.get(kind, []), known, removed)]
+        for removed in (False, True)
+    )
+    return Entry(own, tuple(deps), tuple(outs), tuple(made))
+
+
+def addresses(stages: dict[str, Any], params: Any) -> list[str]:
+    """The addresses of all stages, as dvc.yaml has them one after the other."""
+    return [
+        f"{name}@{item}" if item else name
+        for name, stage in stages.items()
+        for item in (_items(stage, params) if {"foreach", "matrix"} & stage.keys() else [""])
+    ]
+
+
+def _items(stage: dict, params: dict) -> list[str]:
+    if "foreach" in stage:
+        return [str(each) for each in _filled(stage["foreach"], params)]
+    axes = [_filled(values, params) for values in stage["matrix"].values()]
+    return ["-".join(map(str, values)) for values in product(*axes)]
 
 
 def _item(stage: dict, item: str, params: dict) -> Iterator[tuple[str, Any]]:
@@ -133,7 +158,7 @@ def _keys(listed: list, known: dict) -> tuple[list[str], list[str]]:
     return keys, files
 
 
-def _read(path: Path) -> Any:
+def yaml_or_none(path: Path) -> Any:
     """The file's content; None for what cannot be read, which `read_params` reports."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -336,6 +336,7 @@ def make_store(client: Callable[[str], Any]) -> None:
     if "MLFLOW_TRACKING_URI" in os.environ or path.is_file():
         return
     half.unlink(missing_ok=True)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # its tables are nobody's news
     client(_sqlite(half)).get_experiment_by_name(EXPERIMENT)
     half.replace(path)
 
