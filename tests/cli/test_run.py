@@ -6,6 +6,7 @@ from commands import refused, said
 from conftest import ROOT, toy_params
 
 from prunella.cli.main import main
+from prunella.data.examples import LISTED
 from prunella.tracking.journal import begun
 from prunella.tracking.preflight import TrainingEstimate
 
@@ -42,6 +43,24 @@ def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_
     assert "sd-small" in message and "'sd'" in message and "Stable Diffusion XL" in message
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content | {"students": ["ssd-1b"]}))
     main(["check"])
+
+
+def test_filtered_writes_the_page_before_anything_is_trained_and_leaves_an_equal_one_alone(capsys, tmp_path):
+    assert refused("filtered").startswith("prunella: reports/filter.json: ")
+    examples = tmp_path / "reports" / "filter"
+    examples.mkdir(parents=True)
+    (examples / LISTED).write_text("{}")
+    fell = {"source": "folder", "read": 7, "looked_at": 5, "kept": 4, "passed": 4, "fell": {"small": 3}, "causes": {}}
+    (tmp_path / "reports" / "filter.json").write_text(json.dumps(fell))
+    page = tmp_path / "reports" / "filter.html"
+    assert str(page) in said(capsys, "filtered") and "7 pairs read" in page.read_text()
+    page.chmod(0o444)  # as DVC leaves it, a link to its own copy
+    before = page.stat()
+    said(capsys, "filtered")
+    assert page.stat() == before
+    (tmp_path / "reports" / "filter.json").write_text(json.dumps(fell | {"read": 8}))
+    said(capsys, "filtered")
+    assert "8 pairs read" in page.read_text() and page.stat().st_ino != before.st_ino
 
 
 def test_summary_needs_a_benchmark(capsys, tmp_path):

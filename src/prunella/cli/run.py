@@ -1,4 +1,4 @@
-"""`prunella check`, `summary`, `ui`: before a run, after it, and every run compared."""
+"""`prunella check`, `filtered`, `summary`, `ui`: before a run, in it, after it, and every run compared."""
 
 import argparse
 import json
@@ -14,6 +14,8 @@ def register(commands: Commands) -> None:
     """Add the commands of this group."""
     check = add_command(commands, "check", "check params.yaml without running anything", _check)
     check.add_argument("params", nargs="?", type=Path, default=Path("params.yaml"))
+    about = "write reports/filter.html: what the filter kept and dropped, with pictures, before anything is trained"
+    add_command(commands, "filtered", about, _filtered)
     add_command(commands, "summary", "say what the last benchmark found, and where its report is", _summary)
     ui = add_command(commands, "ui", "start the MLflow UI on the store that the stages log to", _ui)
     ui.add_argument("--port", type=int, default=5000)
@@ -31,6 +33,20 @@ def _check(given: argparse.Namespace) -> None:
     print(f"{given.params}: all keys known, all values in range", flush=True)
     if params.teacher.source in ("bundled", "folder"):  # the teacher stage resolves the others
         check_run(params, Path(params.teacher.path), params.filter.samples - params.encode.heldout)
+
+
+def _filtered(given: argparse.Namespace) -> None:
+    from prunella.files import atomic_write_text, read_json
+    from prunella.reporting.filter_page import Filtered, filter_page
+
+    report = Path("reports/filter.json")
+    if not report.is_file():
+        raise UserError(f"{report}: the filter has not run yet; `dvc repro filter` runs it")
+    page = report.with_name("filter.html")
+    text = filter_page(Filtered(read_json(report), report.with_name("filter")))
+    if not page.is_file() or page.read_text(encoding="utf-8") != text:  # else it is DVC's own, and stays as it is
+        atomic_write_text(page, text)
+    print(f"What the filter kept and dropped: {page.resolve()}")
 
 
 def _summary(given: argparse.Namespace) -> None:
