@@ -47,6 +47,7 @@ def _plan(given: argparse.Namespace) -> None:
 
     plan = named_plan(given.student)
     print(description(plan, teacher_config(given.teacher or ORIGINAL[plan.family])))
+    print("\nA pair: a resnet, with its attention where the stage has one; counted from 0.")
     if told := evidence(plan_file(given.student)):
         print("\n" + reasons(told))
 
