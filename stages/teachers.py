@@ -8,11 +8,14 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.errors import UserError
         from prunella.models.pinning import pin_to
         from prunella.models.teacher import pin
+        from prunella.pruning.layout import is_student
 
         out, name = ctx.paths.out, ctx.paths.out.stem
         if name not in ctx.params.teachers:
             raise UserError(f"teachers: the section has no entry {name!r}")
-        pinned, where = pin_to(out, lambda earlier: pin(ctx.params.teachers[name], earlier, f"teachers.{name}"))
+        pinned, where = pin_to(
+            out, lambda earlier: pin(ctx.params.teachers[name], earlier, f"teachers.{name}", is_student)
+        )
         ctx.run.artifact(out)
         ctx.done(f"{name}, {where}: family {pinned['family']}, {len(pinned['files'])} files")
 

@@ -8,6 +8,9 @@ import pytest
 from toygraph import stages_run, started
 
 from prunella import STUDENTS
+from prunella.models.pipeline import load_unet
+from prunella.pruning.plan import CATALOGUE
+from prunella.pruning.prune import pruned
 
 
 def check(folder: Path, students: set[str], stages: set[str]) -> None:
@@ -34,6 +37,19 @@ def test_the_other_recipes(name, teacher, xl_teacher, pictures, tmp_path, monkey
     stages = inprocess.reproduced(tmp_path, {"sd": teacher, "sdxl": xl_teacher}[family], pictures, name, monkeypatch)
     students = {"sd-small": {"sd-small"}, "vega": {"segmind-vega"}, "koala": {"koala-1b", "koala-700m"}}
     check(tmp_path, students.get(name, {"bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"}), set(stages))
+
+
+@pytest.mark.slow
+def test_sd_tiny_of_a_published_sd_small(params, teacher, pictures, tmp_path, monkeypatch):
+    """A student as the teacher of the whole graph."""
+    small, run = tmp_path / "small-sd", tmp_path / "run"
+    pruned(params.prune, teacher, CATALOGUE / "sd-small.yaml", small)
+    run.mkdir()
+    check(run, {"sd-tiny"}, set(inprocess.reproduced(run, small, pictures, "sd-tiny", monkeypatch)))
+    report = json.loads((run / "reports" / "benchmark.json").read_text())
+    assert report["teacher"]["layout"] == "bk-sdm-base"
+    assert "itself a student" in (run / "reports" / "index.html").read_text()
+    assert report["models"]["teacher"]["params"] == load_unet(small).num_parameters()
 
 
 @pytest.mark.slow

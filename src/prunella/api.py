@@ -18,6 +18,7 @@ from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.latents.encode import encoded
 from prunella.models.teacher import describe_folder
 from prunella.params import Params, Precision, Runtime, check, completed
+from prunella.pruning.layout import is_student
 from prunella.pruning.plan import find_plan
 from prunella.pruning.prune import pruned
 from prunella.training import distill as distilling
@@ -184,7 +185,7 @@ def sample(
 
 def _teacher(folder: Where) -> Path:
     """The folder, whose configs are those of a teacher."""
-    describe_folder(Path(folder))
+    describe_folder(Path(folder), is_student)
     return Path(folder)
 
 

@@ -24,6 +24,14 @@ def test_students_of_a_teacher_are_listed(capsys, teacher):
     assert students[5] == ""
 
 
+def test_students_of_a_published_student_keep_less(capsys, pruned_xl):
+    head, _, whole, *students = said(capsys, "students", "--teacher", str(pruned_xl)).splitlines()
+    assert head == f"{pruned_xl} (a student of the layout of ssd-1b; those that keep less)"
+    assert whole.startswith("teacher") and students[0].startswith("segmind-vega") and students[1] == ""
+    assert "segmind-vega: " in said(capsys, "plan", "segmind-vega", "--teacher", str(pruned_xl))
+    assert "and lacks that" in refused("plan", "koala-700m", "--teacher", str(pruned_xl))
+
+
 def test_students_of_a_teacher_of_no_family(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{}")

@@ -12,6 +12,7 @@ from prunella.errors import UserError
 from prunella.models.pipeline import check_teacher, load_pipeline, teacher_folder
 from prunella.models.teacher import earlier_pin, pin, pin_base
 from prunella.params import Teacher
+from prunella.pruning.layout import is_student
 
 
 def test_a_teacher_is_pinned_by_its_files(teacher):
@@ -246,6 +247,19 @@ def test_a_base_of_finetuning_may_be_a_student(request, model, family):
     if pinned["student"]:
         with pytest.raises(UserError, match=r"^teacher\.path: .* is no Stable Diffusion: its UNet is a "):
             pin(asked(folder))
+
+
+@pytest.mark.parametrize(("model", "family"), [("pruned_tiny", "sd"), ("pruned_xl", "sdxl"), ("teacher", "sd")])
+def test_a_teacher_may_be_a_student_of_a_known_layout(request, model, family, tmp_path):
+    folder = request.getfixturevalue(model)
+    pinned = pin(asked(folder), students=is_student)
+    check_teacher(pinned)
+    assert pinned["family"] == family and set(pinned) == set(pin_base(asked(folder), {}, "any")) - {"student"}
+    odd = Path(shutil.copytree(folder, tmp_path / "odd"))
+    config = json.loads((odd / "unet" / "config.json").read_text())
+    (odd / "unet" / "config.json").write_text(json.dumps(config | {"layers_per_block": 3}))
+    with pytest.raises(UserError, match=r"^teachers\.odd\.path: .* is no Stable Diffusion: its UNet is a .* 3 pairs"):
+        pin(asked(odd), key="teachers.odd", students=is_student)
 
 
 def test_a_base_that_is_none_is_named_by_its_own_key(tmp_path):

@@ -6,9 +6,10 @@ from diffusers import UNet2DConditionModel
 from known import SD15, SDXL
 
 from prunella.errors import UserError
-from prunella.pruning.cuts import check_within, cuts, origins, partly, same
+from prunella.pruning.cuts import cuts, origins, partly
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS, Plan
+from prunella.pruning.within import check_within, same
 
 CONFIGS = {"sd": SD15, "sdxl": SDXL}
 

@@ -54,7 +54,7 @@ def test_a_plan_of_another_family_is_refused():
 def test_a_student_is_no_teacher_of_its_own_plan(student):
     plan = STUDENTS[student]
     config = student_config(plan, SDXL if plan.family == "sdxl" else SD15)
-    with pytest.raises(UserError, match="of no known family"):
+    with pytest.raises(UserError, match=rf"student {student} keeps all that this teacher has"):
         student_config(plan, config)
 
 

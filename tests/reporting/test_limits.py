@@ -16,6 +16,13 @@ def test_limits_are_of_this_run():
     assert "bundled miniature" in said and "of a CPU" not in said and "rounds" not in said
 
 
+def test_a_teacher_that_is_a_student_is_said():
+    assert "itself a student" not in " ".join(limits(REPORT))
+    small = copy.deepcopy(REPORT)
+    small["teacher"]["layout"] = "bk-sdm-base"
+    assert "The teacher is itself a student, of the layout of bk-sdm-base." in " ".join(limits(small))
+
+
 def test_a_machine_that_was_busy_is_said():
     assert "had other work" not in " ".join(limits(REPORT))
     busy = copy.deepcopy(REPORT)

@@ -104,6 +104,36 @@ def test_every_student_must_fit_the_teacher(content, xl_teacher):
     check_parameters(made(content))
 
 
+def test_a_published_student_teaches_students_that_keep_less(content, pruned_tiny, pruned_xl, teacher):
+    content["teacher"]["path"] = str(pruned_xl)
+    content["students"] = ["segmind-vega"]
+    check_parameters(made(content))
+    content["students"] = ["koala-700m"]
+    assert refused(content) == (
+        "student koala-700m keeps layer 3 of down stage 2, pair 0 of a whole teacher; this teacher is a student "
+        "itself, of the layout of ssd-1b (SSD-1B), and lacks that"
+    )
+    content["students"] = ["auto-tiny"]
+    assert refused(content).startswith(
+        "plan.students.auto-tiny: this teacher's UNet is a student itself, of the layout"
+    )
+    content["teacher"]["path"] = str(pruned_tiny)
+    content["students"] = ["sd-tiny"]
+    assert "keeps all that this teacher has" in refused(content)
+
+
+def test_phases_of_a_published_student_begin_with_what_it_has(content, pruned_xl):
+    content["teacher"]["path"] = str(pruned_xl)
+    content["students"] = ["segmind-vega"]
+    terms = {name: content["distill"][name] for name in ("learning_rate", "task_weight", "output_weight")}
+    phase = terms | {"feature_weight": 0.5, "teacher": None}
+    content["distill"] |= {
+        "steps": 3,
+        "phases": [phase | {"steps": 2, "plan": 0.2}, phase | {"steps": 1, "plan": None}],
+    }
+    assert refused(content).startswith("student segmind-vega (2 of 10 cuts) keeps ")  # cuts of a whole teacher
+
+
 def test_a_hub_teacher_is_known_once_it_is_pinned_and_only_then(content, tmp_path):
     content["teacher"] |= {"source": "hub", "id": "a/b"}
     pinned = tmp_path / "teacher.json"

@@ -18,8 +18,8 @@ from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
 from prunella.models.teacher import pin
 from prunella.params import Distill, check
-from prunella.pruning.cuts import same
 from prunella.pruning.plan import CATALOGUE, STUDENTS, read_plan
+from prunella.pruning.within import same
 from prunella.training import checkpoint, job, phases
 from prunella.training.distill import distill
 from prunella.training.named import write_named

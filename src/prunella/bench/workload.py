@@ -77,7 +77,7 @@ class Workload(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        pairs = feature_pairs(self.plan, self.settings.features)
+        pairs = feature_pairs(self.plan, self.settings.features, self.teacher)
         hooked = tuple(pair.student for pair in pairs)
         gpu = self.place.device.startswith("cuda")
         return Subject(self.student, self.teacher, self.example, gpu=gpu, hooked=hooked)

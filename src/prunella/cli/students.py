@@ -34,7 +34,10 @@ def _students(given: argparse.Namespace) -> None:
 
 def _family_title(config: dict[str, Any], teacher: str) -> str:
     from prunella.models.families import FAMILIES, family, shape
+    from prunella.pruning.layout import layout
 
+    if known := layout(config):
+        return f"a student of the layout of {known.name}; those that keep less"
     if (name := family(config)) is None:
         raise UserError(f"--teacher: {teacher} is of no known family (its UNet has {shape(config)})")
     return FAMILIES[name].title

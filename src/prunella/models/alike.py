@@ -1,13 +1,14 @@
 """Whether a teacher can go on where another has ended: on the same latents, texts and noise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.models.families import family
+from prunella.models.families import blocks, family
 from prunella.models.pipeline import load_scheduler
 from prunella.models.vae import latent_space, text_space
 
@@ -25,7 +26,9 @@ def check_alike(first: Path, further: Path) -> None:
 def _differences(first: Path, further: Path) -> Iterator[str]:
     ours, theirs = (UNet2DConditionModel.load_config(folder / "unet") for folder in (first, further))
     if family(ours) != family(theirs):
-        yield f"a UNet of family {family(theirs)}, not {family(ours)}"
+        yield f"a UNet of {_kind(theirs)}, not {_kind(ours)}"
+    elif family(ours) is None and blocks(ours) != blocks(theirs):
+        yield "a UNet of another student's layout"
     elif other := [name for name in SHAPE if ours.get(name) != theirs.get(name)]:
         yield f"{other[0]} {theirs.get(other[0])}, not {ours.get(other[0])}"
     one, two = load_scheduler(first), load_scheduler(further)
@@ -37,3 +40,7 @@ def _differences(first: Path, further: Path) -> Iterator[str]:
         yield "another VAE"
     if text_space(first) != text_space(further):
         yield "other text encoders"
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return f"family {kind}" if (kind := family(config)) else "a student"

@@ -3,6 +3,7 @@
 What is checked here is what stock loading would take and then train or draw wrongly with, or fail at hours later.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import (
     Annotated,
@@ -77,6 +78,9 @@ class UNet(TypedDict):
     block_out_channels: NotRequired[Each]
     layers_per_block: NotRequired[Few | Annotated[list[Few], Field(max_length=16)]]
     transformer_layers_per_block: NotRequired[Few | Annotated[list[Few | list[Few]], Field(max_length=16)]]
+    reverse_transformer_layers_per_block: NotRequired[
+        Few | Annotated[list[Few | list[Few]], Field(max_length=16)] | None
+    ]
     attention_head_dim: NotRequired[Width | Each]
     num_attention_heads: NotRequired[Width | Each | None]
     cross_attention_dim: NotRequired[Width | Each]
@@ -130,17 +134,25 @@ class Scheduler(TypedDict):
 
 
 Component = Annotated[list[str | None], Field(min_length=2, max_length=2)]
+Students = Callable[[Mapping[str, Any]], bool]  # whether a UNet of a config that is no family's is taken
+
+
+def nobody(_: Mapping[str, Any]) -> bool:
+    """No student is taken."""
+    return False
+
+
 KINDS: dict[str, Any] = {"unet": UNet, "vae": Vae, "text_encoder": Text, "text_encoder_2": Text}
 
 
-def described(folder: Path, students: bool = False) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def described(folder: Path, students: Students = nobody) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """(family, UNet config, scheduler config) of a pipeline folder, all its parts' configs checked.
 
-    With `students` a UNet of other depths will do as well; its family is then the one that it is called as. Raises
-    UserError that names file and key where they are not those of a supported Stable Diffusion.
+    A UNet of other depths will do as well where `students` says so of its config; its family is then the one that it
+    is called as. Raises UserError that names file and key where they are not those of a supported Stable Diffusion.
     """
     unet = config(folder, "unet")
-    name = family(unet) or (called_as(unet) if students else None)
+    name = family(unet) or (called_as(unet) if students(unet) else None)
     if unet.get("_class_name") != "UNet2DConditionModel" or name is None:
         known = ", ".join(f"{each} ({kind.title})" for each, kind in FAMILIES.items())
         raise UserError(

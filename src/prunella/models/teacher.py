@@ -8,7 +8,7 @@ from pathlib import Path
 from prunella.errors import UserError
 from prunella.files import read_json, sha256
 from prunella.models import hub
-from prunella.models.configs import described, models, stem
+from prunella.models.configs import Students, described, models, nobody, stem
 from prunella.models.families import family
 from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
 from prunella.params import Teacher
@@ -22,24 +22,25 @@ SINGLE = {
 }
 
 
-def pin(teacher: Teacher, earlier: dict | None = None, key: str = "teacher") -> dict:
+def pin(teacher: Teacher, earlier: dict | None = None, key: str = "teacher", students: Students = nobody) -> dict:
     """{"source", "family", "prediction_type", "files": {name: sha256}, "unet": config} and where the weights are.
 
     "path" is a folder's or a file's; a Hub teacher has "id", "revision" and "commit" in its place, the commit being
     that of `earlier` where this pins the same id and revision. A single file has "config", the folder or the Hub id
-    and commit that its configs come from. Raises UserError, by the parameter `key`, where there is no usable Stable
+    and commit that its configs come from. A student is taken where `students` says so of its UNet's config; "family" is
+    then the one that it is called as. Raises UserError, by the parameter `key`, where there is no usable Stable
     Diffusion.
     """
-    return _pinned(teacher, earlier or {}, key)
+    return _pinned(teacher, earlier or {}, key, students)
 
 
 def pin_base(model: Teacher, earlier: dict, key: str) -> dict:
     """As `pin`, of any student too: "family" is then the one that it is called as, and "student" is true."""
-    pinned = _pinned(model, earlier, key, students=True)
+    pinned = _pinned(model, earlier, key, students=lambda _: True)
     return pinned | {"student": family(pinned["unet"]) is None}
 
 
-def _pinned(model: Teacher, earlier: dict, key: str, students: bool = False) -> dict:
+def _pinned(model: Teacher, earlier: dict, key: str, students: Students = nobody) -> dict:
     try:
         return _PINS[model.source](model, earlier, students)
     except UserError as error:  # which names the section `teacher`
@@ -55,14 +56,14 @@ def earlier_pin(path: Path) -> dict:
     return known if isinstance(known, dict) else {}
 
 
-def _pin_local(teacher: Teacher, _: dict, students: bool) -> dict:
+def _pin_local(teacher: Teacher, _: dict, students: Students) -> dict:
     folder = Path(teacher.path)
     if not folder.is_dir():
         raise UserError(f"teacher.path: there is no folder {folder}; it should be a diffusers pipeline folder")
     return {"source": teacher.source, "path": teacher.path} | _pin_folder(folder, teacher.allow_pickle, students)
 
 
-def _pin_hub(teacher: Teacher, earlier: dict, students: bool) -> dict:
+def _pin_hub(teacher: Teacher, earlier: dict, students: Students) -> dict:
     assert teacher.id is not None  # which its section sees to
     same = (earlier.get("id"), earlier.get("revision")) == (teacher.id, teacher.revision)
     patterns = hub.MODEL + (hub.PICKLED if teacher.allow_pickle else [])
@@ -71,7 +72,7 @@ def _pin_hub(teacher: Teacher, earlier: dict, students: bool) -> dict:
     return where | _pin_folder(folder, teacher.allow_pickle, students)
 
 
-def _pin_folder(folder: Path, allow_pickle: bool, students: bool) -> dict:
+def _pin_folder(folder: Path, allow_pickle: bool, students: Students) -> dict:
     told = describe_folder(folder, students)
     for part, (library, _) in models(folder, told["family"]).items():
         check_part(folder / part, allow_pickle, stem(library))
@@ -79,7 +80,7 @@ def _pin_folder(folder: Path, allow_pickle: bool, students: bool) -> dict:
     return told | {"files": {path.relative_to(folder).as_posix(): sha256(path) for path in files}}
 
 
-def _pin_file(teacher: Teacher, earlier: dict, students: bool) -> dict:
+def _pin_file(teacher: Teacher, earlier: dict, students: Students) -> dict:
     path = Path(teacher.path)
     if not path.is_file():
         raise UserError(f"teacher.path: there is no file {path}; it should be a .safetensors checkpoint")
@@ -115,7 +116,7 @@ def _configs_of(path: Path) -> str:
     )
 
 
-def describe_folder(folder: Path, students: bool = False) -> dict:
+def describe_folder(folder: Path, students: Students = nobody) -> dict:
     """{"family", "prediction_type", "unet": config} by a pipeline folder's JSON files, all of which are checked."""
     name, unet, scheduler = described(folder, students)
     return {"family": name, "prediction_type": scheduler.get("prediction_type", "epsilon"), "unet": unet}

@@ -19,7 +19,7 @@ from prunella.compute.workdir import DONE, code_digest, identity, resume_dir
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, read_json
 from prunella.latents.encoders import open_latents
-from prunella.models.families import FAMILIES, family
+from prunella.models.families import FAMILIES
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Description, Planning
 from prunella.planning import latency
@@ -30,6 +30,7 @@ from prunella.planning.recognised import notes
 from prunella.planning.tournament import fields, tournament
 from prunella.planning.units import End, Unit, planned, units, whole
 from prunella.planning.wishes import allowed, budget, cost_said
+from prunella.pruning.layout import whole_family
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.training.batch import heldout_batches
 
@@ -65,9 +66,7 @@ def market(
 
     `table` has latencies, `wanted` what it must belong to.
     """
-    kind, (what,) = family(config), asked.budget
-    if kind is None:
-        raise UserError(f"plan.students.{name}: this teacher's UNet is of no known family")
+    kind, (what,) = whole_family(config, f"plan.students.{name}"), asked.budget
     free = units(kind, config, asked.attention)
     may_go = allowed(free, asked.keep, kind)
     prices = counted(kind, config, removable(free), size)

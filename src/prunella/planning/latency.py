@@ -24,11 +24,12 @@ from prunella.evaluation.turns import synchronize
 from prunella.files import atomic_write_text, json_digest, read_json
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
-from prunella.models.families import architecture, family, predict
+from prunella.models.families import architecture, predict
 from prunella.models.pipeline import load_unet
 from prunella.params import Precision
 from prunella.planning.prices import Prices, by_part, own, parts
 from prunella.planning.units import End, planned, units
+from prunella.pruning.layout import whole_family
 from prunella.pruning.mapping import weight_map
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
@@ -57,9 +58,7 @@ def kept_or_measured(precision: Precision, asked: bool, teacher: Path, latents: 
     wanted = settings(config, latent_size(open_latents(latents, teacher, device)[1]), precision, device)
     if out.is_file() and read_json(out).get("settings") == wanted:
         return f"{out} stays as it is"
-    kind = family(config)
-    if kind is None:
-        raise UserError("latency: this teacher's UNet is of no known family")
+    kind = whole_family(config, "latency")
     ends = [unit for unit in units(kind, config, attention=False) if isinstance(unit, End)]
     size = (wanted["latents"][0], wanted["latents"][1])
     table = measured(load_unet(teacher, device), kind, ends, size, precision)

@@ -48,7 +48,7 @@ def carry(lora: Path, student: Path, teacher: Path, out: Path) -> Carried:
     updates = parts.get(UNET, {})
     for module, update in updates.items():
         _check(module, update, whole, lora, config)
-    places = by_teacher(plan, small)
+    places = by_teacher(plan, small, config)
     kept = {ours: updates[theirs] for theirs, ours in places.items() if theirs in updates}
     if updates and not kept:
         raise UserError(f"{lora}: none of its {len(updates)} modules has a counterpart in {student}")
@@ -63,9 +63,9 @@ def empty(config: dict) -> UNet2DConditionModel:
         return UNet2DConditionModel.from_config(config)
 
 
-def by_teacher(plan: Plan, student: UNet2DConditionModel) -> dict[str, str]:
+def by_teacher(plan: Plan, student: UNet2DConditionModel, teacher_config: dict) -> dict[str, str]:
     """Teacher's module → student's, of all modules with a weight."""
-    places = weight_map(plan)
+    places = weight_map(plan, teacher_config)
     ours = [name for name, module in student.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     return {teacher_key(f"{name}.weight", places).removesuffix(".weight"): name for name in ours}
 

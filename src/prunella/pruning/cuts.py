@@ -1,4 +1,4 @@
-"""A student made little by little: the plans between the whole teacher and the student, and which of two has less.
+"""A student made little by little: the plans between the whole teacher and the student.
 
 A cut takes one thing away that the student lacks, the deepest first: the mid block (or all of it but a resnet), then
 stage by stage from the deepest. Of a stage that goes as a whole that is one cut; of one that stays, first the pairs
@@ -10,11 +10,8 @@ number for both.
 import math
 from typing import Any
 
-from prunella.errors import UserError
 from prunella.pruning.mapping import teacher_key, weight_map
 from prunella.pruning.plan import Plan
-
-MID = ("drop", "resnet", "keep")  # from nothing to all
 
 
 def cuts(plan: Plan) -> list[Plan]:
@@ -35,17 +32,6 @@ def partly(plan: Plan, share: float) -> Plan:
     made = math.ceil(round(share * len(every), 6))
     found = every[made - 1]
     return found if found is plan else found.model_copy(update={"name": f"{plan.name} ({made} of {len(every)} cuts)"})
-
-
-def check_within(inner: Plan, outer: Plan) -> None:
-    """Raises UserError where `inner` keeps something that `outer` lacks."""
-    if lacking := _lacking(inner, outer):
-        raise UserError(f"{inner.name} keeps {lacking}, which {outer.name} does not")
-
-
-def same(one: Plan, other: Plan) -> bool:
-    """Whether two plans keep the same."""
-    return not _lacking(one, other) and not _lacking(other, one)
 
 
 def origins(inner: Plan, outer: Plan, names: list[str], outer_names: list[str]) -> dict[str, str]:
@@ -100,24 +86,3 @@ def _count(plan: Plan, stage: int) -> int:
         final = plan.layers_of(way, number)
         gone += [every - len(kept) for kept in final] if any(final) else [min(every, 1)]
     return _pairs_go(plan, stage) + max(gone)
-
-
-def _lacking(inner: Plan, outer: Plan) -> str | None:
-    """What the first keeps and the second does not; None where that is nothing."""
-    if inner.family != outer.family:
-        return f"blocks of family {inner.family!r}"
-    if MID.index(inner.mid) > MID.index(outer.mid):
-        return "more of the mid block"
-    if more := sorted(set(inner.mid_layers) - set(outer.mid_layers)):
-        return f"layer {more[0]} of the mid block" if outer.mid == "keep" else "more of the mid block"
-    for way in ("down", "up"):
-        theirs = {
-            stage: dict(zip(pairs, outer.layers_of(way, stage), strict=True)) for stage, pairs in outer.stages(way)
-        }
-        for stage, pairs in inner.stages(way):
-            for pair, layers in zip(pairs, inner.layers_of(way, stage), strict=True):
-                if pair not in theirs.get(stage, {}):
-                    return f"{way} stage {stage}, pair {pair}"
-                if more := sorted(set(layers) - set(theirs[stage][pair])):
-                    return f"layer {more[0]} of {way} stage {stage}, pair {pair}"
-    return None

@@ -22,7 +22,7 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan, *, shared: bool = Fals
     config = student_config(plan, dict(teacher_unet.config))
     with torch.device("meta"):
         student = UNet2DConditionModel.from_config(config)
-    source, places = teacher_unet.state_dict(), weight_map(plan)
+    source, places = teacher_unet.state_dict(), weight_map(plan, teacher_unet.config)
     copied = {}
     for key, empty in student.state_dict().items():
         origin = teacher_key(key, places)

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from prunella.errors import UserError
 from prunella.params import Phase, unknown
-from prunella.pruning.cuts import check_within, partly, same
+from prunella.pruning.cuts import partly
 from prunella.pruning.plan import Plan
+from prunella.pruning.within import check_within, same
 
 
 def succession(phases: Sequence[Phase], own: Plan, known: Mapping[str, Plan]) -> list[Plan]:

@@ -14,6 +14,7 @@ from prunella.evaluation.gallery.shards import STAGES, Gallery
 from prunella.evaluation.grid import grid
 from prunella.files import read_json
 from prunella.params import Filter
+from prunella.pruning.layout import layout
 from prunella.pruning.plan import read_plan
 from prunella.reporting import figures
 from prunella.reporting.diagram import svg
@@ -63,7 +64,7 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     costs, pinned = read_json(sources.costs), read_json(sources.teacher)
     report: Report = {
         "origin": origin,
-        "teacher": {"name": pinned.get("id") or pinned.get("path")} | {name: pinned.get(name) for name in PINNED},
+        "teacher": _teacher(pinned),
         "data": _data(sources),
         "training": {student: _trainings(sources.trainings, student) for student in students},
         "hardware": costs["hardware"],
@@ -87,6 +88,13 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     drawn = [stage for stage in STAGES if f"{students[0]}/{stage}" in values]  # the same of every student
     report["differences"] |= between(values, students, drawn, bins)
     return report
+
+
+def _teacher(pinned: dict[str, Any]) -> dict[str, Any]:
+    """What is told of the teacher; "layout" names the plan of one that is a student itself."""
+    told = {"name": pinned.get("id") or pinned.get("path")} | {name: pinned.get(name) for name in PINNED}
+    known = layout(pinned.get("unet", {}))
+    return told | ({"layout": known.name} if known else {})
 
 
 def _data(sources: Sources) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from prunella.errors import UserError
 from prunella.evaluation.cost import macs, parameters
-from prunella.models.families import family
-from prunella.pruning.mapping import student_config
-from prunella.pruning.plan import STUDENTS
+from prunella.pruning.mapping import check_fit, student_config
+from prunella.pruning.plan import STUDENTS, Plan
 
 HEAD = [
     "",
@@ -32,17 +32,25 @@ and values too; each for one forward pass of one example at the teacher's own si
 
 
 def catalogue(teacher: dict[str, Any], original: str | None = None) -> list[list[str]]:
-    """Table cells, the head first, then the teacher with this UNet config, then every student of its family.
+    """Table cells, the head first, then the teacher with this UNet config, then every student of it.
 
     `original` names the published teacher that this is, so that published figures stand beside ours.
     """
     whole = _counted(json.dumps(teacher, sort_keys=True))
     rows = [HEAD, ["teacher", "", *_cells(whole, whole), ""]]
     for name, plan in STUDENTS.items():
-        if plan.family == family(teacher):
+        if _fits(plan, teacher):
             counts = _counted(json.dumps(student_config(plan, teacher), sort_keys=True))
             rows.append([name, plan.title, *_cells(counts, whole), plan.published.get(original or "", "")])
     return rows
+
+
+def _fits(plan: Plan, teacher: dict[str, Any]) -> bool:
+    try:
+        check_fit(plan, teacher)
+    except UserError:
+        return False
+    return True
 
 
 @cache

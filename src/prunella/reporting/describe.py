@@ -10,7 +10,7 @@ def description(plan: Plan, teacher: dict[str, Any]) -> str:
     """Lines for a terminal, for a teacher with the UNet config `teacher`. Raises UserError where that does not fit."""
     config = student_config(plan, teacher)
     changed = {name: value for name, value in config.items() if teacher.get(name) != value}
-    pairs = feature_pairs(plan)
+    pairs = feature_pairs(plan, teacher_config=teacher)
     return "\n".join(
         [
             f"{plan.name}: {plan.title}, from {plan.teacher.title}",

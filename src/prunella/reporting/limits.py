@@ -25,6 +25,11 @@ def limits(report: Report) -> list[str]:
             "The teacher is the bundled miniature, which draws small scenes. The run shows that the workflow works; "
             "how a student of a published checkpoint would fare it does not show.",
         )
+    if known := report.get("teacher", {}).get("layout"):
+        found.append(
+            f"The teacher is itself a student, of the layout of {known}. Shares and differences here are of that "
+            "teacher; plans are drawn, and published shares are, of the whole model that such a student is made from."
+        )
     if set(metrics(report["models"])) <= UNLEARNED:
         found.append(
             "No network has looked at the pictures: how good they look and how well they fit their prompts is measured "

@@ -13,6 +13,7 @@ from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
 from prunella.models.weights import check_part, header
 from prunella.params import Learning, Params, named
+from prunella.pruning.layout import is_student
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
 from prunella.training.memory import GB, parameters, tokens
@@ -48,7 +49,7 @@ def check_disk(params: Params, folder: Path, pairs: int) -> None:
 
 def room_for(params: Params, folder: Path, pairs: int) -> dict[str, int]:
     """Bytes by what they are for."""
-    teacher = describe_folder(folder)
+    teacher = describe_folder(folder, is_student)
     students = [parameters(student_config(STUDENTS[name], teacher["unet"])) for name in named(params)]
     students += [parameters(teacher["unet"])] * (len(params.students) - len(students))  # not chosen yet: at most
     trainings = (params.distill, params.finetune)

@@ -30,7 +30,7 @@ def subject_of(
     if not isinstance(settings, Distill):
         passes = 1 + len(settings.preserved) if isinstance(settings, Finetune) else 1
         return Subject(student, None, example, processes, gpu, passes=passes)
-    hooked = tuple(pair.student for pair in feature_pairs(plan, settings.features))
+    hooked = tuple(pair.student for pair in feature_pairs(plan, settings.features, teacher))
     return Subject(student, teacher, example, processes, gpu, hooked)
 
 

@@ -19,6 +19,7 @@ from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
 from prunella.params import MAIN_DATA, Params, Teacher, named, untuned
+from prunella.pruning.layout import is_student, whole_family
 from prunella.pruning.mapping import check_fit
 from prunella.pruning.plan import STUDENTS, check_students
 from prunella.pruning.succession import succession
@@ -47,7 +48,7 @@ def check_parameters(params: Params) -> None:
         succession(params.distill.phases, STUDENTS[name], STUDENTS)
     device(params.runtime)
     if (unet := known_unet(params.teacher)) is not None:
-        check_fits(named(params), unet)
+        check_fits(params, unet)
 
 
 def _check_benchmark(params: Params) -> None:
@@ -64,7 +65,7 @@ def check_run(params: Params, folder: Path, pairs: int) -> None:
 
     Raises UserError where the disk is too small; memory is estimated, so that there a word has to do.
     """
-    check_fits(named(params), describe_folder(folder)["unet"])
+    check_fits(params, describe_folder(folder, is_student)["unet"])
     sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
     tuning = params.finetune
     every = {"distill": pairs, "finetune": None if tuning.words or tuning.latents != MAIN_DATA else pairs}
@@ -131,23 +132,27 @@ def check_shares(params: Params) -> None:
             raise UserError(f"{name}.optimizer: adamw-8bit needs bitsandbytes: pip install 'prunella[8bit]', or adamw")
 
 
-def check_fits(students: list[str], unet: dict) -> None:
-    """Raises UserError where a student's plan is not for a teacher with this UNet config."""
-    for name in students:
-        check_fit(STUDENTS[name], unet)
+def check_fits(params: Params, unet: dict) -> None:
+    """Raises UserError where a student's plan, or one of its phases', is not for a teacher with this UNet config."""
+    for name in named(params):
+        plan, phases = STUDENTS[name], params.distill.phases
+        for each in [plan, *(succession(phases, plan, STUDENTS) if phases else [])]:
+            check_fit(each, unet)
+    for name in set(params.students) - set(named(params)):
+        whole_family(unet, f"plan.students.{name}")
 
 
 def known_unet(teacher: Teacher, pinned: Path = PINNED) -> dict | None:
     """The teacher's UNet config, where it can be had without the network and without reading weights."""
     if teacher.source in ("bundled", "folder"):
-        return describe_folder(Path(teacher.path))["unet"]
+        return describe_folder(Path(teacher.path), is_student)["unet"]
     known = json.loads(pinned.read_text(encoding="utf-8")) if pinned.is_file() else {}
     named = ("source", "id", "revision") if teacher.source == "hub" else ("source", "path")
     return known["unet"] if known and all(known.get(key) == getattr(teacher, key) for key in named) else None
 
 
 def _memory(params: Params, student: str, section: str, folder: Path, pairs: int | None) -> TrainingEstimate:
-    teacher, settings = describe_folder(folder), getattr(params, section)
+    teacher, settings = describe_folder(folder, is_student), getattr(params, section)
     placed = torch.device(device(params.runtime))
     side = params.encode.resolution // vae_factor(folder)
     example = FAMILIES[teacher["family"]].example(teacher["unet"], (side, side), tokens(folder))

@@ -33,8 +33,9 @@ def lesson(
 
     `student` is the folder that its other parts are of; `teacher` made the latents; `more` are fields of the job.
     """
-    pairs, taught_by = tuple(feature_pairs(plan, params.features)), taught_by or teacher
+    taught_by = taught_by or teacher
     shown = load_unet(taught_by, placement.device)
+    pairs = tuple(feature_pairs(plan, params.features, shown.config))
     return TrainingJob(
         unet=unet,
         loss=Distillation(shown, list(pairs), load_scheduler(taught_by), params, compile=placement.compile),

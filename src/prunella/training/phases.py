@@ -19,11 +19,12 @@ from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, Phase, Terms
-from prunella.pruning.cuts import origins, same
+from prunella.pruning.cuts import origins
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.pruning.succession import succession
+from prunella.pruning.within import same
 from prunella.training import checkpoint
 from prunella.training.job import METRICS, run_job
 from prunella.training.lesson import lesson

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.models.families.base import CROSS, Family
+from prunella.models.families.base import CROSS, CROSS_UP, PLAIN, PLAIN_UP, Family
 from prunella.models.families.sd import SD
 from prunella.models.families.sdxl import SDXL
 
@@ -43,6 +43,35 @@ def predict(model: Any, noisy: Any, timesteps: Any, batch: Mapping[str, Any]) ->
     `batch` holds what its family is called with beside (see `Family.predict`). One without a config is called as SD.
     """
     return architecture(getattr(model, "config", {})).predict(model, noisy, timesteps, batch)
+
+
+def blocks(config: Mapping[str, Any]) -> tuple[list[list[Any]], Any, list[list[Any]]]:
+    """Transformer layers of each pair by down stage, of the mid block, and of each pair by up stage.
+
+    A pair without attention has 0, as has a mid block without; where there is no mid block that is None. Blocks of
+    other types stand for themselves, by name.
+    """
+    down, up = (list(config.get(f"{way}_block_types", ())) for way in ("down", "up"))
+    pairs = _each(config.get("layers_per_block", 2), len(down))
+    layers = _each(config.get("transformer_layers_per_block", 1), len(down))
+    mirrored = _each(config.get("reverse_transformer_layers_per_block") or layers[::-1], len(up))
+    last = _each(layers[-1], 1)[0] if layers else 0
+    kinds = {"UNetMidBlock2DCrossAttn": last, "UNetMidBlock2D": 0, None: None}
+    mid = config.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    return (
+        [_pairs(*stage) for stage in zip(down, pairs, layers, strict=False)],
+        kinds.get(mid, mid),
+        [_pairs(kind, some + 1, depth) for kind, some, depth in zip(up, pairs[::-1], mirrored, strict=False)],
+    )
+
+
+def _each(value: Any, count: int) -> list:
+    return list(value) if isinstance(value, list | tuple) else [value] * count
+
+
+def _pairs(kind: str, count: int, layers: Any) -> list:
+    """Transformer layers of each of a stage's pairs."""
+    return _each(layers if kind in (CROSS, CROSS_UP) else {PLAIN: 0, PLAIN_UP: 0}.get(kind, kind), count)
 
 
 def _depths(config: Mapping[str, Any], stages: int) -> tuple:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 PLAIN, CROSS = "DownBlock2D", "CrossAttnDownBlock2D"
-PLAIN_UP = "UpBlock2D"
+PLAIN_UP, CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
 
 
 @dataclass(frozen=True)
