@@ -15,8 +15,10 @@ def main(argv: list[str] | None = None) -> None:
         params, paths = ctx.params, ctx.paths
         sources, reports = Sources(**{name: getattr(paths, name) for name in (*MADE, *DATA)}), paths.report.parent
         settings = params.benchmark.model_dump() | {"split_seed": params.seed}
-        report = assemble(sources, params.students, settings, origin(ctx.run.named()))
-        write_pages(report, sources, params.students, reports, ctx.run.picture, judge(params.filter))
+        others = sorted(params.finetune.base)
+        report = assemble(sources, params.students, settings, origin(ctx.run.named()), others)
+        models = [*params.students, *others]
+        write_pages(report, sources, models, reports, ctx.run.picture, judge(params.filter))
         ctx.run.headline(headline(report))
         for name in ("index.html", "summary.md", "filter.html", "images"):
             ctx.run.artifact(reports / name)

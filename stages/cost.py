@@ -1,23 +1,25 @@
-"""Measure what the teacher and every student cost: size, operations, memory, and latency in turns."""
+"""Measure what the teacher, every student and others' models cost: size, operations, memory, latency in turns."""
 
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("cost", __doc__, argv, "teacher", "models", "report") as ctx:
+    with stage_context("cost", __doc__, argv, "teacher", "models", "bases", "report") as ctx:
         from prunella.evaluation.cost import measure_costs
         from prunella.models.pipeline import teacher_folder
 
         params, paths = ctx.params, ctx.paths
         side = params.encode.resolution
-        students = {
-            f"{student}{ending}": paths.models / student
-            for student in params.students
+        own = {student: paths.models / student for student in params.students}
+        own |= {name: teacher_folder(paths.bases / f"{name}.json") for name in params.finetune.base}
+        costed = {
+            f"{name}{ending}": folder
+            for name, folder in own.items()
             for ending in ("", *(f"/{bits}" for bits in params.benchmark.quantised))
         }
         report = measure_costs(
             params.benchmark,
-            models={"teacher": teacher_folder(paths.teacher)} | students,
+            models={"teacher": teacher_folder(paths.teacher)} | costed,
             size=(side, side),
             device=ctx.device,
         )

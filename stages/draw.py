@@ -1,32 +1,32 @@
-"""Draw the benchmark's prompts with a student at every stage."""
-
-from functools import partial
+"""Draw the benchmark's prompts with a student, or another's model, at every stage."""
 
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("pruned", "distilled", "finetuned", "latents", "out", "report")
-    with stage_context("draw", __doc__, argv, *names, team=True) as ctx:
+    names, either = ("finetuned", "latents", "out", "report"), ("pruned", "distilled", "base")
+    with stage_context("draw", __doc__, argv, *names, team=True, optional=either) as ctx:
         from prunella.evaluation.gallery.draw import draw_gallery
-        from prunella.evaluation.gallery.shards import stage_folders
+        from prunella.evaluation.gallery.shards import FOREIGN, TRAINED, stage_folders
+        from prunella.models.pipeline import located
 
         params, paths = ctx.params, ctx.paths
-        student = paths.out.name
+        name, stages = paths.out.name, FOREIGN if paths.base else TRAINED
+        folders = stage_folders(lambda stage: located(getattr(paths, stage)), params.benchmark.quantised, stages)
         drawn = {
-            f"{student}/{stage}": draw_gallery(
+            f"{name}/{stage}": draw_gallery(
                 params.benchmark,
-                name=f"{student}/{stage}",
+                name=f"{name}/{stage}",
                 model=model,
                 latents=paths.latents,
                 out=paths.out / stage,
                 device=ctx.device,
             )
-            for stage, model in stage_folders(partial(getattr, paths), params.benchmark.quantised).items()
+            for stage, model in folders.items()
         }
         if ctx.first:
             count = next(iter(drawn.values()))["pictures"]
-            ctx.done(f"{student}: {count} pictures each of {len(drawn)} models", {"models": drawn})
+            ctx.done(f"{name}: {count} pictures each of {len(drawn)} models", {"models": drawn})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True, optional=("main",)) as ctx:
         from prunella.compute.device import place
         from prunella.evaluation.priors import class_latents
-        from prunella.models.pipeline import teacher_folder
+        from prunella.models.pipeline import located, teacher_folder
         from prunella.params import untuned
         from prunella.tracking.watch import TrainingWatch
         from prunella.training.finetune import finetune
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
                 said = f"{paths.out.name}: not tuned (finetune.students), passed on as it is"
                 ctx.done(said, pass_on(paths.student, paths.out, paths.curves))
             return
-        student = paths.student if paths.student.is_dir() else teacher_folder(paths.student)  # or pinned by stage base
+        student = located(paths.student)  # a folder, or pinned by stage base
         report = finetune(
             params.finetune,
             teacher=teacher_folder(paths.teacher),

@@ -1,23 +1,22 @@
-"""Score a student at every stage: its pictures by metrics, its UNet against the teacher's predictions."""
-
-from functools import partial
+"""Score a student, or another's model, at every stage: pictures by metrics, its UNet against the teacher's."""
 
 from prunella.context import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
-    student, teacher = ("pruned", "distilled", "finetuned", "drawn"), ("teacher", "taught", "predictions")
-    with stage_context("score", __doc__, argv, *student, *teacher, "latents", "pairs", "report") as ctx:
-        from prunella.evaluation.gallery.shards import stage_folders
+    names, teacher = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
+    with stage_context("score", __doc__, argv, *names, *teacher, optional=("pruned", "distilled", "base")) as ctx:
+        from prunella.evaluation.gallery.shards import FOREIGN, TRAINED, stage_folders
         from prunella.evaluation.scores.score import score_student
-        from prunella.models.pipeline import teacher_folder
+        from prunella.models.pipeline import located, teacher_folder
 
         params, paths = ctx.params, ctx.paths
+        stages = FOREIGN if paths.base else TRAINED
         report = score_student(
             params.benchmark,
             words=params.finetune.words,
             student=paths.drawn.name,
-            models=stage_folders(partial(getattr, paths), params.benchmark.quantised),
+            models=stage_folders(lambda stage: located(getattr(paths, stage)), params.benchmark.quantised, stages),
             teacher=teacher_folder(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
@@ -26,8 +25,10 @@ def main(argv: list[str] | None = None) -> None:
             predictions=paths.predictions,
             device=ctx.device,
         )
-        errors = ", ".join(f"{name} {entry['output_error']:.4f}" for name, entry in report["models"].items())
-        ctx.done(f"output error: {errors}", report)
+        errors = [
+            f"{name} {entry['output_error']:.4f}" for name, entry in report["models"].items() if "output_error" in entry
+        ]
+        ctx.done(f"output error: {', '.join(errors)}", report)
 
 
 if __name__ == "__main__":

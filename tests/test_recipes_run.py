@@ -53,6 +53,30 @@ def test_sd_tiny_of_a_published_sd_small(params, teacher, pictures, tmp_path, mo
 
 
 @pytest.mark.slow
+def test_anothers_model_is_drawn_scored_costed_and_reported(teacher, pruned_tiny, pictures, tmp_path, monkeypatch):
+    own = {"source": "folder", "path": str(pictures), "caption": "a red thing", "samples": 11}
+    model = {"source": "folder", "path": str(pruned_tiny)}
+    tuning = {
+        "data": {"red": {"filter": own, "encode": {"heldout": 3}}},
+        "base": {"theirs": {"model": model, "data": "red"}},
+    }
+    stages = inprocess.reproduced(tmp_path, teacher, pictures, "sd-tiny", monkeypatch, **tuning)
+    assert {"base_draw@theirs", "base_score@theirs"} < set(stages)
+    report = json.loads((tmp_path / "reports" / "benchmark.json").read_text())
+    models, pruned_here = report["models"], report["models"]["sd-tiny/pruned"]
+    assert [name for name in models if name.startswith("theirs")] == ["theirs/base", "theirs/finetuned"]
+    # It is this graph's own sd-tiny, just pruned, so its figures are that one's.
+    for name in ("output_error", "latent_kid", "params", "macs"):
+        assert models["theirs/base"][name] == pruned_here[name]
+    assert models["theirs/finetuned"]["output_error"] != pruned_here["output_error"]
+    assert {"theirs/finetuned - theirs/base", "theirs/base - teacher"} < set(report["differences"])
+    assert list(report["training"]["theirs"]) == ["finetune"]
+    text = (tmp_path / "reports" / "index.html").read_text()
+    assert "theirs, as it was" in text and "theirs, fine-tuned" in text
+    assert (tmp_path / "reports" / "images" / "theirs.png").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
 def test_every_student_of_a_family_under_dvc(family, teacher, xl_teacher, pictures, tmp_path):
     students = [name for name, plan in STUDENTS.items() if plan.family == family]

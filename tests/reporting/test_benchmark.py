@@ -100,6 +100,36 @@ def test_the_pages_and_pictures(sources, tmp_path):
     assert not any(name.startswith("latency") for name in metrics)  # another machine's is no change
 
 
+def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
+    names = ["theirs/base", "theirs/finetuned"]
+    costs = json.loads(sources.costs.read_text())
+    write(sources.costs, costs | {"models": costs["models"] | {"theirs": COST | {"params": 2}}})
+    speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in names}
+    write(sources.speeds / "theirs.json", {"models": speed})
+    kid = {"value": 0.25, "n": GRID + 1, "low": 0.2, "high": 0.3}
+    scores = {"models": {name: {"kid": kid} for name in names}, "unavailable": {"theirs: output_error": "another VAE"}}
+    write(sources.scores / "theirs.json", scores | {"pairs": {name: {"kid_real": [0.5] * 9} for name in names}})
+    write(sources.trainings / "finetune" / "theirs.json", {"steps": 3, "seconds": 1.5})
+    for value, name in enumerate(names):
+        gallery(sources.drawn / name, tmp_path / "work" / name, 150 + value)
+    report = assemble(sources, STUDENTS, {}, ORIGIN, ["theirs"])
+    assert list(report["models"])[-2:] == names and report["models"]["theirs/base"]["params"] == 2
+    assert "output_error" not in report["models"]["theirs/base"]  # its latents are others
+    assert report["unavailable"]["theirs: output_error"] == "another VAE"
+    assert report["training"]["theirs"]["finetune"]["steps"] == 3
+    out = tmp_path / "reports"
+    out.mkdir()
+    write_pages(report, sources, [*STUDENTS, "theirs"], out, lambda *_: None)
+    text, summary = (out / "index.html").read_text(), (out / "summary.md").read_text()
+    assert "theirs, as it was" in text and "another VAE" in text and "✦ somebody else" in text
+    assert "theirs: the same prompts from the same noise; teacher, as it was, fine-tuned](images/theirs.png)" in summary
+    assert "sd-tiny: the same prompts from the same noise; teacher, pruned, distilled, fine-tuned](images" in summary
+    sheet = Image.open(out / "images" / "theirs.png")
+    assert [sheet.getpixel((160, row * 132 + 10))[0] for row in range(3)] == [100, 150, 151]
+    headline = json.loads((out / "headline.json").read_text())["theirs"]
+    assert headline["kid_finetuned"] == 0.25 and "output_error_base" not in headline
+
+
 def test_the_report_is_made_without_torch():
     code = "import sys, prunella.reporting.benchmark; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "src", capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ def test_every_metric_that_there_is_is_explained():
 
 def test_one_word_for_each_thing():
     assert [words.stage(stage) for stage in STAGES] == [
-        "pruned", "distilled", "fine-tuned", "int8 weights", "fp8 weights", "int4 weights",
+        "as it was", "pruned", "distilled", "fine-tuned", "int8 weights", "fp8 weights", "int4 weights",
     ]  # fmt: skip
     assert words.model("sd-tiny/finetuned") == "sd-tiny, fine-tuned" and words.model("teacher") == "teacher"
     assert words.title("latent_kid") == "latent KID" and words.title("my_own") == "my own"

@@ -8,37 +8,46 @@ import yaml
 from conftest import ROOT, toy_params
 
 
-def commands(students: list[str]) -> dict[str, list[str]]:
-    """Stage → words of its command, in an order that its dependencies allow (dvc.yaml's own)."""
+def commands(students: list[str], bases: dict[str, str] | None = None) -> dict[str, list[str]]:
+    """Stage → words of its command, in an order that its dependencies allow (dvc.yaml's own).
+
+    `bases` are models of others with the name of the set that each learns from.
+    """
+    bases = bases or {}
+    items = {
+        "${students}": {name: {"${item}": name} for name in students},
+        "${finetune.base}": {name: {"${key}": name, "${item.data}": own} for name, own in bases.items()},
+        "${finetune.data}": {own: {"${key}": own} for own in bases.values()},
+    }
     words = {}
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
         if stage.get("frozen"):
             continue
         if "foreach" in stage:  # over students, or over a section that is empty by default
-            for item in students if stage["foreach"] == "${students}" else []:
-                words[f"{name}@{item}"] = shlex.split(_filled(stage["do"]["cmd"], item))
+            for item, known in items.get(stage["foreach"], {}).items():
+                words[f"{name}@{item}"] = shlex.split(_filled(stage["do"]["cmd"], known))
         else:
             words[name] = shlex.split(stage["cmd"])
     return words
 
 
-def _filled(command: str, item: str) -> str:
-    """A command of `item`, on the main data and distilled students, as by default."""
-    known = {"${item}": item, "${finetune.latents}": "data/latents", "${finetune.stage}": "distilled"}
-    for template, value in known.items():
+def _filled(command: str, known: dict[str, str]) -> str:
+    """A command of an item, on the main data and distilled students, as by default."""
+    for template, value in ({"${finetune.latents}": "data/latents", "${finetune.stage}": "distilled"} | known).items():
         command = command.replace(template, value)
     return command
 
 
-def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch) -> list[str]:
-    """Run a recipe's whole graph at toy size in `folder`; the names of its stages."""
+def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch, **tuning) -> list[str]:
+    """Run a recipe's whole graph at toy size in `folder`; the names of its stages. `tuning` goes into `finetune`."""
     content = toy_params(teacher, pictures, recipe)
-    content["finetune"]["words"] = []
+    content["finetune"] |= {"words": []} | tuning
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "src").symlink_to(ROOT / "src")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("DVC_ROOT", str(folder))
-    stages = commands(content["students"])
+    bases = {name: base["data"] for name, base in content["finetune"].get("base", {}).items()}
+    stages = commands(content["students"], bases)
     for words in stages.values():
         assert words[:2] == ["sh", "stages/python"]
         run(words[2:])

@@ -15,6 +15,11 @@ from prunella.models.vae import latent_space, text_space
 SHAPE = ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim")
 
 
+def apart(first: Path, further: Path) -> str:
+    """Why predictions of the pipeline folders' UNets cannot be compared, in words; "" where they can."""
+    return " and ".join(_spaces(first, further))
+
+
 def check_alike(first: Path, further: Path) -> None:
     """Raises UserError, all reasons in one line, where the pipeline folder `further` cannot follow `first`."""
     if reasons := list(_differences(first, further)):
@@ -31,6 +36,10 @@ def _differences(first: Path, further: Path) -> Iterator[str]:
         yield "a UNet of another student's layout"
     elif other := [name for name in SHAPE if ours.get(name) != theirs.get(name)]:
         yield f"{other[0]} {theirs.get(other[0])}, not {ours.get(other[0])}"
+    yield from _spaces(first, further)
+
+
+def _spaces(first: Path, further: Path) -> Iterator[str]:
     one, two = load_scheduler(first), load_scheduler(further)
     if one.config.prediction_type != two.config.prediction_type:
         yield f"prediction_type {two.config.prediction_type}, not {one.config.prediction_type}"

@@ -29,6 +29,11 @@ def teacher_folder(pinned: Path) -> Path:
     return pinned_folder(json.loads(pinned.read_text(encoding="utf-8")))
 
 
+def located(model: Path) -> Path:
+    """A pipeline folder itself, or the one that a file pins."""
+    return model if model.is_dir() else teacher_folder(model)
+
+
 def pinned_folder(known: dict) -> Path:
     """The same, of what such a file holds."""
     return converted_folder(known) if known["source"] == "file" else _folder(known)

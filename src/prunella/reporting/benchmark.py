@@ -1,7 +1,7 @@
 """The benchmark's report: what drawing, scores and costs have given, in one JSON file, on one page, with pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,20 +53,26 @@ class Sources:
     pairs: Path  # what the filter has kept, a folder
 
 
-def assemble(sources: Sources, students: list[str], settings: dict[str, Any], origin: dict[str, Any]) -> Report:
+def assemble(
+    sources: Sources,
+    students: list[str],
+    settings: dict[str, Any],
+    origin: dict[str, Any],
+    others: Sequence[str] = (),
+) -> Report:
     """{"origin", "teacher", "data", "training", "hardware", "settings", "models", "floors", "differences",
     "unavailable"} from the parts' reports.
 
     A model has the figures of its scores, of its drawing, and the costs of its architecture. "differences" are paired
     ("A - B": A minus B, docs/evaluation.md): a student's stages from the one before and from the teacher, and every two
-    students stage by stage.
+    students stage by stage. `others` are models of others that were tuned here (`finetune.base`).
     """
     costs, pinned = read_json(sources.costs), read_json(sources.teacher)
     report: Report = {
         "origin": origin,
         "teacher": _teacher(pinned),
         "data": _data(sources),
-        "training": {student: _trainings(sources.trainings, student) for student in students},
+        "training": {student: _trainings(sources.trainings, student) for student in [*students, *others]},
         "hardware": costs["hardware"],
         "settings": settings | costs["settings"],
         "models": {},
@@ -75,7 +81,7 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     untuned = [name for name, each in report["training"].items() if each.get("finetune", {}).get("steps") == 0]
     report["unavailable"] |= {f"{name}/finetuned": UNTUNED for name in untuned}
     values: dict[str, Values] = {}
-    for owner in ["teacher", *students]:
+    for owner in ["teacher", *students, *others]:
         scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
         for name, entry in scores["models"].items():
             rate = {"images_per_second": speeds["models"][name]["images_per_second"]}
@@ -87,6 +93,9 @@ def assemble(sources: Sources, students: list[str], settings: dict[str, Any], or
     bins = timestep_bins(**read_json(sources.scores / "teacher.json")["heldout"])
     drawn = [stage for stage in STAGES if f"{students[0]}/{stage}" in values]  # the same of every student
     report["differences"] |= between(values, students, drawn, bins)
+    for name in others:
+        own = [stage for stage in STAGES if f"{name}/{stage}" in values]
+        report["differences"] |= between(values, [name], own, bins)
     return report
 
 
@@ -134,7 +143,7 @@ def write_pages(
     filtered = Filtered(read_json(sources.filtered), sources.examples)
     text = page(
         report,
-        plans={student: _drawn_plan(sources.plans / f"{student}.yaml") for student in students},
+        plans={path.stem: _drawn_plan(path) for name in students if (path := sources.plans / f"{name}.yaml").is_file()},
         cards=wall(galleries, _errors(sources.scores, students), judge),
         curves=figures.curves(sources.curves, students),
         samples=samples(sources.curves, students),

@@ -19,6 +19,7 @@ COLOURS = ("#2f7fd0", "#d8591f", "#2c9a5e", "#9b5fc7", "#b08410", "#c8437f", "#1
 GREY = "#7d838c"  # the teacher
 SYMBOLS = {
     "": "star",
+    "base": "star-diamond",
     "pruned": "circle-open",
     "distilled": "circle",
     "finetuned": "diamond",

@@ -86,7 +86,8 @@ def lost(report: Report, student: str, figure: str) -> dict[str, Any] | None:
 
 def tuned(report: Report, student: str, figure: str) -> list[str]:
     """What fine-tuning changed in a figure, paired: on the captions with its words, and on the others."""
-    changed = report.get("differences", {}).get(f"{student}/finetuned - {student}/distilled", {})
+    before = "base" if f"{student}/base" in report["models"] else "distilled"
+    changed = report.get("differences", {}).get(f"{student}/finetuned - {student}/{before}", {})
     parts = {words.some(name): found.get(figure) for name, found in changed.items() if name.startswith("on_")}
     return [f"{name}: {_said(found, figure)}" for name, found in parts.items() if found]
 

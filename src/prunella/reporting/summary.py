@@ -151,7 +151,7 @@ def headline(report: Report) -> dict[str, dict[str, float]]:
         mine = figures.setdefault(
             model, {"params_m": round(entry["params"] / 1e6, 2), "latency_ms": entry["latency_ms_p50"]}
         )
-        if stage:
+        if stage and "output_error" in entry:
             mine[f"output_error_{stage}"] = round(entry["output_error"], 5)
         for metric in measured:
             if metric in entry:

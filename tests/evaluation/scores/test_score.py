@@ -1,3 +1,7 @@
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -127,6 +131,28 @@ def test_the_teacher_predicts_once(scored, params, teacher, latents, manifest, d
         device="cpu",
     )
     assert loaded == [pruned_tiny]
+
+
+def test_anothers_model_has_an_output_error_where_its_space_is_the_teachers(
+    scored, params, teacher, latents, manifest, drawn, pruned_tiny, tmp_path
+):
+    apart = Path(shutil.copytree(pruned_tiny, tmp_path / "apart"))
+    vae = json.loads((apart / "vae" / "config.json").read_text())
+    (apart / "vae" / "config.json").write_text(json.dumps(vae | {"scaling_factor": 0.02}))
+    shutil.copytree(drawn / "tiny" / "pruned", drawn / "theirs" / "base")
+    shutil.copytree(drawn / "tiny" / "finetuned", drawn / "theirs" / "finetuned")
+    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu", "words": ["red"]}
+    shared |= {"drawn": drawn / "theirs", "taught": drawn / "teacher", "predictions": scored[2], "student": "theirs"}
+    like, other = (
+        score_student(params.benchmark, models={"base": folder, "finetuned": pruned_tiny}, **shared)
+        for folder in (pruned_tiny, apart)
+    )
+    ours = scored[1]["models"]["tiny/pruned"]
+    assert like["models"]["theirs/base"] == ours and "theirs: output_error" not in like["unavailable"]
+    assert other["unavailable"]["theirs: output_error"] == "beside the teacher it has another VAE"
+    assert other["models"]["theirs/base"] == {name: ours[name] for name in ours if not name.startswith("output_error")}
+    changed = other["differences"]["theirs/finetuned - theirs/base"]
+    assert set(changed) == {"latent_kid", "on_words", "on_rest"}
 
 
 def test_an_unknown_metric_is_refused_before_any_work(params, tmp_path):

@@ -7,7 +7,7 @@ last: a folder without one is not whole. How they are made: `prunella.evaluation
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,14 +21,18 @@ from prunella.files import atomic_write_text, sha256
 from prunella.params import Bits
 
 TRAINED = ("pruned", "distilled", "finetuned")  # stages of a student, in the order that they are made in
-STAGES = (*TRAINED, *get_args(Bits))  # and the last of them in fewer bits
+BASE = "base"  # somebody else's model before it is tuned here
+FOREIGN = (BASE, TRAINED[-1])  # stages of such a model
+STAGES = (BASE, *TRAINED, *get_args(Bits))  # and the last of them in fewer bits
 MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
 Draw = Callable[[list[Prompt]], np.ndarray]  # prompts of one size → NHWC uint8
 
 
-def stage_folders(folder: Callable[[str], Path], quantised: list[Bits]) -> dict[str, Path]:
-    """Where each of a student's models is: by TRAINED, and that of `finetuned` for its quantised ones."""
-    return {stage: folder(stage) for stage in TRAINED} | {bits: folder(TRAINED[-1]) for bits in quantised}
+def stage_folders(
+    folder: Callable[[str], Path], quantised: list[Bits], stages: Sequence[str] = TRAINED
+) -> dict[str, Path]:
+    """Where each of a model's `stages` is, and that of the last of them for its quantised ones."""
+    return {stage: folder(stage) for stage in stages} | {bits: folder(stages[-1]) for bits in quantised}
 
 
 def draw_shards(

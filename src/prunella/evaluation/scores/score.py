@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prunella.evaluation.differences import ERROR, Values, difference, of_some, timestep_bins
-from prunella.evaluation.gallery.shards import Gallery
+from prunella.evaluation.gallery.shards import BASE, Gallery
 from prunella.evaluation.metrics import check_metrics, find_metric
 from prunella.evaluation.metrics.base import Metric, Subject, Unavailable, figures
 from prunella.evaluation.scores.measured import as_measured
@@ -15,6 +15,7 @@ from prunella.evaluation.scores.output_error import output_errors, predict
 from prunella.evaluation.stats import mean
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
+from prunella.models.alike import apart
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.models.quantised import load_quantised
 from prunella.params import Benchmark, bits_of
@@ -64,7 +65,8 @@ def score_student(
     device: str,
 ) -> Report:
     """Scores of a student at every stage: `models` are its folders by stage, `drawn` holds its galleries;
-    `taught` is the teacher's gallery, of the same prompts and noise.
+    `taught` is the teacher's gallery, of the same prompts and noise. A model of others' has a stage "base", and an
+    output error only where its latents, texts and noise are the teacher's; "unavailable" says why where they are not.
 
     {"models": {"STUDENT/STAGE": …}, "differences": {"STUDENT/STAGE - STUDENT/STAGE": …}, "pairs": …}: differences of a
     stage from the one before, paired (`prunella.evaluation.differences`), and of the fine-tuned stage "on_words" and
@@ -78,16 +80,23 @@ def score_student(
     values: dict[str, Values] = {}
     timesteps: list[int] = []
     last = scheduler.config.num_train_timesteps
+    if why := apart(teacher, models[BASE]) if BASE in models else "":
+        scores.unavailable[f"{student}: {ERROR}"] = f"beside the teacher it has {why}"
     for stage, folder in models.items():
-        batches = heldout_batches(heldout, params.batch_size, last)
-        bits = bits_of(stage)
-        unet = load_quantised(folder, bits, torch.float32, device) if bits else load_unet(folder, device)
-        errors, timesteps = output_errors(unet, scheduler, batches, predictions)
-        bins = {name: [errors[i] for i in some] for name, some in timestep_bins(timesteps, last).items() if some}
-        name, (found, each) = f"{student}/{stage}", scores.of(drawn / stage)
-        entries[name] = {"output_error": mean(errors).value, "output_error_estimate": mean(errors).rounded()}
-        entries[name] |= {"output_error_by": {part: mean(some).rounded() for part, some in bins.items()}} | found
-        values[name] = {ERROR: errors} | each
+        name = f"{student}/{stage}"
+        entries[name], values[name] = {}, {}
+        if not why:
+            batches = heldout_batches(heldout, params.batch_size, last)
+            bits = bits_of(stage)
+            unet = load_quantised(folder, bits, torch.float32, device) if bits else load_unet(folder, device)
+            errors, timesteps = output_errors(unet, scheduler, batches, predictions)
+            bins = {part: [errors[i] for i in some] for part, some in timestep_bins(timesteps, last).items() if some}
+            entries[name] = {"output_error": mean(errors).value, "output_error_estimate": mean(errors).rounded()}
+            entries[name] |= {"output_error_by": {part: mean(some).rounded() for part, some in bins.items()}}
+            values[name] = {ERROR: errors}
+        found, each = scores.of(drawn / stage)
+        entries[name] |= found
+        values[name] = values[name] | each
     return {
         "models": entries,
         "differences": _changes(values, timestep_bins(timesteps, last), words, scores.texts, heldout.captions),
