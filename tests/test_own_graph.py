@@ -37,3 +37,7 @@ def test_anothers_student_is_tuned_by_parameters_alone_and_a_rate_encodes_nothin
     scheduler = theirs / "scheduler" / "scheduler_config.json"
     scheduler.write_text(scheduler.read_text() + "\n")  # another model from now on
     assert again() == {"base@theirs", "base_encode@theirs", TUNED}
+    assert {"cost", "base_draw@theirs", "base_score@theirs", "benchmark"} < stages_run(run(clone, DVC, "repro"))
+    models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
+    assert {"theirs/base", "theirs/finetuned"} < set(models)
+    assert stages_run(run(clone, DVC, "repro")) == set()
