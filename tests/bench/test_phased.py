@@ -5,7 +5,7 @@ from benches import toy_setting
 from conftest import DISTILLING, TUNING
 
 from prunella.bench import phased
-from prunella.bench.phased import WAYS, Contest, contest
+from prunella.bench.phased import WAYS, Contest, contest, table
 from prunella.cli import bench_phases
 from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
@@ -48,3 +48,15 @@ def test_the_second_teacher_is_made_of_the_first_and_teaches(what):
 
 def test_the_command_knows_all_ways():
     assert list(WAYS) == bench_phases.WAYS
+
+
+def test_the_table_pairs_seeds():
+    def row(way, seed, output, settings="a"):
+        told = {"student": "sd-tiny", "way": way, "seed": seed, "settings": settings, "steps": [3, 4], "tflop": 1.5}
+        return told | {"output": output, "task": 2 * output}
+
+    rows = [row("at once", 0, 0.1), row("at once", 1, 0.2), row("progressive", 0, 0.2), row("progressive", 1, 0.4)]
+    assert table([*rows, row("progressive", 0, 9.0, settings="b")])[1:] == [
+        ["sd-tiny", "at once", "3 + 4", "1.50", "2", "0.1000–0.2000", "", ""],
+        ["sd-tiny", "progressive", "3 + 4", "1.50", "3", "0.2000–9.0000", "2.00 (2.00–2.00)", "2.00 (2.00–2.00)"],
+    ]

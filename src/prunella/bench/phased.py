@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prunella.bench.evidence import Row, known_row
+from prunella.bench.race import interval
 from prunella.bench.setting import Setting
 from prunella.bench.workload import step_macs
 from prunella.compute.device import Placement
@@ -29,7 +30,7 @@ from prunella.training.finetune import finetune
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss
 
-SECOND = "second"
+SECOND, AT_ONCE = "second", "at once"
 MEASURED = 32  # held-out pairs at once
 
 
@@ -43,8 +44,9 @@ class Part(NamedTuple):
 
 # Thirds and halves: a first guess, tuned on nothing.
 WAYS = {
-    "at once": [Part(1.0)],
+    AT_ONCE: [Part(1.0)],
     "progressive": [Part(1 / 3, 0.4), Part(1 / 3, 0.8), Part(1 / 3)],
+    "progressive, early": [Part(0.1, 0.4), Part(0.1, 0.8), Part(0.8)],
     "second teacher alone": [Part(1.0, teacher=SECOND)],
     "two teachers": [Part(0.5), Part(0.5, teacher=SECOND)],
 }
@@ -149,3 +151,29 @@ def _settings(what: Contest) -> str:
     """Digest of what decides the rows, but for student, way and seed."""
     learned = what.setting.distill.model_dump(exclude={"steps", "seed", "storage", "phases"})
     return what.setting.digest(learned, what.tuning.model_dump(), what.steps)
+
+
+def table(rows: Sequence[Row]) -> list[list[str]]:
+    """Cells, the head first: each student's ways over their seeds, and how many times the error of the one at once.
+
+    Ratios are geometric means over the seeds that both have, with Student's t interval of 95 %.
+    """
+    made = [["student", "way", "steps", "TFLOP", "seeds", "output error", "times that at once", "task, times"]]
+    for student, way in dict.fromkeys((row["student"], row["way"]) for row in rows):
+        ours, plain = (
+            {(row["seed"], row["settings"]): row for row in rows if (row["student"], row["way"]) == (student, each)}
+            for each in (way, AT_ONCE)
+        )
+        both = sorted(ours.keys() & plain.keys())
+        first, errors = next(iter(ours.values())), [row[OUTPUT] for row in ours.values()]
+        ratios = [interval([ours[seed][name] / plain[seed][name] for seed in both]) for name in (OUTPUT, TASK) if both]
+        made.append([
+            student,
+            way,
+            " + ".join(map(str, first["steps"])),
+            f"{first['tflop']:.2f}",
+            str(len(ours)),
+            f"{min(errors):.4f}–{max(errors):.4f}",
+            *(ratios if way != AT_ONCE and both else ["", ""]),
+        ])  # fmt: skip
+    return made

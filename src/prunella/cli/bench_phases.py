@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prunella.cli.arguments import STUDENT, Commands, add_command
 
-WAYS = ["at once", "progressive", "second teacher alone", "two teachers"]
+WAYS = ["at once", "progressive", "progressive, early", "second teacher alone", "two teachers"]
 
 
 def register(kinds: Commands) -> None:
@@ -28,11 +28,12 @@ def _phases(given: argparse.Namespace) -> None:
     from prunella.context import quiet
 
     quiet()
-    from prunella.bench.evidence import command_line
-    from prunella.bench.phased import Contest, contest
+    from prunella.bench.evidence import command_line, read_rows
+    from prunella.bench.phased import Contest, contest, table
     from prunella.bench.setting import encoded_here
     from prunella.evaluation.cost import hardware
     from prunella.params import read_params
+    from prunella.reporting.summary import aligned
 
     params, work = read_params(), Path("work/phased")
     setting = encoded_here(params)
@@ -42,3 +43,4 @@ def _phases(given: argparse.Namespace) -> None:
     what = Contest(setting, tuning, given.student, given.steps, given.out, work, said)
     for row in contest(what, given.ways, given.seeds):
         print(json.dumps({name: value for name, value in row.items() if name not in said}), flush=True)
+    print(aligned(table(read_rows(given.out))))
