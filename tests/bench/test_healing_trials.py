@@ -1,0 +1,25 @@
+import pytest
+from benches import toy_setting
+from conftest import DISTILLING
+
+from prunella.bench.healing_trials import CONSTANT, TRIALS, trial
+from prunella.params import Distill, check
+
+
+@pytest.fixture
+def setting(teacher, latents):
+    return toy_setting(check(Distill, DISTILLING, "distill"), teacher, latents, prompts=3)
+
+
+def test_a_trial_differs_by_its_change_alone_and_is_measured(setting):
+    plain = trial(setting, "sd-tiny", "as it is", 3, 0)
+    assert CONSTANT.items() <= plain.items() and plain["steps"] == 3
+    assert plain["composition"]["n"] == len(plain["verdicts"]) == 3
+    quick = setting._replace(benchmark=setting.benchmark.model_copy(update={"prompts": 0}))
+    again, without = (trial(quick, "sd-tiny", name, 3, 0) for name in ("as it is", "no features"))
+    assert again["output"] == plain["output"] != without["output"] and "verdicts" not in again
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_every_trial_is_a_distillation(name):
+    assert check(Distill, DISTILLING | CONSTANT | TRIALS[name], "distill")
