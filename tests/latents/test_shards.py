@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -185,3 +188,40 @@ def test_a_shard_is_summed_once(folder, monkeypatch):
     for _ in range(3):
         train.take([0, 1, 6])
     assert summed == ["train-00000.safetensors", "train-00002.safetensors"]
+
+
+ENDS_WHILE_READING = """
+import sys, threading, time
+from pathlib import Path
+import numpy as np
+from prunella.latents import shards
+reading = threading.Event()
+def slow(path):
+    reading.set()
+    time.sleep(60)
+shards.sha256 = slow
+shards.Latents(Path(sys.argv[1]), "train").open_ahead(np.arange(7))
+reading.wait()
+raise SystemExit("ends")
+"""
+
+
+def test_a_process_ends_without_waiting_for_what_it_reads_ahead(folder):
+    command = [sys.executable, "-c", ENDS_WHILE_READING, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40, check=False)
+    assert (done.returncode, done.stderr) == (1, "ends\n")
+
+
+def test_what_is_damaged_is_no_matter_until_it_is_taken(folder, capsys):
+    path = folder / "train-00001.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    train = Latents(folder, "train")
+    train.open_ahead(np.array([0, 4, 6]))
+    train.open_ahead(np.array([6]))
+    for thread in threading.enumerate():
+        if thread.name == "reading ahead":
+            thread.join()
+    assert torch.equal(train.take([0, 6])["mean"][:, 0, 0, 0], torch.tensor([0.0, 6.0]))
+    with pytest.raises(UserError, match=r"train-00001\.safetensors: damaged"):
+        train.take([4])
+    assert capsys.readouterr().err == ""

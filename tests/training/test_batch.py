@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,10 @@ def test_a_batch_is_the_same_however_it_is_cut(train):
     assert same(whole, {name: torch.cat([part[name] for part in parts]) for name in whole})
 
 
+def reading_ahead() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "reading ahead"]
+
+
 def test_in_windows_shards_are_read_ahead_and_a_batch_is_the_same_however_it_is_cut(
     params, teacher, manifest, tmp_path, monkeypatch
 ):
@@ -52,7 +57,8 @@ def test_in_windows_shards_are_read_ahead_and_a_batch_is_the_same_however_it_is_
     encoded(params.encode.model_copy(update={"shard_size": 4}), 0, teacher, manifest, tmp_path / "out", "cpu")
     train, settings = Latents(tmp_path / "out", "train"), learning(0.5, shuffle_shards=1)
     first = training_batches(train, 2, settings, 1000)(0)
-    train._reader.shutdown()  # the background has done what it was asked for
+    for thread in reading_ahead():
+        thread.join()
     assert len(train.shards) == 6 and len(set(train.shard_of(first["pairs"].numpy()).tolist())) == 1
     assert 2 <= len(train._opened) <= 3  # of the batch, and of what comes a window later
     again = Latents(tmp_path / "out", "train")

@@ -12,9 +12,10 @@ shards of the splits "train" and "heldout" and is written last: a folder without
 
 import json
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +116,8 @@ class Latents:
         self.manifest = read_manifest(folder)
         self.folder, self.split, self.texts = folder, split, texts
         self._opened: dict[int, safe_open] = {}
-        self._asked: dict[int, Future] = {}  # shards that are opened ahead
+        self._ahead: set[int] = set()  # shards that are opened in the background, once
+        self._reading = Lock()
         noted = self.manifest["splits"].get(split, [])
         self.shards = [Shard(**each | {"size": tuple(each["size"])}) for each in noted]
         for shard in self.shards:
@@ -157,13 +159,16 @@ class Latents:
 
     def open_ahead(self, indices: np.ndarray) -> None:
         """Open the shards of the pairs in the background, in turn; that reads them, since their sums are checked."""
-        for number in np.unique(self.shard_of(indices)).tolist():
-            if number not in self._opened and number not in self._asked:
-                self._asked[number] = self._reader.submit(self._file, number)  # what it raises, taking a pair does too
+        numbers = np.unique(self.shard_of(indices)).tolist()
+        if new := [number for number in numbers if number not in self._opened and number not in self._ahead]:
+            self._ahead.update(new)
+            # As a daemon: at its last step or by an error a process ends without waiting until all of them are read.
+            Thread(target=self._open, args=[new], name="reading ahead", daemon=True).start()
 
-    @cached_property
-    def _reader(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1, "reading ahead")
+    def _open(self, numbers: list[int]) -> None:
+        with self._reading, suppress(UserError, OSError):  # which taking a pair of that shard raises as well
+            for number in numbers:
+                self._file(number)
 
     @cached_property
     def several(self) -> bool:
