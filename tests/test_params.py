@@ -273,6 +273,22 @@ def test_of_a_base_there_are_no_main_data_to_rehearse(content, tmp_path):
         read_params(tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("teacher", "finetune.base.teacher: the teacher's pictures have that name; give it another"),
+        ("sd-tiny", "finetune.base.sd-tiny: a student of this graph has that name; give it another"),
+        ("sd-v1.5", "finetune.base.sd-v1.5"),  # DVC would look for a key 5 of an entry sd-v1
+    ],
+)
+def test_names_that_a_base_cannot_have(content, tmp_path, name, said):
+    content["finetune"] |= {"base": {name: {"model": {}, "data": "portraits"}}}
+    with_own(content, tmp_path)
+    with pytest.raises(UserError) as caught:
+        read_params(tmp_path / "params.yaml")
+    assert said in str(caught.value)
+
+
 def phased(content: dict, *phases: dict, steps: int) -> dict:
     content["distill"] |= {"phases": list(phases), "steps": steps}
     return content

@@ -335,15 +335,15 @@ class Base(Section):
     """A model that is no student of this graph, to be tuned as well: an entry of `finetune.base`."""
 
     model: Teacher  # any student will do
-    data: Name  # of `finetune.data`, encoded with the model's own VAE
+    data: Entry  # of `finetune.data`, encoded with the model's own VAE
 
 
 class Finetune(Learning):
     students: list[Name] | None  # None: all; the others are passed on as they are
     stage: Literal["distilled", "pruned"]  # of this graph's students, that is tuned
     latents: Annotated[str, Field(min_length=1)]  # the folder that they learn from
-    data: dict[Name, Own]
-    base: dict[Name, Base]
+    data: dict[Entry, Own]
+    base: dict[Entry, Base]
     words: list[str]  # pairs whose caption holds one of these words; none: all pairs
     output_weight: Amount  # the teacher's prediction, beside the data
     rehearsal: Amount  # weight of pairs of the main data, as many beside each batch
@@ -619,6 +619,8 @@ class Params(Section):
                 )
             if name in students:
                 raise ValueError(f"finetune.base.{name}: a student of this graph has that name; give it another")
+            if name == "teacher":
+                raise ValueError("finetune.base.teacher: the teacher's pictures have that name; give it another")
         made = {f"{OWN_DATA}/{name}/latents": name for name in tuning.data}
         places = ", ".join(made) or "finetune.data is empty"
         if tuning.latents not in (MAIN_DATA, *made):  # it stands in a command of dvc.yaml, so nothing else may

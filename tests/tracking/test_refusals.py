@@ -71,6 +71,18 @@ def test_a_path_that_the_hub_does_not_need_must_be_there_for_dvc(content):
     assert "source hub does not read it" in refused(content)
 
 
+def test_paths_of_sets_and_bases_of_fine_tuning_are_looked_at_too(content):
+    own = {"filter": content["filter"] | {"source": "folder"}, "encode": content["encode"]}
+    base = {"model": content["teacher"] | {"source": "hub", "id": "a/b", "path": "no/where"}, "data": "dog"}
+    content["finetune"] |= {"data": {"dog": own}, "base": {"theirs": base}}
+    said = refused(content)
+    assert said.startswith("finetune.base.theirs.model.path: there is no no/where") and "hub does not read it" in said
+    base["model"]["path"] = content["teacher"]["path"]
+    check_parameters(made(content))
+    own["filter"]["path"] = "none"
+    assert refused(content).startswith("finetune.data.dog.filter.path: there is no none")
+
+
 def test_what_the_run_generates_itself_need_not_be_there(content):
     content["filter"] |= {"source": "generated", "path": "data/generated/mine"}
     assert "data/generated/mine" in refused(content)

@@ -18,7 +18,7 @@ from prunella.evaluation.metrics import check_metrics, unmet
 from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
-from prunella.params import MAIN_DATA, Params, Teacher, named, untuned
+from prunella.params import MAIN_DATA, Filter, Params, Teacher, named, untuned
 from prunella.pruning.layout import is_student, whole_family
 from prunella.pruning.mapping import check_fit
 from prunella.pruning.plan import STUDENTS, check_students
@@ -100,10 +100,12 @@ def check_pairs(params: Params, folder: Path, manifest: Path) -> tuple[int, str]
 
 def check_paths(params: Params) -> None:
     """Raises UserError where a path that the run needs leads nowhere."""
-    filters = params.filter
-    wanted = {"teacher.path": params.teacher.path, "filter.path": filters.path}
-    models = {"model": filters.aesthetic.model, "clip": filters.aesthetic.clip}
-    wanted |= {f"teachers.{name}.path": further.path for name, further in params.teachers.items()}
+    read: dict[str, Teacher | Filter] = {"teacher": params.teacher, "filter": params.filter}
+    read |= {f"teachers.{name}": further for name, further in params.teachers.items()}
+    read |= {f"finetune.data.{name}.filter": own.filter for name, own in params.finetune.data.items()}
+    read |= {f"finetune.base.{name}.model": base.model for name, base in params.finetune.base.items()}
+    wanted = {f"{section}.path": each.path for section, each in read.items()}
+    models = {"model": params.filter.aesthetic.model, "clip": params.filter.aesthetic.clip}
     wanted |= {f"filter.aesthetic.{name}": path for name, path in models.items() if path}
     for name, made in params.generate.items():
         wanted |= {f"generate.{name}.prompts": made.prompts, f"generate.{name}.model": made.model}
@@ -111,14 +113,10 @@ def check_paths(params: Params) -> None:
     for key, path in wanted.items():
         if Path(path).exists() or Path(path) in ours:
             continue
-        unread = key.startswith(("teacher", "filter.path")) and _source(params, key) == "hub"
+        section = read.get(key.removesuffix(".path"))
+        unread = section and section.source == "hub"
         why = "; source hub does not read it, but DVC needs a path that exists" if unread else ""
         raise UserError(f"{key}: there is no {path} (seen from {Path.cwd()}){why}")
-
-
-def _source(params: Params, key: str) -> str:
-    section, *name = key.split(".")[:-1]
-    return params.teachers[name[0]].source if name else getattr(params, section).source
 
 
 def check_shares(params: Params) -> None:
