@@ -112,15 +112,23 @@ def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
     write(sources.trainings / "finetune" / "theirs.json", {"steps": 3, "seconds": 1.5})
     for value, name in enumerate(names):
         gallery(sources.drawn / name, tmp_path / "work" / name, 150 + value)
+    # What a student that had the name before has left: no stage that there still is removes it.
+    write(sources.trainings / "distill" / "theirs.json", {"steps": 99})
+    write(sources.plans / "theirs.yaml", "no plan")
+    for training in ("distill", "finetune"):
+        (seen := sources.curves / training / "theirs" / "samples").mkdir(parents=True)
+        Image.new("RGB", (6, 4)).save(seen / "77.png")
     report = assemble(sources, STUDENTS, {}, ORIGIN, ["theirs"])
     assert list(report["models"])[-2:] == names and report["models"]["theirs/base"]["params"] == 2
     assert "output_error" not in report["models"]["theirs/base"]  # its latents are others
     assert report["unavailable"]["theirs: output_error"] == "another VAE"
+    assert list(report["training"]["theirs"]) == ["finetune"]
     assert report["training"]["theirs"]["finetune"]["steps"] == 3
     out = tmp_path / "reports"
     out.mkdir()
     write_pages(report, sources, [*STUDENTS, "theirs"], out, lambda *_: None)
     text, summary = (out / "index.html").read_text(), (out / "summary.md").read_text()
+    assert "theirs, distillation" not in text and "theirs, fine-tuning</h3>" in text
     assert "theirs, as it was" in text and "another VAE" in text and "✦ somebody else" in text
     assert "theirs: the same prompts from the same noise; teacher, as it was, fine-tuned](images/theirs.png)" in summary
     assert "sd-tiny: the same prompts from the same noise; teacher, pruned, distilled, fine-tuned](images" in summary

@@ -82,6 +82,10 @@ def test_curves_of_both_trainings(tmp_path):
     assert lines(found["Distillation: held-out feature error, mean of all blocks"])["a"] == ([0, 9], [2, 0.5])
     raw, smooth = (line["y"] for line in found["Fine-tuning: training loss"]["data"][:2])
     assert raw[:4] == [1, 2, 1, 2] and smooth[:4] == [1, 1.5, 1.5, 1.5]
+    another = curves(tmp_path, ["a", "b"], others=["a"])
+    assert lines(another["Distillation: held-out task error"]) == {"b": ([0], [0.75])}
+    assert {line["name"] for line in another["Distillation: training loss"]["data"]} == {"b"}
+    assert another["Fine-tuning: held-out task error"] == found["Fine-tuning: held-out task error"]
 
 
 def test_a_curve_that_hardly_moves_is_not_put_on_a_logarithmic_axis(tmp_path):

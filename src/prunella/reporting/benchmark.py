@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from prunella.evaluation.differences import Values, between, timestep_bins
-from prunella.evaluation.gallery.shards import STAGES, Gallery
+from prunella.evaluation.gallery.shards import BASE, STAGES, Gallery
 from prunella.evaluation.grid import grid
 from prunella.files import read_json
 from prunella.params import Filter
@@ -72,7 +72,8 @@ def assemble(
         "origin": origin,
         "teacher": _teacher(pinned),
         "data": _data(sources),
-        "training": {student: _trainings(sources.trainings, student) for student in [*students, *others]},
+        "training": {student: _trainings(sources.trainings, student) for student in students}
+        | {name: _trainings(sources.trainings, name, ("finetune",)) for name in others},
         "hardware": costs["hardware"],
         "settings": settings | costs["settings"],
         "models": {},
@@ -112,10 +113,10 @@ def _data(sources: Sources) -> dict[str, Any]:
     return found | {name: encoded.get(name) for name in ("train", "heldout", "sizes")}
 
 
-def _trainings(folder: Path, student: str) -> dict[str, Any]:
-    """Steps, time and memory of a student's trainings, by name."""
+def _trainings(folder: Path, model: str, trainings: Sequence[str] = ("distill", "finetune")) -> dict[str, Any]:
+    """Steps, time and memory of a model's trainings, by name."""
     names = ("steps", "seconds", "images_per_second", "peak_memory_mb", "runtime")
-    reports = {training: folder / training / f"{student}.json" for training in ("distill", "finetune")}
+    reports = {training: folder / training / f"{model}.json" for training in trainings}
     there = {training: read_json(path) for training, path in reports.items() if path.is_file()}
     return {training: {name: each.get(name) for name in names} for training, each in there.items()}
 
@@ -136,6 +137,8 @@ def write_pages(
     `judge` says of a picture and its caption which claims are true, where captions make any.
     """
     models = [name for name in report["models"]]
+    # Of others: a student that once had such a name has left its plan and its distillation, which are not theirs.
+    others = [name for name in students if f"{name}/{BASE}" in models]
     side = max(max(prompt.width, prompt.height) for prompt in Gallery(sources.drawn / "teacher").prompts)
     galleries = _galleries(sources.drawn, models, shown(len(models), side, report["settings"]["prompts"]))
     _write_grids(galleries, students, out / "images", show)
@@ -143,10 +146,10 @@ def write_pages(
     filtered = Filtered(read_json(sources.filtered), sources.examples)
     text = page(
         report,
-        plans={path.stem: _drawn_plan(path) for name in students if (path := sources.plans / f"{name}.yaml").is_file()},
+        plans={name: _drawn_plan(sources.plans / f"{name}.yaml") for name in students if name not in others},
         cards=wall(galleries, _errors(sources.scores, students), judge),
-        curves=figures.curves(sources.curves, students),
-        samples=samples(sources.curves, students),
+        curves=figures.curves(sources.curves, students, others),
+        samples=samples(sources.curves, students, others),
         histograms=histograms(sources.pairs),
         filtered=filtered,
     )

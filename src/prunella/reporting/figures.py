@@ -173,14 +173,18 @@ def errors(report: Report) -> Figure:
     return {"data": data, "layout": layout("stage", "output error (lower is better)", barmode="group")}
 
 
-def curves(folder: Path, students: list[str]) -> dict[str, Figure]:
-    """Charts of both trainings, a line a student: held-out terms by name, features' mean, and the training loss."""
+def curves(folder: Path, students: list[str], others: Sequence[str] = ()) -> dict[str, Figure]:
+    """Charts of both trainings, a line a student: held-out terms by name, features' mean, and the training loss.
+
+    Those of `students` that are `others` have not been distilled here.
+    """
     found: dict[str, Figure] = {}
     for training, title in (("distill", "Distillation"), ("finetune", "Fine-tuning")):
-        heldout = {student: columns(folder / training / student / "heldout.csv") for student in students}
+        learned = [name for name in students if training == "finetune" or name not in others]
+        heldout = {student: columns(folder / training / student / "heldout.csv") for student in learned}
         for name, lines in _by_term(heldout).items():
             found[f"{title}: held-out {name}"] = _lines(lines, students, f"held-out {name.partition(',')[0]}")
-        losses = {s: columns(folder / training / s / "train.csv").get("loss", []) for s in students}
+        losses = {s: columns(folder / training / s / "train.csv").get("loss", []) for s in learned}
         found[f"{title}: training loss"] = _smoothed(losses, students, "training loss")
     return found
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,14 @@ def wall(galleries: Galleries, errors: dict[str, list[float]], judge: Judge = NO
     return cards
 
 
-def samples(curves: Path, students: list[str]) -> dict[str, list[tuple[int, str]]]:
-    """Pictures that were drawn while a student learned, as (step, source), by "TRAINING/STUDENT"; a few of many."""
+def samples(curves: Path, students: list[str], others: Sequence[str] = ()) -> dict[str, list[tuple[int, str]]]:
+    """Pictures that were drawn while a student learned, as (step, source), by "TRAINING/STUDENT"; a few of many.
+
+    Those of `students` that are `others` have not been distilled here.
+    """
     found = {}
-    for name in [f"{training}/{student}" for training in ("distill", "finetune") for student in students]:
+    distilled = [name for name in students if name not in others]
+    for name in [*(f"distill/{student}" for student in distilled), *(f"finetune/{student}" for student in students)]:
         files = sorted((curves / name / "samples").glob("*.png"), key=lambda path: int(path.stem))
         some = sorted({round(i * (len(files) - 1) / (STEPS - 1)) for i in range(STEPS)}) if files else []
         found[name] = [
