@@ -10,6 +10,7 @@ from conftest import toy_params
 from prunella.errors import UserError
 from prunella.latents.encode import multiple, vae_factor
 from prunella.latents.encoders import Encoders
+from prunella.models.pipeline import load_unet
 from prunella.params import Params, check
 from prunella.tracking import disk
 from prunella.tracking.refusals import check_pairs, check_parameters, check_run, known_unet
@@ -205,6 +206,34 @@ def test_latents_are_reckoned_as_encode_writes_them(content, teacher, latents):
     written = sum(path.stat().st_size for path in latents.glob("*.safetensors") if path.name[:5] in ("train", "heldo"))
     reckoned = disk.room_for(made(content), teacher, 29)["latents"]
     assert reckoned == pytest.approx(written, rel=0.1)
+
+
+def test_others_models_take_room_as_well(content, teacher, pruned_tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    content["students"] = ["sd-tiny"]
+    content["finetune"]["ema_decay"] = 0.0
+    alone = disk.room_for(made(content), teacher, 22)
+    own = {"filter": content["filter"] | {"source": "folder"}, "encode": content["encode"]}
+    model = content["teacher"] | {"source": "folder", "path": str(pruned_tiny)}
+    bases = {"theirs": {"model": model, "data": "dog"}}
+    content["finetune"] |= {"data": {"dog": own}, "base": bases}
+    beside = disk.room_for(made(content), teacher, 22)
+    size = load_unet(pruned_tiny).num_parameters()
+    assert beside["latents"] == alone["latents"]
+    assert beside["states"] - alone["states"] == 4 * size * 4  # weights and two moments, and the best weights
+    drawn = beside["pictures"] - alone["pictures"]
+    assert drawn == 2 * alone["pictures"] / 4  # before and after, where the teacher and three of sd-tiny are four
+    rest = sum(path.stat().st_size for path in pruned_tiny.glob("[!u]*/*.safetensors"))
+    bits = disk.BITS[content["finetune"]["storage"]]
+    assert beside["models"] - alone["models"] == pytest.approx(2 * bits * size + rest, rel=0.01)
+    bases["far"] = {"model": model | {"source": "hub", "id": "a/b"}, "data": "dog"}
+    check_run(made(content), teacher, 22)
+    assert "disk: without finetune.base.far, which is in no folder here\n" in capsys.readouterr().out
+    (odd := tmp_path / "odd" / "unet").mkdir(parents=True)
+    (odd / "config.json").write_text("{}")
+    model["path"] = str(odd.parent)
+    with pytest.raises(UserError, match=r"^finetune\.base\.theirs\.model\.path: .*odd is no Stable Diffusion"):
+        check_run(made(content), teacher, 22)
 
 
 def test_a_teachers_factors_are_those_of_its_parts(teacher):

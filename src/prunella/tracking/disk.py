@@ -30,6 +30,8 @@ def check_disk(params: Params, folder: Path, pairs: int) -> None:
     cache, which may be elsewhere, so of those a word is said.
     """
     parts = room_for(params, folder, pairs)
+    if elsewhere := sorted(params.finetune.base.keys() - _bases(params)):
+        print(f"disk: without finetune.base.{', '.join(elsewhere)}, which is in no folder here", flush=True)
     whole, work = sum(parts.values()), parts["latents"] + parts["states"]
     root = work_root().parent
     free, there = shutil.disk_usage(root).free, _bytes(root / name for name in HERE)
@@ -53,8 +55,11 @@ def room_for(params: Params, folder: Path, pairs: int) -> dict[str, int]:
     students = [parameters(student_config(STUDENTS[name], teacher["unet"])) for name in named(params)]
     students += [parameters(teacher["unet"])] * (len(params.students) - len(students))  # not chosen yet: at most
     trainings = (params.distill, params.finetune)
-    kept = sum(_state(size, training) for size in students for training in trainings)
-    while_one_runs = max(_while_training(size, training) for size in students for training in trainings)
+    bases = _bases(params).values()
+    trained = [(size, training) for size in students for training in trainings]
+    trained += [(size, params.finetune) for size, _ in bases]
+    kept = sum(_state(*each) for each in trained)
+    while_one_runs = max(_while_training(*each) for each in trained)
     side = params.encode.resolution
     drawn = min(params.benchmark.prompts, params.encode.heldout) * side**2 * PIXEL
     others = 4 * _other_parameters(folder, teacher["family"])
@@ -62,9 +67,27 @@ def room_for(params: Params, folder: Path, pairs: int) -> dict[str, int]:
     return {
         "latents": pairs * _pair(params, folder, teacher),
         "states": kept + while_one_runs,
-        "models": sum(size * bits + others for size in students for bits in unets),
-        "pictures": drawn * (1 + 3 * len(students)),
+        "models": sum(size * bits + others for size in students for bits in unets)
+        + sum(size * unets[-1] + 4 * rest for size, rest in bases),
+        "pictures": drawn * (1 + 3 * len(students) + 2 * len(bases)),
     }
+
+
+def _bases(params: Params) -> dict[str, tuple[int, int]]:
+    """Numbers in the UNet of each of `finetune.base` that is a folder here, and in its other parts.
+
+    Raises UserError where one is no Stable Diffusion.
+    """
+    found = {}
+    for name, base in params.finetune.base.items():
+        if base.model.source in ("bundled", "folder"):
+            folder = Path(base.model.path)
+            try:
+                told = describe_folder(folder, lambda _: True)
+            except UserError as error:  # which names the section `teacher`
+                raise UserError(str(error).replace("teacher.", f"finetune.base.{name}.model.")) from None
+            found[name] = parameters(told["unet"]), _other_parameters(folder, told["family"])
+    return found
 
 
 def _state(size: int, training: Learning) -> int:
