@@ -72,6 +72,22 @@ def test_figures_of_other_weights_promote_nothing(run, monkeypatch):
     assert asked == ["status", "--json", "draw@sd-tiny", "score@sd-tiny", "cost", "benchmark"]
 
 
+def test_anothers_model_is_looked_up_by_the_stages_that_measured_it(run, monkeypatch, capsys):
+    shutil.copytree(run / "models" / "distilled" / "sd-tiny", run / "models" / "finetuned" / "theirs")
+    models = {"teacher": {"latency_ms_p50": 100.0}, "theirs/finetuned": {"latency_ms_p50": 64.0}}
+    (run / "reports" / "benchmark.json").write_text(json.dumps({"models": models}))
+    content = yaml.safe_load((run / "params.yaml").read_text())
+    content["finetune"] |= {
+        "data": {"dog": {"filter": {}, "encode": {}}},
+        "base": {"theirs": {"model": {"path": "theirs"}, "data": "dog"}},
+    }
+    (run / "params.yaml").write_text(yaml.safe_dump(content))
+    asked = []
+    monkeypatch.setattr(lock, "dvc", lambda root, *words: asked.extend(words) or "{}")
+    assert "latency_ms_p50" in said(capsys, "promote", "theirs", "--dry-run")
+    assert asked == ["status", "--json", "base_draw@theirs", "base_score@theirs", "cost", "benchmark"]
+
+
 def asked(address: str, row: dict) -> tuple[int, dict]:
     body = json.dumps({"dataframe_records": [row]}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})

@@ -14,7 +14,7 @@ def register(commands: Commands) -> None:
     """Add the commands of this group."""
     about = "register a student in MLflow, with the alias of promote.alias, where it passes promote.gates"
     promote = add_command(commands, "promote", about, _promote)
-    promote.add_argument("student", help="a student of this graph")
+    promote.add_argument("student", help="a student of this graph, or an entry of finetune.base")
     add_at(promote)
     promote.add_argument("--dry-run", action="store_true", help="say which gates hold, and register nothing")
 
@@ -32,7 +32,7 @@ def _promote(given: argparse.Namespace) -> None:
     figures = models.get(f"{folder.name}/{folder.parent.name}")
     if folder.resolve().parent.parent != Path("models").resolve() or figures is None:
         raise UserError(f"{REPORT}: has no figures of {label(folder)}; measured are {', '.join(models)}")
-    _check_measured(folder.name)
+    _check_measured(folder.name, own=folder.name not in params.finetune.base)
     found = outcomes(params.promote.gates, figures, models["teacher"])
     print("\n".join(each.said for each in found))
     if missed := [each.gate.figure for each in found if each.missed]:
@@ -51,15 +51,16 @@ def _measured() -> dict[str, Any]:
     return read_json(REPORT)["models"]
 
 
-def _check_measured(student: str) -> None:
+def _check_measured(student: str, *, own: bool) -> None:
     """Raises UserError where the report's figures are not of the weights in models/, by DVC's hashes of both.
 
     dvc.lock has the weights that were drawn with, scored and timed, the figures that came out, and the report made of
-    these. What else changed, such as code, makes them no other model's.
+    these. What else changed, such as code, makes them no other model's. `own` is a student of this graph.
     """
     from prunella.acceptance.lock import statuses
 
-    stages = [f"draw@{student}", f"score@{student}", "cost", "benchmark"]
+    kind = "" if own else "base_"
+    stages = [f"{kind}draw@{student}", f"{kind}score@{student}", "cost", "benchmark"]
     changed = {each for status in statuses(stages, Path()).values() for each in status.others}
     if found := sorted(each for each in changed if each.startswith(("models/", "reports/"))):
         raise UserError(
