@@ -61,7 +61,7 @@ def _summary(given: argparse.Namespace) -> None:
     print(text(report))
     print(f"\nReport with pictures and curves: {path.with_name('index.html').resolve()}")
     print(f"The same in short, as Markdown: {path.with_name('summary.md').resolve()}")
-    print("MLflow: make ui, then http://127.0.0.1:5000")
+    print("MLflow: make ui, then the address that it prints")
     _say_what_mlflow_lacks()
 
 
