@@ -31,8 +31,8 @@ def is_public(address: str) -> bool:
         inner += [IPv4Address(int(found) & 0xFFFFFFFF)] if found in TRANSLATED else []
         if found.is_site_local or not all(is_public(str(each)) for each in inner if each is not None):
             return False
-        if found.ipv4_mapped is not None or found in TRANSLATED:
-            return True
+        if found.ipv4_mapped is not None or found.sixtofour is not None or found in TRANSLATED:
+            return True  # as that address is; Pythons differ in what they call the wrapping
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
