@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers import UNet2DConditionModel
@@ -32,6 +33,7 @@ from prunella.training.validate import evaluate_loss
 UNSEEN = 10_000  # seed of scenes that no training has seen
 TEACHER = "teacher"
 KEPT_EVERY = 50  # steps
+CONSTANT: dict[str, Any] = {"schedule": "constant", "ema_decay": 0.99}  # how it trains where nothing else is said
 
 
 class Ledger:
@@ -125,5 +127,4 @@ class Pictures:
 
 def healing_settings(distill: Distill, learning_rate: float, ema_decay: float) -> Distill:
     """As `distill`, at a constant rate and with averaged weights, so that every milestone is of one training."""
-    changes = {"schedule": "constant", "learning_rate": learning_rate, "ema_decay": ema_decay}
-    return distill.model_copy(update=changes)
+    return distill.model_copy(update=CONSTANT | {"learning_rate": learning_rate, "ema_decay": ema_decay})

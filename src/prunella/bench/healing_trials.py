@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from prunella.bench.evidence import Row
-from prunella.bench.healing import Pictures
+from prunella.bench.healing import CONSTANT, Pictures
 from prunella.bench.setting import Setting
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
@@ -16,7 +16,6 @@ from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss
 
-CONSTANT: dict[str, Any] = {"schedule": "constant", "ema_decay": 0.99}  # as `prunella bench heal` trains
 TRIALS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "falling rate": {"schedule": "cosine", "ema_decay": 0.0},
