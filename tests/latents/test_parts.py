@@ -3,10 +3,11 @@ import shutil
 
 import pytest
 
+from prunella.compute.parts import Range
 from prunella.errors import UserError
 from prunella.latents import making
 from prunella.latents.encode import encoded
-from prunella.latents.parts import Range, encode_part, merge_parts, parse_range
+from prunella.latents.parts import encode_part, merge_parts
 
 
 @pytest.fixture(autouse=True)
@@ -32,17 +33,6 @@ def made(asked, tmp_path):
         return tmp_path / f"{number}-of-{of}"
 
     return make
-
-
-def test_a_range_is_every_nth_shard_from_the_kth_on():
-    assert parse_range("3/16") == Range(3, 16)
-    assert [Range(number, 3).among(list("abcde")) for number in (1, 2, 3)] == [["a", "d"], ["b", "e"], ["c"]]
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_what_is_no_range(text):
-    with pytest.raises(UserError, match=r"--shards .*expected NUMBER/OF"):
-        parse_range(text)
 
 
 def test_parts_in_any_order_give_what_the_stage_gives(made, asked, latents, tmp_path, monkeypatch):

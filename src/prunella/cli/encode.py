@@ -27,7 +27,8 @@ def _encode(given: argparse.Namespace) -> None:
 
     quiet(offline=False)
     from prunella.compute.device import device
-    from prunella.latents.parts import encode_part, merge_parts, parse_range
+    from prunella.compute.parts import parse_range
+    from prunella.latents.parts import encode_part, merge_parts
     from prunella.models.pipeline import teacher_folder
 
     which = parse_range(given.shards) if given.shards else None
