@@ -7,12 +7,15 @@ def main(argv: list[str] | None = None) -> None:
     names = ("out", "report", "examples", "counts")
     with stage_context("filter", __doc__, argv, *names, section="filter", own=True) as ctx:
         from prunella.data.examples import write_examples
-        from prunella.data.filter import aesthetic, counted, filtered
+        from prunella.data.filter import counted, filtered
+        from prunella.data.looking import aesthetic
         from prunella.data.sources import open_source
 
-        params, paths = ctx.params, ctx.paths
-        score = aesthetic(params.filter, lambda: ctx.device)
-        report, examples, source = filtered(params.filter, params.seed, paths.out, params.runtime.workers, score)
+        params, paths, runtime = ctx.params, ctx.paths, ctx.params.runtime
+        cluster = runtime if runtime.engine == "ray" else None
+        score = None if cluster else aesthetic(params.filter, lambda: ctx.device)
+        asked = params.filter, params.seed, paths.out, runtime.workers, score
+        report, examples, source = filtered(*asked, resumed=True, cluster=cluster)
         write_examples(paths.examples, examples, open_source(source).image)
         paths.counts.parent.mkdir(parents=True, exist_ok=True)
         paths.counts.write_text(counted(report), encoding="utf-8")

@@ -12,7 +12,8 @@ from PIL import Image
 
 from prunella.compute.device import Placement, place
 from prunella.compute.device import device as device_of
-from prunella.data.filter import aesthetic, filtered
+from prunella.data.filter import filtered
+from prunella.data.looking import aesthetic
 from prunella.errors import UserError
 from prunella.evaluation.drawing import draw, load_to_draw
 from prunella.latents.encode import encoded
@@ -41,7 +42,8 @@ def encode(params: Params, *, teacher: Where, out: Where) -> Path:
     """
     pairs, latents, workers = Path(out) / "filtered", Path(out) / "latents", params.runtime.workers
     device = device_of(params.runtime)
-    filtered(params.filter, params.seed, pairs, workers, aesthetic(params.filter, lambda: device))
+    score = aesthetic(params.filter, lambda: device)
+    filtered(params.filter, params.seed, pairs, workers, score, resumed=True)
     encoded(params.encode, params.seed, _teacher(teacher), pairs, latents, device, workers)
     return latents
 

@@ -576,7 +576,7 @@ class Promote(Section):
 
 
 class Runtime(Section):
-    engine: Literal["local", "ray"]  # of encode and generate: this machine makes the shards, or those of a Ray cluster
+    engine: Literal["local", "ray"]  # of filter, encode, generate: this machine works, or those of a Ray cluster
     device: str  # auto, cpu, cuda, cuda:1, mps
     workers: Whole  # threads that read and decode pictures; 0: one a core
     processes: Count  # of generate, encode, distill and finetune; each has its share of the batch, on a GPU of its own

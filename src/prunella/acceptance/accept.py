@@ -39,6 +39,7 @@ class Resumable(NamedTuple):
 
 
 RESUMABLE = {
+    "filter": Resumable("data/looking.py", "filter"),
     "encode": Resumable("latents/encode.py", "encode"),
     "distill": Resumable("training/job.py", "distill"),
     "finetune": Resumable("training/job.py", "finetune"),

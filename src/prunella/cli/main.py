@@ -12,6 +12,7 @@ from prunella.cli import (
     data,
     encode,
     export,
+    filter,
     init,
     promote,
     recipe,
@@ -25,7 +26,7 @@ from prunella.errors import UserError
 from prunella.tracking.secrets import hidden
 
 # In the order of `prunella --help`; each registers its own commands.
-GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, encode)
+GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, filter, encode)
 
 
 def main(arguments: list[str] | None = None) -> None:

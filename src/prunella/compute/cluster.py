@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,6 +116,30 @@ def on_ray(
                     yield answered[1]
 
 
+def made_on_ray(
+    begin: Callable[[], Callable[[T], None]],
+    waiting: list[T],
+    runtime: Runtime,
+    work: Path,
+    *,
+    named: Callable[[T], str],
+    there: Callable[[T], bool],
+    title: str,
+) -> Generator[T, None, None]:
+    """Have the cluster make what waits, in `work`; yields each, in any order, when it is made.
+
+    Raises UserError as `on_ray` does, and where one that is made is not `there`, since `work` is not shared.
+    """
+    gpu = {"auto": None, "cpu": False}.get(runtime.device, True)
+    for task in on_ray(begin, waiting, gpu=gpu, named=named) if waiting else ():
+        if not there(task):
+            raise UserError(
+                f"{title}: a worker has made {named(task)}, but it is not in {work.resolve()} here; with "
+                "runtime.engine ray that folder must lie on storage that all machines of the cluster share"
+            )
+        yield task
+
+
 def shards_on_ray(
     begin: Callable[[], Callable[[T], None]],
     waiting: list[T],
@@ -128,18 +152,9 @@ def shards_on_ray(
     title: str,
     unit: str,
 ) -> None:
-    """Have the cluster make the shards that wait, in `work`; a bar counts what each holds.
-
-    Raises UserError as `on_ray` does, and where one that is made is not `there`, since `work` is not shared.
-    """
-    gpu = {"auto": None, "cpu": False}.get(runtime.device, True)
+    """Have the cluster make the shards that wait, as `made_on_ray`; a bar counts what each holds."""
     with tqdm(total=sum(map(count, waiting)), desc=title, unit=unit, mininterval=1.0) as bar:
-        for task in on_ray(begin, waiting, gpu=gpu, named=named) if waiting else ():
-            if not there(task):
-                raise UserError(
-                    f"{title}: a worker has made {named(task)}, but it is not in {work.resolve()} here; with "
-                    "runtime.engine ray that folder must lie on storage that all machines of the cluster share"
-                )
+        for task in made_on_ray(begin, waiting, runtime, work, named=named, there=there, title=title):
             bar.update(count(task))
 
 

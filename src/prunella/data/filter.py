@@ -5,8 +5,10 @@ until as many have passed as are wanted. Which pairs are chosen depends only on 
 """
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +16,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from PIL import Image
 from tqdm import tqdm
 
+from prunella.compute.workdir import DONE, resume_dir, sweep
 from prunella.data.columns import TEXT, TEXTS, there
 from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.data.dedup import DuplicateFinder
-from prunella.data.images import RejectedImage, contrast, machine_faults, perceptual_hash, unpacked
+from prunella.data.images import RejectedImage
+from prunella.data.looking import BEGUN, Look, Score, known, looking
 from prunella.data.manifest import Sample, write_manifest
-from prunella.data.prefetch import ahead, threads
+from prunella.data.prefetch import threads
 from prunella.data.sources import describe, open_source, parquet
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
-from prunella.params import Filter
+from prunella.files import atomic_write_text
+from prunella.params import Filter, Runtime
 
 EXAMPLES = 8  # of rejected pairs, for each criterion, and of kept ones
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
 AT_ONCE = 100_000  # captions that are Python strings at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
 Caption = str | list[str]
-Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 
 
 class Example(NamedTuple):
@@ -65,22 +68,37 @@ class Tally:
 
 
 def filtered(
-    params: Filter, seed: int, out: Path, workers: int = 0, score: Score | None = None
+    params: Filter,
+    seed: int,
+    out: Path,
+    workers: int = 0,
+    score: Score | None = None,
+    *,
+    resumed: bool = False,
+    cluster: Runtime | None = None,
 ) -> tuple[dict, dict[str, list[Example]], dict]:
     """Write the manifest of what passes to `out`; return report, examples by criterion ("kept" among them) and source.
 
     The report: {"source", "read", "looked_at", "passed", "kept", "fell": {criterion: count}, "causes": {cause: count}};
-    pairs beyond the `samples` wanted are not looked at. `score` gives aesthetic scores where the data have none.
+    pairs beyond the `samples` wanted are not looked at. `score` gives aesthetic scores where the data have none. When
+    `resumed`, what was found of pictures is kept in `work/`, and a run that was killed goes on from there. With
+    `cluster`, the workers of the Ray cluster at $RAY_ADDRESS look at them, each as `cluster` says, and score by
+    themselves.
     Raises UserError when nothing is left, or when too many pictures are broken.
     """
-    known, tally = describe(params, seed), Tally()
-    source = open_source(known)
-    rows, read = candidates(source, params, tally)
-    _not_too_many(tally.fell["broken"], read, params, tally, "rows")
-    pairs, looked = _chosen(rows, source, params, seed, threads(workers), score, tally)
+    source, tally = describe(params, seed), Tally()
+    opened = open_source(source)
+    rows, read = candidates(opened, params, tally)
+    not_too_many(tally.fell["broken"], read, params, tally, "rows")
+    if opened.rendered:
+        pairs, looked = [_rendered(row) for row in rows.to_pylist()], 0
+    else:
+        with _work(params, seed, source, resumed or cluster is not None) as work:
+            look = looking(params, source, threads(workers), score, work, cluster)
+            pairs, looked = _chosen(rows, params, seed, look, tally)
     if not pairs:
         raise UserError(f"no pair of {params.path} is left{_most(tally, read)}")
-    write_manifest(out, known, pairs)
+    write_manifest(out, source, pairs)
     for pair in pairs[:EXAMPLES]:
         tally.show("kept", pair.key, pair.text)
     report = {
@@ -92,17 +110,7 @@ def filtered(
         "fell": dict(tally.fell),
         "causes": dict(tally.causes.most_common()),
     }
-    return report, dict(tally.examples), known
-
-
-def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
-    """What scores pictures where `filter.aesthetic` asks for a model."""
-    wanted = params.aesthetic
-    if wanted.min is None or wanted.model is None or wanted.clip is None:
-        return None
-    from prunella.data.aesthetic import Aesthetic
-
-    return Aesthetic(Path(wanted.model), Path(wanted.clip), device())
+    return report, dict(tally.examples), source
 
 
 def counted(report: dict) -> str:
@@ -217,38 +225,53 @@ def _without(values: pa.ChunkedArray) -> int:
     return pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0
 
 
-def _chosen(
-    rows: pa.Table, source: Source, params: Filter, seed: int, workers: int, score: Score | None, tally: Tally
-) -> tuple[list[Sample], int]:
-    """The pairs kept, in the source's order, and how many pictures were looked at."""
-    if source.rendered:
-        return [
-            Sample(row["key"], row["text"], int(row["width"]), int(row["height"]), "") for row in rows.to_pylist()
-        ], 0
-    look, judge = _looker(source, params, score), Judge(params)
-    waiting = random_order(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
+@contextmanager
+def _work(params: Filter, seed: int, source: dict, resumed: bool) -> Iterator[Path | None]:
+    """The folder where what is found of pictures is kept, if it is to be; finished when all went well inside."""
+    if not resumed:
+        yield None
+        return
+    with resume_dir("filter", known(params, seed, source), begun=BEGUN) as work:
+        sweep("filter", keep=work)  # nothing goes on from a finished filter
+        yield work
+        atomic_write_text(work / DONE, "{}")
+
+
+def _rendered(row: dict) -> Sample:
+    return Sample(row["key"], row["text"], int(row["width"]), int(row["height"]), "")
+
+
+def drawn(rows: pa.Table, params: Filter, seed: int) -> np.ndarray:
+    """Which rows are looked at, one after the other until enough have passed."""
+    return random_order(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
+
+
+def _chosen(rows: pa.Table, params: Filter, seed: int, look: Look, tally: Tally) -> tuple[list[Sample], int]:
+    """The pairs kept, in the source's order, and how many pictures were looked at.
+
+    A round looks at as many as are missing; what falls out is replaced in the next.
+    """
+    judge, waiting, rounds = Judge(params), drawn(rows, params, seed), itertools.count()
     kept: dict[int, Sample] = {}
     looked = broken = 0
     with tqdm(desc="filter: pictures", unit="picture", total=min(params.samples, len(rows)), mininterval=1.0) as bar:
         while len(waiting) and len(kept) < params.samples:
             missing = params.samples - len(kept)
             some, waiting = np.sort(waiting[:missing]), waiting[missing:]  # in the source's order, as it is stored
-            drawn = rows.take(pa.array(some))
-            keys, texts = drawn["key"].to_pylist(), drawn["text"].to_pylist()
+            taken = rows.take(pa.array(some))
+            keys, texts = taken["key"].to_pylist(), taken["text"].to_pylist()
             last = looked + len(keys)
-            for i, key, text, found in zip(
-                some.tolist(), keys, texts, ahead(look, keys, workers, 8 * workers), strict=True
-            ):
+            for i, key, text, found in zip(some.tolist(), keys, texts, look(next(rounds), keys), strict=True):
                 looked += 1
                 if fallen := judge(found):
                     tally.add(fallen[0], key, text, fallen[1])
                     broken += fallen[0] == "broken"
                     if looked >= SURE:  # the round's end cannot mend it
-                        _not_too_many(broken, last, params, tally, "pictures to look at")
+                        not_too_many(broken, last, params, tally, "pictures to look at")
                 elif isinstance(found, Facts):
                     kept[i] = _pair(key, text, found)
                     bar.update()
-    _not_too_many(broken, looked, params, tally, "pictures looked at")
+    not_too_many(broken, looked, params, tally, "pictures looked at")
     return [kept[i] for i in sorted(kept)], looked
 
 
@@ -258,12 +281,12 @@ def random_order(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
     A pair is identified by its caption and by its number among those with the same caption. So the same pairs are
     chosen from a folder and from a table, and most of them again when others are added.
     """
-    salt, drawn = seed.to_bytes(8), bytearray()
+    salt, lots = seed.to_bytes(8), bytearray()
     for start in range(0, len(texts), AT_ONCE):
         for text in texts.slice(start, AT_ONCE).to_pylist():
             said = "\n".join(text) if isinstance(text, list) else text
-            drawn += hashlib.blake2b(said.encode(), digest_size=8, key=salt).digest()
-    values = np.frombuffer(drawn, np.uint64).copy()
+            lots += hashlib.blake2b(said.encode(), digest_size=8, key=salt).digest()
+    values = np.frombuffer(lots, np.uint64).copy()
     order = np.argsort(values, kind="stable")
     alike, places = values[order], np.arange(len(values))
     first = np.append(True, alike[1:] != alike[:-1])[: len(values)]
@@ -297,32 +320,8 @@ class Judge:
         return ("near_duplicate", "") if self.near and self.near.before(found.hash) else None
 
 
-def _looker(source: Source, params: Filter, score: Score | None) -> Callable[[str], Facts | RejectedImage]:
-    """From a key to the picture's facts, or to the rejection of one that cannot be used."""
-
-    def look(key: str) -> Facts | RejectedImage:
-        try:
-            with machine_faults(key):
-                data = source.read(key)
-                with unpacked(data) as picture:
-                    return facts(data, picture)
-        except RejectedImage as rejected:
-            return rejected
-
-    def facts(data: bytes, picture: Image.Image) -> Facts:
-        known = Facts(
-            picture.width,
-            picture.height,
-            hashlib.sha256(data).hexdigest(),
-            contrast(picture) if params.min_contrast else 0.0,
-            perceptual_hash(picture) if params.near_duplicates is not None else 0,
-        )
-        return known._replace(aesthetic=score([picture])[0]) if score and not picture_fails(known, params) else known
-
-    return look
-
-
-def _not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str) -> None:
+def not_too_many(broken: int, of: int, params: Filter, tally: Tally, what: str) -> None:
+    """Raises UserError where more are broken than `filter.max_broken` allows."""
     if of and broken / of > params.max_broken:
         broken_by = [(cause, count) for cause, count in tally.causes.most_common() if not cause.endswith(NO_VALUE)]
         causes = ", ".join(f"{cause} ({count})" for cause, count in broken_by[:4])

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from itertools import islice
 from queue import SimpleQueue
@@ -29,7 +29,7 @@ def ahead(
     depth: int,
     named: Callable[[Given], str] = str,
     most_seconds: float = MOST_SECONDS,
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """`make` of every item, in order, at most `depth` of them made before they are taken.
 
     Raises UserError with the item's name where one takes more than `most_seconds`. The threads are daemons and nobody

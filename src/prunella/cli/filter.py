@@ -1,0 +1,45 @@
+"""`prunella filter`: the pictures of the filter stage looked at by jobs of their own, each a part of them."""
+
+import argparse
+from pathlib import Path
+
+from prunella.cli.arguments import Commands, add_command
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    about = "look at a part of the filter stage's pictures, anywhere, or put the parts together"
+    parser = add_command(commands, "filter", about, _filter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--shards", metavar="K/N", help="look at part K of N; the same command goes on with a begun one")
+    what.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="folders of all parts, in any order")
+    parser.add_argument("--out", type=Path, help="of --shards: the part's folder (default: work/parts/filter-K-of-N)")
+    parser.add_argument("--own", metavar="NAME", help="an entry of finetune.data, whose pictures they are")
+
+
+def _filter(given: argparse.Namespace) -> None:
+    from prunella.compute.parts import parse_range
+    from prunella.compute.workdir import work_root
+    from prunella.context import quiet, with_own
+    from prunella.data.looking import aesthetic
+    from prunella.data.parts import filter_part, merge_parts
+    from prunella.params import read_params
+
+    quiet(offline=False)
+    which = parse_range(given.shards) if given.shards else None
+    params = with_own(read_params(), given.own)
+    if which is None:
+        count = merge_parts(params.filter, params.seed, given.merge)
+        stage = f"own_filter@{given.own}" if given.own else "filter"
+        print(f"all {count:,} pictures were looked at; `dvc repro {stage}` judges them")
+        return
+
+    def device() -> str:
+        from prunella.compute.device import device
+
+        return device(params.runtime)
+
+    out = given.out or work_root() / "parts" / f"filter-{which.number}-of-{which.of}"
+    score = aesthetic(params.filter, device)
+    made = filter_part(params.filter, params.seed, out, which, params.runtime.workers, score)
+    print(f"part {which}: {made.pictures:,} pictures in {made.tasks} tasks, {made.unfit:,} cannot be used, in {out}")
