@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from prunella.errors import UserError
+from prunella.places import Place
 
 MOST_VALUES = 100_000  # in a YAML file, aliases followed; a parameter file has 200
 
@@ -52,12 +53,12 @@ def json_digest(known: Any) -> str:
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Place) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
     return parse_json(path.read_bytes(), f"{path}: not valid JSON")
 

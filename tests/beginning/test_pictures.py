@@ -2,6 +2,7 @@
 
 import pytest
 from layouts import LAYOUTS, drawn
+from stored import put
 
 from prunella.beginning.pictures import looked_at
 from prunella.errors import UserError
@@ -15,6 +16,13 @@ def test_a_layout_is_seen_and_its_pairs_are_counted(layout, tmp_path):
     found = looked_at(str(write(tmp_path / "pictures", ROWS)))
     assert (found.source, found.path) == (source, str(tmp_path / "pictures"))
     assert found.pairs == (None if layout == "webdataset" else 7)  # tars would have to be read from end to end
+
+
+@pytest.mark.parametrize("layout", ["folder", "beside", "parquet", "webdataset"])
+def test_a_layout_is_seen_on_a_store_too(layout, tmp_path):
+    write, source = LAYOUTS[layout]
+    far = put(write(tmp_path / "pictures", ROWS), f"init/{layout}")
+    assert looked_at(far) == (source, far, None if layout == "webdataset" else 7)
 
 
 def test_a_listing_counts_for_more_than_what_else_lies_there(tmp_path):

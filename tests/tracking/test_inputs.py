@@ -6,6 +6,7 @@ import pytest
 import toygraph
 import yaml
 from conftest import ROOT
+from stored import put
 
 from prunella.context import stage_context
 from prunella.errors import UserError
@@ -123,6 +124,15 @@ def test_what_the_stage_does_not_depend_on_may_change(folder):
 def test_code_and_data_edited_meanwhile_fail_the_stage(folder, change, said):
     os.utime(folder / "data/latents/train-00000.safetensors", ns=(1, 1))
     assert said in run(lambda: change(folder))
+
+
+def test_data_on_a_store_that_change_meanwhile_fail_the_stage(folder):
+    far = put(folder / "models", "inputs/pairs")
+    edited(folder, "filter", "path", far)
+    assert run(lambda: None) == ""
+    assert f"{far}/pruned/sd-tiny/weights.bin changed" in run(lambda: put(folder / "models", "inputs/pairs"))
+    written(folder / "models" / "new.tar", "")
+    assert f"{far}/new.tar was added" in run(lambda: put(folder / "models", "inputs/pairs"))
 
 
 def test_outs_that_dvc_could_take_for_valid_are_removed(folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import toy_params
+from stored import put
 
 from prunella.errors import UserError
 from prunella.latents.encode import multiple, vae_factor
@@ -65,6 +66,19 @@ def test_a_path_that_leads_nowhere_is_named(content, key):
         section |= {"model": content["teacher"]["path"]}
     section[name[-1]] = "no/where"
     assert refused(content).startswith(f"{key}: there is no no/where (seen from ")
+
+
+def test_pairs_alone_may_lie_on_a_store(content, pictures):
+    content["filter"]["path"] = put(pictures, "refusals/pictures")
+    check_parameters(made(content))
+    content["filter"]["path"] = "memory://refusals/none"
+    assert refused(content) == "filter.path: there is no memory://refusals/none"
+    content["filter"]["path"] = "s4://refusals/none"
+    assert refused(content) == "filter.path: s4://refusals/none: no such kind of store; s3:// and gs:// are known"
+    content["filter"] |= {"path": "memory://refusals/pictures", "source": "scenes"}
+    assert refused(content).startswith("filter.path: memory://refusals/pictures is on a store; only pairs are read")
+    content["teacher"]["path"] = "memory://refusals/pictures"
+    assert refused(content).startswith("teacher.path: memory://refusals/pictures is on a store; only pairs are read")
 
 
 def test_a_path_that_the_hub_does_not_need_must_be_there_for_dvc(content):

@@ -9,6 +9,7 @@ from prunella.data.sources import describe, open_source
 from prunella.data.sources.folder import LISTINGS
 from prunella.errors import UserError
 from prunella.params import Filter, check, completed
+from prunella.places import Place, place
 
 LAYOUTS: dict[str, Literal["webdataset", "parquet"]] = {".tar": "webdataset", ".parquet": "parquet"}
 FEWEST = 2  # pairs: one to learn from, one held out
@@ -27,7 +28,8 @@ class Pictures(NamedTuple):
 
 def looked_at(name: str) -> Pictures:
     """What lies at the path `name`. Raises UserError where that is nothing that a student can learn from."""
-    path = Path(name).expanduser()
+    path = place(name)
+    path = path.expanduser() if isinstance(path, Path) else path
     if not path.exists():
         raise UserError(f"{name}: there is no such folder of pictures")
     source = _layout(path)
@@ -44,7 +46,7 @@ def looked_at(name: str) -> Pictures:
     return Pictures(source, str(path), pairs)
 
 
-def _layout(path: Path) -> Literal["folder", "parquet", "webdataset"]:
+def _layout(path: Place) -> Literal["folder", "parquet", "webdataset"]:
     if path.is_file():
         if path.suffix not in LAYOUTS:
             raise UserError(
@@ -53,10 +55,10 @@ def _layout(path: Path) -> Literal["folder", "parquet", "webdataset"]:
         return LAYOUTS[path.suffix]
     if any((path / name).is_file() for name in LISTINGS):
         return "folder"
-    return next((layout for end, layout in LAYOUTS.items() if next(path.rglob(f"*{end}"), None)), "folder")
+    return next((layout for end, layout in LAYOUTS.items() if any(path.rglob(f"*{end}"))), "folder")
 
 
-def _counted(source: str, path: Path) -> int:
+def _counted(source: str, path: Place) -> int:
     known = check(Filter, completed("filter", {"source": source, "path": str(path)}), "pictures")
     whole = (
         pc.and_(pc.is_null(rows["fault"]), pc.is_valid(rows["text"])) for rows in open_source(describe(known, 0)).rows()

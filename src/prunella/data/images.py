@@ -10,7 +10,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from stat import S_ISREG
 from threading import Condition
 
@@ -19,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from scipy.fft import dctn
 
 from prunella.errors import UserError
+from prunella.places import Place, Remote
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, and runs programs for some
 MOST_PIXELS = 89_478_485  # as Pillow's own limit: beyond it lies what is made to fill a memory
@@ -237,14 +237,19 @@ def _on_white(band: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
 
 
-def read_picture(path: Path) -> Image.Image:
+def read_picture(path: Place) -> Image.Image:
     """`decoded` of a file. Raises RejectedImage."""
     return decoded(read_bytes(path))
 
 
-def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+def read_bytes(path: Place, most: int = LARGEST) -> bytes:
     """The file's content. Raises RejectedImage where there is none to be had, OSError where the machine fails."""
     try:
+        if isinstance(path, Remote):  # whose length would be a question of its own
+            data = path.part(0, most + 1)
+            if len(data) > most:
+                raise RejectedImage("file too large")
+            return data
         about = path.stat()
         if not S_ISREG(about.st_mode):  # a pipe would keep us waiting
             raise RejectedImage("no regular file")

@@ -16,6 +16,7 @@ import yaml
 
 from prunella.errors import UserError
 from prunella.files import json_digest, sha256
+from prunella.places import Remote, place
 
 PARAMS, GRAPH = Path("params.yaml"), Path("dvc.yaml")
 SUMMED = (".py", ".yaml")  # code and its tables, compared by content; data by size and time, which costs no reading
@@ -186,8 +187,11 @@ def _flat(content: Any, keys: list[str] | None) -> dict[str, Any]:
 
 
 def _marks(paths: tuple[str, ...]) -> Iterator[tuple[str, Mark]]:
-    """A mark for every file of `paths`, files and folders as DVC sees them."""
+    """A mark for every file of `paths`, files and folders as DVC sees them; on a store by its own sums (ETag)."""
     for path in paths:
+        if isinstance(far := place(path), Remote):
+            yield from far.marks().items()
+            continue
         if not os.path.isdir(path):
             yield from _mark(path, True)
             continue

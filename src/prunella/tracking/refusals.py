@@ -19,6 +19,7 @@ from prunella.latents.encode import multiple, planned, vae_factor
 from prunella.models.families import FAMILIES
 from prunella.models.teacher import describe_folder
 from prunella.params import MAIN_DATA, Filter, Params, Teacher, named, untuned
+from prunella.places import place
 from prunella.pruning.layout import is_student, whole_family
 from prunella.pruning.mapping import check_fit
 from prunella.pruning.plan import STUDENTS, check_students
@@ -111,12 +112,25 @@ def check_paths(params: Params) -> None:
         wanted |= {f"generate.{name}.prompts": made.prompts, f"generate.{name}.model": made.model}
     ours = {PINNED, *(GENERATED / name for name in params.generate)}  # which the run makes
     for key, path in wanted.items():
-        if Path(path).exists() or Path(path) in ours:
-            continue
         section = read.get(key.removesuffix(".path"))
+        pairs = isinstance(section, Filter) and section.source != "scenes"
+        if Path(path) in ours or _there(key, path, far=pairs):
+            continue
         unread = section and section.source == "hub"
         why = "; source hub does not read it, but DVC needs a path that exists" if unread else ""
-        raise UserError(f"{key}: there is no {path} (seen from {Path.cwd()}){why}")
+        seen = "" if "://" in path else f" (seen from {Path.cwd()})"
+        raise UserError(f"{key}: there is no {path}{seen}{why}")
+
+
+def _there(key: str, path: str, *, far: bool) -> bool:
+    """Whether a path leads somewhere, which where `far` may be a store. Raises UserError where that cannot be told."""
+    try:
+        found = place(path)
+        if isinstance(found, Path) or far:
+            return found.exists()
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+    raise UserError(f"{key}: {path} is on a store; only pairs are read from there, so a path of this machine is needed")
 
 
 def check_shares(params: Params) -> None:

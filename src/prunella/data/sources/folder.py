@@ -5,9 +5,10 @@ every picture NAME.jpg (or png, webp, …) has its caption in NAME.txt.
 """
 
 import csv
+import io
 import json
+import posixpath
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from prunella.data.images import PICTURES, RejectedImage, machine_faults, of_the
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
 from prunella.params import Filter
+from prunella.places import Place, Remote, below, found_below, place, side_by_side
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
 NAMES = ("file_name", "file", "filename", "path", "image", "image_path")
@@ -37,7 +39,7 @@ class Folder(Source):
         return super().describe(params, seed) | ({"caption": params.caption} if params.caption else {})
 
     def __init__(self, source: dict):
-        self.root, self.columns, self.caption = Path(source["path"]), source["columns"], source.get("caption")
+        self.root, self.columns, self.caption = place(source["path"]), source["columns"], source.get("caption")
 
     def rows(self) -> Iterator[pa.Table]:
         """The rows of the listing, or of the captions beside pictures. Raises UserError for what is no such folder."""
@@ -54,7 +56,7 @@ class Folder(Source):
         return inside(self.root, key)
 
 
-def _listed(listing: Path, columns: dict[str, str]) -> Iterator[pa.Table]:
+def _listed(listing: Place, columns: dict[str, str]) -> Iterator[pa.Table]:
     rows, wrong = _json_rows(listing) if listing.suffix == ".jsonl" else _csv_rows(listing)
     image = _image([row for _, row in rows], columns)
     named = [(row[image], row) for _, row in rows if _is_name(row.get(image))]
@@ -75,8 +77,13 @@ def _listed(listing: Path, columns: dict[str, str]) -> Iterator[pa.Table]:
         yield faulty([key], cause)
 
 
-def inside(root: Path, name: str, outside: str = OUTSIDE) -> bytes:
+def inside(root: Place, name: str, outside: str = OUTSIDE) -> bytes:
     """The content of a file below `root`. Raises RejectedImage, with the cause `outside` where it lies elsewhere."""
+    if isinstance(root, Remote):
+        name = posixpath.normpath(name)
+        if name.startswith(("/", "../")) or name == "..":
+            raise RejectedImage(outside)
+        return read_bytes(root / name)
     path = root / name
     try:
         if not path.resolve().is_relative_to(root.resolve()):
@@ -100,7 +107,7 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _json_rows(listing: Path) -> tuple[Rows, Wrong]:
+def _json_rows(listing: Place) -> tuple[Rows, Wrong]:
     rows, wrong = [], []
     with listing.open("rb") as file:
         for number, line in enumerate(_lines(file), 1):
@@ -137,10 +144,10 @@ def _json_row(line: bytes) -> tuple[dict | None, str]:
     return (row, "") if isinstance(row, dict) else (None, "line is no JSON object")
 
 
-def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
+def _csv_rows(listing: Place) -> tuple[Rows, Wrong]:
     csv.field_size_limit(LONGEST_LINE)
     rows, wrong = [], []
-    with listing.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with io.TextIOWrapper(listing.open("rb"), "utf-8-sig", errors="surrogateescape", newline="") as file:
         table = csv.DictReader(file, strict=True)
         try:
             names = table.fieldnames or []
@@ -155,9 +162,9 @@ def _csv_rows(listing: Path) -> tuple[Rows, Wrong]:
     return rows, wrong
 
 
-def _all_called(root: Path, caption: str) -> Iterator[pa.Table]:
+def _all_called(root: Place, caption: str) -> Iterator[pa.Table]:
     """Every picture below `root`, with one caption."""
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    names = sorted(below(root, path) for path in root.rglob("*") if path.suffix.lower() in PICTURES)
     if not names:
         raise UserError(f"filter.path: {root} has no picture in it ({', '.join(sorted(PICTURES))})")
     for start in range(0, len(names), BATCH):
@@ -165,8 +172,8 @@ def _all_called(root: Path, caption: str) -> Iterator[pa.Table]:
         yield of_rows(some, [{"text": caption}] * len(some), {"text": "text"})
 
 
-def _texts_beside(root: Path) -> Iterator[pa.Table]:
-    files = sorted(root.rglob("*"))
+def _texts_beside(root: Place) -> Iterator[pa.Table]:
+    files = found_below(root, "*")
     pictures = [path for path in files if path.suffix.lower() in PICTURES]
     texts = {path.with_suffix("") for path in files if path.suffix == ".txt"}
     if not texts & {path.with_suffix("") for path in pictures}:
@@ -176,13 +183,13 @@ def _texts_beside(root: Path) -> Iterator[pa.Table]:
         )
     for start in range(0, len(pictures), BATCH):
         some = pictures[start : start + BATCH]
-        captions = [_beside(path.with_suffix(".txt")) for path in some]
-        yield of_rows([path.relative_to(root).as_posix() for path in some], [{} for _ in some], {}, captions)
+        captions = side_by_side(_beside, [path.with_suffix(".txt") for path in some])
+        yield of_rows([below(root, path) for path in some], [{} for _ in some], {}, captions)
     lonely = sorted(texts - {path.with_suffix("") for path in pictures})
-    yield faulty([f"{path.relative_to(root).as_posix()}.txt" for path in lonely], "caption without picture")
+    yield faulty([f"{below(root, path)}.txt" for path in lonely], "caption without picture")
 
 
-def _beside(path: Path) -> bytes | None:
+def _beside(path: Place) -> bytes | None:
     try:
         return read_bytes(path, LONGEST_LINE)
     except RejectedImage:

@@ -9,9 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Lock
+
+from prunella.places import Place
 
 LOOK = """
 import sys
@@ -28,6 +33,27 @@ for line in sys.stdin:
     sys.stdout.flush()
 """
 LOCK = Lock()
+FIRST = 1 << 16  # bytes of a file's end that are asked for before it is known how long the footer is
+LARGEST = 1 << 28  # bytes of a footer; one that says it is longer is cut off, and so damaged
+
+
+@contextmanager
+def with_footer(path: Place) -> Iterator[Path]:
+    """A file of this machine with the footer of `path`: of one on a store, a file as long with nothing but its end."""
+    if isinstance(path, Path):
+        yield path
+        return
+    size = path.size()
+    end = path.part(max(0, size - FIRST), FIRST)
+    length = int.from_bytes(end[-8:-4], "little") + 8
+    if len(end) < min(length, LARGEST, size):
+        end = path.part(max(0, size - length), length)
+    with NamedTemporaryFile(suffix=".parquet") as file:
+        file.truncate(size)
+        file.seek(size - len(end))
+        file.write(end)
+        file.flush()
+        yield Path(file.name)
 
 
 def survivable(path: Path) -> bool:

@@ -1,11 +1,9 @@
 """Pictures that the stage `generate` made, with their latents: a webdataset whose manifest says that it is whole."""
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pyarrow as pa
 from prunella.data.sources.webdataset import WebDataset
 from prunella.errors import UserError
 from prunella.files import read_json, sha256
+from prunella.places import Place
 
 MANIFEST = "manifest.json"
 
@@ -48,10 +47,10 @@ class Generated(WebDataset):
         place = key.rpartition("#")[0]
         tar, _, name = place.partition("/")
         offset, size = self._members(self.root / tar)[name.removesuffix(".png") + ".npy"]
-        return np.load(io.BytesIO(os.pread(self._handle(self.root / tar).number, size, offset)))
+        return np.load(io.BytesIO(self.part(self.root / tar, offset, size)))
 
 
-def _members(tar: Path) -> dict[str, tuple[int, int]]:
+def _members(tar: Place) -> dict[str, tuple[int, int]]:
     """Where each member of a tar begins, and how long it is."""
-    with tarfile.open(tar) as opened:
+    with tar.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
         return {member.name: (member.offset_data, member.size) for member in opened}

@@ -6,9 +6,8 @@ and a column whose rows share a few long entries is read as a dictionary: an ent
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -20,8 +19,9 @@ from prunella.data.columns import TEXT, WANTED, as_captions, canonical, caption_
 from prunella.data.images import RejectedImage, machine_faults, of_the_machine
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import inside
-from prunella.data.sources.footers import survivable
+from prunella.data.sources.footers import survivable, with_footer
 from prunella.errors import UserError
+from prunella.places import AHEAD, Place, Remote, below, found_below, place
 
 BATCH = 131_072  # rows at a time
 FEW = 1024  # rows at a time of columns that cannot be read as dictionaries
@@ -39,14 +39,14 @@ class Parquet(Source):
     """Keys are FILE#ROW."""
 
     def __init__(self, source: dict):
-        self.root, self.columns = Path(source["path"]), source["columns"]
+        self.root, self.columns = place(source["path"]), source["columns"]
         self._cell = _cells(self.root, self.columns)
 
     def rows(self) -> Iterator[pa.Table]:
         """A file without captions or pictures gives faults; UserError where every file lacks one of them."""
         sound, lacks = 0, []
         for path in files(self.root):
-            name = _relative(path, self.root)
+            name = below(self.root, path)
             with machine_faults(str(path)):
                 try:
                     file = _opened(path)
@@ -69,20 +69,23 @@ class Parquet(Source):
             raise UserError(_lacking(*lacks[0], self.columns))
 
     def read(self, key: str) -> bytes:
-        folder = self.root if self.root.is_dir() else self.root.parent
-        return content(self._cell(key), lambda path: inside(folder, path))
+        return content(self._cell(key), lambda path: inside(self._folder, path))
+
+    @cached_property
+    def _folder(self) -> Place:
+        return self.root if self.root.is_dir() else self.root.parent
 
 
-def files(path: Path, key: str = "filter.path") -> list[Path]:
+def files(path: Place, key: str = "filter.path") -> list[Place]:
     """The Parquet files of a file or folder, in order. Raises UserError, which names `key`, where there is none."""
-    listed = [path] if path.is_file() else sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    listed = [path] if path.is_file() else found_below(path, "*.parquet") if path.is_dir() else []
     listed = [each for each in listed if each.is_file()]
     if not listed:
         raise UserError(f"{key}: {path} is no Parquet file, nor a folder that holds one")
     return listed
 
 
-def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Table, pa.Schema]]:
+def urls(path: Place, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Table, pa.Schema]]:
     """(rows keyed by URL, the table's own rows, its schema) of a table that has URLs instead of pictures.
 
     A URL that is neither http nor https is a fault. Raises UserError where a file is no such table.
@@ -111,9 +114,10 @@ def urls(path: Path, asked: dict[str, str]) -> Iterator[tuple[pa.Table, pa.Table
 class _File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """A Parquet file whose texts are read as dictionaries, but for the column `written_out`. `plain` is its schema."""
 
-    def __init__(self, path: Path, known: pq.FileMetaData, plain: pa.Schema, written_out: str | None = None):
+    def __init__(self, path: Place, known: pq.FileMetaData, plain: pa.Schema, written_out: str | None = None):
         texts = [leaf for leaf in _texts_in(known) if leaf.split(".")[0] != written_out]
-        super().__init__(path, metadata=known, read_dictionary=texts, buffer_size=BUFFER, pre_buffer=False)
+        file, size = (path.raw(), AHEAD) if isinstance(path, Remote) else (path, BUFFER)
+        super().__init__(file, metadata=known, read_dictionary=texts, buffer_size=size, pre_buffer=False)
         self.path, self.plain = path, plain
 
     def writing_out(self, column: str) -> "_File":
@@ -121,21 +125,22 @@ class _File(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
         return _File(self.path, self.metadata, self.plain, column)
 
 
-def _opened(path: Path) -> _File:
+def _opened(path: Place) -> _File:
     """Raises RejectedImage for what is no Parquet file, or one that must not be read."""
-    if not survivable(path):
-        raise RejectedImage(DAMAGED)
-    try:
-        with pq.ParquetFile(path) as first:
-            known, plain = first.metadata, first.schema_arrow
-            _limited(known, path.stat().st_size)
-            return _File(path, known, plain)
-    except RejectedImage:
-        raise
-    except Exception as error:  # of damaged files Arrow raises many kinds
-        if of_the_machine(error):
+    with with_footer(path) as file:
+        if not survivable(file):
+            raise RejectedImage(DAMAGED)
+        try:
+            with pq.ParquetFile(file) as first:
+                known, plain = first.metadata, first.schema_arrow
+                _limited(known, file.stat().st_size)
+                return _File(path, known, plain)
+        except RejectedImage:
             raise
-        raise RejectedImage(DAMAGED) from None
+        except Exception as error:  # of damaged files Arrow raises many kinds
+            if of_the_machine(error):
+                raise
+            raise RejectedImage(DAMAGED) from None
 
 
 def _limited(known: pq.FileMetaData, size: int) -> None:
@@ -222,7 +227,7 @@ def _pieces(raw: pa.Table, text: str) -> Iterator[pa.Table]:
         yield raw.slice(start, end - start)
 
 
-def _cells(root: Path, columns: dict[str, str]) -> Callable[[str], object]:
+def _cells(root: Place, columns: dict[str, str]) -> Callable[[str], object]:
     """From a key to the picture's cell. Raises RejectedImage where it cannot be read.
 
     A few rows are read at a time, front to back, since a row group may hold more pictures than the memory.
@@ -319,10 +324,6 @@ def _read(file: _File, name: str, names: dict[str, str], groups: list[int], star
 def _faulty(name: str, rows: range, cause: str) -> Iterator[pa.Table]:
     for start in range(rows.start, rows.stop, BATCH):
         yield faulty([f"{name}#{row}" for row in range(start, min(start + BATCH, rows.stop))], cause)
-
-
-def _relative(path: Path, root: Path) -> str:
-    return path.name if path == root else path.relative_to(root).as_posix()
 
 
 def _lacking(name: str, missing: list[str], names: dict[str, str], there: list[str], asked: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ from prunella.data.columns import faulty, found, of_rows
 from prunella.data.images import LARGEST, PICTURES, RejectedImage, machine_faults, of_the_machine
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
+from prunella.places import Place, Remote, below, found_below, place, size_of
 
 LARGEST_TEXT = 16 << 20  # bytes of a caption or its JSON; more is none
 BATCH = 16384
@@ -48,14 +49,16 @@ class _Handle:
             os.close(self.number)
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Place) -> list[Place]:
     """The tars of a tar or folder, in order. Raises UserError where there is none."""
-    listed = [path] if path.is_file() else sorted(path.rglob("*.tar")) if path.is_dir() else []
+    listed: list[Place] = [path] if path.is_file() else found_below(path, "*.tar") if path.is_dir() else []
     listed = [each for each in listed if each.is_file() and each.parent.name != HALF]
     if not listed:
-        packed = path.is_dir() and next(path.rglob("*.tar.*"), None)
+        packed = found_below(path, "*.tar.*") if path.is_dir() else []
         hint = (
-            f"; {packed.name} is compressed, which gives no access to a picture by itself: unpack it" if packed else ""
+            f"; {packed[0].name} is compressed, which gives no access to a picture by itself: unpack it"
+            if packed
+            else ""
         )
         raise UserError(f"filter.path: {path} is no tar, nor a folder that holds one{hint}")
     return listed
@@ -65,15 +68,21 @@ class WebDataset(Source):
     """Keys are places in tars."""
 
     def __init__(self, source: dict):
-        self.root, self.columns = Path(source["path"]), source["columns"]
+        self.root, self.columns = place(source["path"]), source["columns"]
         self._handle = lru_cache(maxsize=64)(_Handle)
+        self._is_tar = lru_cache(maxsize=4096)(lambda path: path.suffix == ".tar" and path.is_file())
+
+    @cached_property
+    def _alone(self) -> bool:
+        """Whether there is one tar, and no folder."""
+        return self.root.is_file()
 
     def rows(self) -> Iterator[pa.Table]:
         """The rows of every tar. Of a damaged one those before the damage."""
         listed = files(self.root)
         noted = any(_stats(path).is_file() for path in listed)
         for path in listed:
-            name = path.name if path == self.root else path.relative_to(self.root).as_posix()
+            name = below(self.root, path)
             if noted and not _stats(path).is_file():
                 yield faulty([name], "tar that img2dataset has not finished")
                 continue
@@ -88,13 +97,12 @@ class WebDataset(Source):
                 yield from _batch(rows, self.columns)
 
     def read(self, key: str) -> bytes:
-        place, _, span = key.rpartition("#")
+        inside, _, span = key.rpartition("#")
         try:
             offset, size = map(int, span.split("+"))
             if size > LARGEST:
                 raise RejectedImage("file too large")
-            handle = self._handle(self.root if self.root.is_file() else _tar(self.root, place))
-            data = os.pread(handle.number, size, offset)  # no memory map: where the disk fails, it ends the process
+            data = self.part(self.root if self._alone else self._tar(inside), offset, size)
         except (OSError, ValueError) as error:  # ValueError: the key of a fault
             if of_the_machine(error):
                 raise
@@ -103,20 +111,26 @@ class WebDataset(Source):
             raise RejectedImage("tar cut off")
         return data
 
+    def part(self, tar: Place, offset: int, size: int) -> bytes:
+        """Bytes of a tar."""
+        if isinstance(tar, Remote):
+            return tar.part(offset, size)
+        handle = self._handle(tar)  # held, or another thread's would close it
+        return os.pread(handle.number, size, offset)  # no memory map: where the disk fails, it ends the process
 
-def _stats(path: Path) -> Path:
+    def _tar(self, inside: str) -> Place:
+        """The tar in TAR/NAME; folders on the way to it and in it may be called .tar too."""
+        parts = inside.split("/")
+        for count in range(1, len(parts)):
+            path = self.root / "/".join(parts[:count])
+            if self._is_tar(path):
+                return path
+        raise FileNotFoundError(inside)
+
+
+def _stats(path: Place) -> Place:
     """What img2dataset writes once a tar is whole."""
     return path.with_name(f"{path.stem}_stats.json")
-
-
-def _tar(root: Path, place: str) -> Path:
-    """The tar in TAR/NAME; folders on the way to it and in it may be called .tar too."""
-    parts = place.split("/")
-    for count in range(1, len(parts)):
-        path = root.joinpath(*parts[:count])
-        if path.suffix == ".tar" and path.is_file():
-            return path
-    raise FileNotFoundError(place)
 
 
 def _batch(rows: list[dict], asked: dict[str, str]) -> Iterator[pa.Table]:
@@ -137,12 +151,12 @@ def _caption(row: dict, column: str | None, asked: bool) -> Any:
     return said if said is not None and (asked or isinstance(said, list) or row["txt"] is None) else row["txt"]
 
 
-def _samples(path: Path, name: str) -> Iterator[dict]:
+def _samples(path: Place, name: str) -> Iterator[dict]:
     """{"key", "txt", "json"} of each picture, or {"key", "fault"}; members of one name stand side by side."""
     held: dict | None = None
     try:
         with path.open("rb") as raw, _Tar.open(fileobj=raw, mode="r:") as tar:
-            size = path.stat().st_size
+            size = size_of(path)
             for member in _members(tar):
                 if member.isdir():
                     continue

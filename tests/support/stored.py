@@ -1,0 +1,34 @@
+"""Folders put on fsspec's store in memory, and a store that fails."""
+
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+
+def put(folder: Path, name: str) -> str:
+    """The address of a copy of `folder` in memory."""
+    store, address = fsspec.filesystem("memory"), f"memory://{name}"
+    if store.exists(address):
+        store.rm(address, recursive=True)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            store.pipe_file(f"{address}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+    return address
+
+
+class Watched:
+    """The store in memory: notes what it is asked to read, and fails with `error` where a name has `failing` in it."""
+
+    def __init__(self, error: Exception | None = None, failing: str = "\0"):
+        self.store, self.error, self.failing = fsspec.filesystem("memory"), error, failing
+        self.read: list[tuple[str, Any, Any]] = []
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        self.read.append((path, start, end))
+        if self.error and self.failing in path:
+            raise self.error
+        return self.store.cat_file(path, start=start, end=end)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
