@@ -1,0 +1,86 @@
+"""S3 on this machine: moto's server on the loopback interface, a process of its own whose log lists the requests."""
+
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import pytest
+from servers import free_port
+
+from prunella import places
+
+WAIT = 120.0  # seconds that the server may take to start on a busy machine
+LINE = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S*) HTTP')
+
+
+class S3:
+    """Its address, and what was asked of it since `forget`."""
+
+    def __init__(self, port: int, log: Path):
+        self.url, self.log, self.begin = f"http://127.0.0.1:{port}", log, 0
+        self.environment = {"AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+        self.environment |= {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
+
+    def forget(self) -> None:
+        self.begin = len(self.log.read_text())
+
+    def asked(self) -> Counter[str]:
+        """How many of GET, HEAD, PUT and LIST."""
+        found = LINE.findall(self.log.read_text()[self.begin :])
+        return Counter("LIST" if "list-type" in path else method for method, path in found)
+
+    def put(self, folder: Path, name: str) -> str:
+        """The address of a copy of `folder` in a bucket, both made."""
+        store = fsspec.filesystem("s3")
+        store.makedirs(name.split("/", maxsplit=1)[0], exist_ok=True)
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                store.pipe_file(f"{name}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+        return f"s3://{name}"
+
+
+@contextmanager
+def s3(monkeypatch, folder: Path) -> Iterator[S3]:
+    """A server with nothing in it, which this process and those it starts take for S3."""
+    pytest.importorskip("moto", reason="needs a server to test against: pip install 'moto[server]'")
+    pytest.importorskip("s3fs", reason="needs what reaches S3: pip install 'prunella[s3]'")
+    it = S3(free_port(), folder / "moto.log")
+    for name, value in it.environment.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", it.url.rpartition(":")[2]]
+    with it.log.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        _wait(it, process)
+        _forget_stores()
+        yield it
+    finally:
+        process.kill()
+        process.wait()
+        _forget_stores()
+
+
+def _wait(it: S3, process: subprocess.Popen) -> None:
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + WAIT
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            ask.open(f"{it.url}/moto-api/", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"moto's server does not start: {it.log.read_text()[-3000:]}")
+
+
+def _forget_stores() -> None:
+    """What is open knows the address that another test had."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    places._opened.cache_clear()
