@@ -2,6 +2,7 @@
 
 import shutil
 
+import fsspec
 import layouts
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +13,9 @@ from stored import Watched, put
 from prunella import places
 from prunella.data.filter import filtered
 from prunella.data.images import RejectedImage
+from prunella.data.looking import known
 from prunella.data.manifest import read_manifest
-from prunella.data.sources import open_source, parquet
+from prunella.data.sources import describe, open_source, parquet
 from prunella.data.sources.footers import with_footer
 from prunella.errors import UserError
 from prunella.params import Filter, check
@@ -83,6 +85,16 @@ def test_a_picture_that_the_network_keeps_back_is_not_broken(layout, here, error
         opened.read(pairs[3].key)
     with pytest.raises(UserError, match=r"could not be read: .*\(EIO\), which is no fault of the picture"):
         filtered(source, 0, tmp_path / "again")
+
+
+def test_what_was_found_of_other_objects_is_not_gone_on_with(tmp_path):
+    here = layouts.webdataset(tmp_path / "tars", ROWS)
+    given, seen = asked("webdataset", put(here, "stores/known")), []
+    for change in (b"", b"", b"more"):
+        if change:
+            fsspec.filesystem("memory").pipe_file("memory://stores/known/00009.tar", change)
+        seen.append(known(given, 0, describe(given, 0)))
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_what_is_gone_or_cut_is_broken(tmp_path):

@@ -25,10 +25,12 @@ from prunella.params import Runtime
 LOOK = 1.0  # seconds until it is looked again whether the cluster has grown
 LOSSES = 3  # workers in a row that a task may be lost with; what takes them along is then the task
 LOADING = -1  # the number of what each worker does first
-# Of the environment, for workers: where the Hub's cache is, what libraries say, how threads wait.
+# Of the environment, for workers: where the Hub's cache is, what libraries say, how threads wait, where stores are.
+# Keys of stores are each machine's own, since Ray shows what is passed on.
 PASSED = (
     "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY",
-    "DIFFUSERS_VERBOSITY", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY",
+    "DIFFUSERS_VERBOSITY", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+    "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "GOOGLE_APPLICATION_CREDENTIALS",
 )  # fmt: skip
 T = TypeVar("T")
 

@@ -23,8 +23,9 @@ from prunella.data.images import RejectedImage, contrast, machine_faults, percep
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
-from prunella.files import atomic_write_text, link_or_copy
+from prunella.files import atomic_write_text, json_digest, link_or_copy
 from prunella.params import Filter, Runtime
+from prunella.places import Place, Remote, place
 
 ROOMS = ("data", "models/weights.py")  # decide what is found
 BEGUN = "*.facts"  # in the folder of a filter that has begun
@@ -222,12 +223,17 @@ def known(params: Filter, seed: int, source: dict, *, timed: bool = True) -> Ide
     asked = params.aesthetic
     models = [Path(asked.model), Path(asked.clip)] if asked.model and asked.clip else []
     base = identity(params.model_dump(exclude={"max_broken"}) | {"seed": seed}, models, ROOMS)
-    data = Path(source["id"] if "id" in source else source["path"])
+    data = place(source["id"] if "id" in source else source["path"])
     return base._replace(inputs=[*base.inputs, source, listing(data, timed)])
 
 
-def listing(root: Path, timed: bool) -> str:
-    """A digest of the names and sizes of the files at `root`, and with `timed` of when they were last changed."""
+def listing(root: Place, timed: bool) -> str:
+    """A digest of the names and sizes of the files at `root`, and with `timed` of when they were last changed.
+
+    On a store it is of their names and ETags.
+    """
+    if isinstance(root, Remote):
+        return json_digest(root.marks())
     digest = hashlib.sha256()
     for folder, inside, names in os.walk(root) if root.is_dir() else [(str(root.parent), [], [root.name])]:
         inside.sort()
