@@ -582,7 +582,8 @@ class Runtime(Section):
     processes: Count  # of generate, encode, distill and finetune; each has its share of the batch, on a GPU of its own
     threads: Whole  # 0: as torch decides
     compile: Literal["auto"] | bool  # torch.compile; auto: on a GPU
-    channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU
+    channels_last: Literal["auto"] | bool  # memory layout of convolutions; auto: on a GPU, unless with fsdp
+    fsdp: bool  # weights, gradients and moments of distill and finetune are shared out among the processes
     micro_batch: Literal["auto"] | Count  # examples of a batch that a device trains on at once; auto: as many as fit
 
 

@@ -12,6 +12,7 @@ from prunella.params import Runtime
 )
 def test_auto_is_for_a_gpu(asked, device, expected):
     rest = {"engine": "local", "device": "auto", "processes": 1, "workers": 0, "threads": 0, "micro_batch": "auto"}
+    rest["fsdp"] = False
     runtime = Runtime(compile=asked, channels_last=asked, **rest)
     assert place(runtime, device) == Placement(device, expected, expected)
 

@@ -145,7 +145,7 @@ def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeyp
 
     monkeypatch.setattr(readings, "Reading", Reading)
     monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
-    monkeypatch.setattr(loop, "autocast", lambda device, precision: nullcontext())  # knows no such device
+    monkeypatch.setattr(loop, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     monkeypatch.setattr(loop, "adamw", Descent)  # torch's fused AdamW knows no such device either
     loss = Distillation(teacher, pairs, scheduler, settings)
     steps = list(loop.train(student, loss, batches, settings, ema=ema, micro_batch=micro_batch))

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from prunella.compute.compile import compiled
-from prunella.compute.launch import launched
+from prunella.compute.launch import launched, size
+from prunella.compute.sharding import share_out, units
 from prunella.errors import UserError
 from prunella.params import Runtime
 
@@ -19,27 +20,35 @@ class Placement(NamedTuple):
     compile: bool = False
     channels_last: bool = False
     micro_batch: Literal["auto"] | int = "auto"  # examples of a batch in one pass; auto: what `training.memory` reckons
+    fsdp: bool = False  # each of several processes has a part of the weights
 
 
 def place(runtime: Runtime, device: str) -> Placement:
-    """What `runtime` asks for on `device`. "auto" compiles, and puts channels last, on a GPU, where both pay off."""
-    gpu = device.startswith("cuda")
-    compile, channels_last = (gpu if asked == "auto" else asked for asked in (runtime.compile, runtime.channels_last))
-    return Placement(device, compile, channels_last, runtime.micro_batch)
+    """What `runtime` asks for on `device`. "auto" compiles, and puts channels last, on a GPU, where both pay off.
+
+    Raises UserError for channels last with FSDP, which cuts tensors as they lie.
+    """
+    gpu, fsdp = device.startswith("cuda"), runtime.fsdp and size() > 1
+    if fsdp and runtime.channels_last is True:
+        raise UserError("runtime.channels_last: true does not go with runtime.fsdp: true; auto leaves it out there")
+    compile = gpu if runtime.compile == "auto" else runtime.compile
+    channels_last = gpu and not fsdp if runtime.channels_last == "auto" else runtime.channels_last
+    return Placement(device, compile, channels_last, runtime.micro_batch, fsdp)
 
 
 @contextmanager
 def placed(model: nn.Module, hooked: Iterable[str], place: Placement, *, sizes: int = 1) -> Iterator[nn.Module]:
     """Inside, the model computes as `place` says. `hooked` are modules whose outputs are tapped.
 
-    Pictures have `sizes` different ones. Gradient checkpointing is set before.
+    Pictures have `sizes` different ones. Gradient checkpointing is set before. With FSDP the model is shared out, and
+    stays so.
     """
     if place.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
-    if not place.compile:
-        yield model
-        return
-    with compiled(model, hooked, sizes=sizes):
+    apart = units(model) if place.fsdp else []  # weights are put together around what is compiled
+    with compiled(model, [*hooked, *apart], sizes=sizes) if place.compile else nullcontext():
+        if place.fsdp:
+            share_out(model)
         yield model
 
 

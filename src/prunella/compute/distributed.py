@@ -54,6 +54,15 @@ def dealt(work: Iterable[T]) -> Iterator[T]:
     return islice(work, rank(), None, size())
 
 
+def agreed(asked: Callable[[], bool]) -> bool:
+    """What the first process answers, in each of them. They call it together."""
+    if size() == 1:
+        return asked()
+    answer = [asked() if rank() == 0 else False]
+    torch.distributed.broadcast_object_list(answer, src=0)
+    return answer[0]
+
+
 def gathered(mine: list[T]) -> list[T]:
     """What all processes made of what was `dealt`, in the order of the work, in each of them. They call it together."""
     if size() == 1:

@@ -12,9 +12,12 @@ from prunella.params import Precision
 BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Inside a forward pass, matrix products and convolutions run in bf16 or fp16; otherwise nothing changes."""
-    return torch.autocast(device.type, BITS.get(precision), enabled=precision in BITS)
+def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> torch.autocast:
+    """Inside a forward pass, matrix products and convolutions run in bf16 or fp16; otherwise nothing changes.
+
+    Unless `cached`, what a weight is cast to is let go of with the weight, and not kept until the end.
+    """
+    return torch.autocast(device.type, BITS.get(precision), enabled=precision in BITS, cache_enabled=cached)
 
 
 @contextmanager

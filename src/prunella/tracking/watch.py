@@ -110,6 +110,8 @@ class Pictures:
     def _drawn(self, pipeline: DiffusionPipeline, unet: nn.Module) -> list[np.ndarray]:
         pipeline.unet = unet
         with computing(unet, self.job.params.precision):
+            if self.job.placement.fsdp:  # a layer is put together by all, so all draw the same
+                return self._some(pipeline, range(len(self.prompts)))
             shares = [self._some(pipeline, numbers) for numbers in dealt(shares_of(len(self.prompts), size()))]
         return [picture for share in gathered(shares) for picture in share]
 

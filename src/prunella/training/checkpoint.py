@@ -53,10 +53,13 @@ def adopt(origin: Path, folder: Path, step: int) -> None:
         link_or_copy(origin / f"step-{step:06d}{suffix}", folder / f"step-{step:06d}{suffix}")
 
 
-def load(folder: Path | None, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The newest sound checkpoint of `folder`, or None where there is none."""
+def load(folder: Path | None, device: torch.device | str = "cpu", *, mapped: bool = False) -> dict[str, Any] | None:
+    """The newest sound checkpoint of `folder`, or None where there is none.
+
+    Of one that is `mapped` the processes of a machine share the memory; of tensors no more than is used is read.
+    """
     path = _newest(folder)
-    return torch.load(path, map_location=device, weights_only=True) if path else None
+    return torch.load(path, map_location=device, weights_only=True, mmap=mapped) if path else None
 
 
 def newest(folder: Path) -> int:

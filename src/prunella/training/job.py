@@ -6,17 +6,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
-from diffusers.training_utils import EMAModel
 from torch import nn
 
-from prunella.compute import distributed
+from prunella.compute import distributed, sharding
 from prunella.compute.device import Placement, placed
 from prunella.compute.heartbeat import together
 from prunella.compute.launch import rank, size
@@ -90,6 +88,7 @@ class TrainingJob:
             beside=sum(4 * part.num_parameters() for part in self.encoders.values()),
             passes=1 + len(self.data.beside),
             learned=Learned(self.model).count(),
+            parts=processes if self.placement.fsdp else 1,
         )
 
     def examples_at_once(self, processes: int) -> int:
@@ -125,15 +124,34 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
     """
     if job.params.gradient_checkpointing:
         job.unet.enable_gradient_checkpointing()
+    if job.teacher is not None and job.params.precision in BITS:
+        job.teacher.to(BITS[job.params.precision])  # it only computes, which autocast would do in these bits anyway
     sizes = len({shard.size for shard in job.data.train.shards})
+    empty = sharding.shell(job.unet) if job.placement.fsdp else None
     with ExitStack() as stack:
+        if job.placement.fsdp:
+            check_fsdp(job)
+            distributed.team(job.unet.device)
         if job.teacher is not None:
             stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement, sizes=sizes))
         stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement, sizes=sizes))
-        return _run(job, out, curves, work, observer or NoObserver())
+        return _run(job, out, curves, work, observer or NoObserver(), empty)
 
 
-def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observer) -> dict:
+def check_fsdp(job: TrainingJob) -> None:
+    """Raises UserError where what is trained cannot be shared out among the processes."""
+    if job.params.optimizer != "adamw":
+        raise UserError(
+            f"runtime.fsdp: true needs optimizer: adamw, not {job.params.optimizer}; its moments are cut too"
+        )
+    if job.speaking:
+        raise UserError("runtime.fsdp: true is of UNets; where text encoders learn too, or a word, set it to false")
+
+
+def _run(
+    job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observer, empty: UNet2DConditionModel | None
+) -> dict:
+    """`empty` is what the UNet is put together in at the end where processes have a part each."""
     unet, model, params, data = job.unet, job.model, job.params, job.data
     team = distributed.team(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
@@ -141,8 +159,6 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
     share = _share(params, team.num_processes)
     batches = _batches(data, share, params, num_train_timesteps)
     ema = averaged(model, params)
-    if job.teacher is not None and params.precision in BITS:
-        job.teacher.to(BITS[params.precision])  # it only computes, which autocast would do in these bits anyway
     resumed = checkpoint.newest(work)
     at_once, alone = (job.examples_at_once(processes) for processes in (team.num_processes, 1))
     log = MetricsLog(work / METRICS, observer.metrics)
@@ -159,12 +175,7 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
         borders=job.borders,
     )
     if team.is_main_process:
-        checkpoint.clear_halves(work)
-        check_room(work, Learned(model).count(), params)
-        log.resume(resumed or -1)
-        validation.resume(resumed)
-        if (work / DONE).is_file():
-            print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
+        _prepare(job, work, log, validation, resumed)
     with together(), observer.watching(job, work, resumed, team.num_processes) as look:
         if not resumed:
             validation(0, ema)
@@ -193,14 +204,21 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
                 seconds = 0.0 if known else seconds
                 validation(done, ema)
                 look(done, ema)
-                if done < params.steps and _enough(team, validation, done):
+                if done < params.steps and _enough(validation, done):
                     stopped = done
                     break
                 began = time.perf_counter()
     team.wait_for_everyone()
-    if job.until or not team.is_main_process:
+    if job.until:
         return {}
-    _settle(job, validation, ema, stopped)
+    if ema and not stopped:
+        ema.copy_to(Learned(model).parameters())
+    if empty:
+        job = replace(job, unet=_put_together(job.unet, empty, keep=team.is_main_process))
+    if not team.is_main_process:
+        return {}
+    if stopped:
+        _take_best(job, validation, stopped)
     report = _report(job, log, validation, at_once, stopped)
     _save(job, out, None if stopped else validation)
     log.tables(curves)
@@ -208,6 +226,16 @@ def _run(job: TrainingJob, out: Path, curves: Path, work: Path, observer: Observ
     checkpoint.drop(work, lambda step: step < last)
     atomic_write_text(work / DONE, json.dumps(report))
     return report
+
+
+def _prepare(job: TrainingJob, work: Path, log: MetricsLog, validation: Validation, resumed: int) -> None:
+    """Remove what does not belong to the state that is gone on with. Raises UserError where room is lacking."""
+    checkpoint.clear_halves(work)
+    check_room(work, Learned(job.model).count(), job.params)
+    log.resume(resumed or -1)
+    validation.resume(resumed)
+    if (work / DONE).is_file():
+        print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
 
 
 def example_of(data: Data) -> Example:
@@ -225,22 +253,25 @@ def _batches(data: Data, size: int, params: Learning, last: int) -> Callable[[in
     return with_others(batches, data.beside, size, params, last) if data.beside else batches
 
 
-def _settle(job: TrainingJob, validation: Validation, ema: EMAModel | None, stopped: int | None) -> None:
-    """Load the weights that count: the best where it stopped early, else the average where there is one."""
-    if stopped:
-        patience = job.params.patience
-        print(f"{job.title}: no better for {patience} measurements, so step {stopped} was the last", flush=True)
-        Learned(job.model).load_state_dict(validation.best_weights())
-    elif ema:
-        ema.copy_to(Learned(job.model).parameters())
+def _take_best(job: TrainingJob, validation: Validation, stopped: int) -> None:
+    patience = job.params.patience
+    print(f"{job.title}: no better for {patience} measurements, so step {stopped} was the last", flush=True)
+    Learned(job.model).load_state_dict(validation.best_weights())
 
 
-def _enough(team: Accelerator, validation: Validation, done: int) -> bool:
+def _put_together(unet: UNet2DConditionModel, empty: UNet2DConditionModel, *, keep: bool) -> UNet2DConditionModel:
+    """`empty` with the weights of a UNet that processes have parts of, on the CPU; without them unless `keep`."""
+    weights = sharding.whole(dict(unet.state_dict()), keep=keep)
+    if keep:
+        empty.load_state_dict(weights, assign=True)
+    return empty
+
+
+def _enough(validation: Validation, done: int) -> bool:
     """Whether all processes are to stop, of which the first alone has the log. They come here together."""
     if validation.params.patience is None or not validation.due(done):
         return False
-    enough = torch.tensor(float(team.is_main_process and validation.exhausted()), device=team.device)
-    return bool(team.reduce(enough, "sum") > 0)
+    return distributed.agreed(validation.exhausted)
 
 
 def check_room(work: Path, parameters: int, params: Learning) -> None:

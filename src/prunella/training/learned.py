@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunella.compute.sharding import part_of
 from prunella.errors import UserError
 
 
@@ -32,4 +33,5 @@ class Learned:
         if needed != state.keys():
             odd = sorted(needed ^ state.keys())
             raise UserError(f"a state of another model: {odd[0]} ({len(odd)} in all) is in only one of the two")
-        self.model.load_state_dict(state, strict=False)
+        ours = self.model.state_dict()
+        self.model.load_state_dict({name: part_of(value, ours[name]) for name, value in state.items()}, strict=False)

@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from prunella.compute import distributed
+from prunella.compute import distributed, sharding
 from prunella.compute.kernels import fast_kernels
 from prunella.compute.precision import autocast, rounding
 from prunella.compute.seeds import STEP, generator
@@ -61,7 +61,7 @@ def train(
     SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
     then those before the step.
     """
-    device = next(model.parameters()).device
+    device, sharded = next(model.parameters()).device, sharding.sharded(model)
     team = distributed.team(device)
     learned, last = Learned(model), until or settings.steps
     optimizer = adamw(groups or learned.parameters(), settings)
@@ -72,17 +72,14 @@ def train(
     )
 
     # Resume
-    start = 0
-    if state := checkpoint.load(folder):
-        start = state.pop("step")
-        for name, part in parts.items():
-            part.load_state_dict(state.pop(name))
-        if ema:
-            ema.to(device)
-    del state
+    start = _resumed(parts, learned, checkpoint.load(folder, mapped=sharded))
+    if start and ema:
+        ema.to(device)
 
     # Train
-    forward = team.prepare_model(distributed.Pass(model, loss), device_placement=False)
+    forward = distributed.Pass(model, loss)
+    if not sharded:  # which exchanges gradients itself
+        forward = team.prepare_model(forward, device_placement=False)
     feed = loaded_batches(batches, numbers(start, settings, team.process_index, team.num_processes), device)
     model.train()
     bar = tqdm(
@@ -95,7 +92,7 @@ def train(
             torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
             terms, pairs = passes(forward, feed, settings, step, scaler, team, micro_batch)
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            norm = sharding.total(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
             told = torch.stack([*terms.values(), norm, norm.new_full((), float(stop.asked))])
             readings.add(step, list(terms), team.reduce(told, "mean"), pairs)
             readings.guard(optimizer)
@@ -119,14 +116,30 @@ def train(
                 model.train()
 
             # Keep, after the caller has written down what this step gave
-            if folder and (due or stopping) and team.is_main_process:
-                checkpoint.save(
-                    folder, done, {name: part.state_dict() for name, part in parts.items()} | {"step": done}
-                )
+            if folder and (due or stopping) and (sharded or team.is_main_process):
+                _save(parts, done, folder, team.is_main_process)
             if stopping and done < settings.steps:
                 kept = f"its state is kept in {folder}" if folder else "nothing is kept"
                 print(f"{title}: stopped by {stop.by} after step {done}; {kept}", file=sys.stderr)
                 sys.exit(143)
+
+
+def _resumed(parts: dict[str, Any], learned: Learned, state: dict[str, Any] | None) -> int:
+    """Load the state into `parts`; its step, or 0 where there is none."""
+    if state is None:
+        return 0
+    for name in parts.keys() & {"optimizer", "ema"}:
+        state[name] = sharding.parts_of(state[name], learned.parameters())
+    for name, part in parts.items():
+        part.load_state_dict(state.pop(name))
+    return state["step"]
+
+
+def _save(parts: dict[str, Any], done: int, folder: Path, first: bool) -> None:
+    """Keep the state after `done` steps; of tensors that processes have parts of all come here, and the first saves."""
+    state = sharding.whole({name: part.state_dict() for name, part in parts.items()}, keep=first)
+    if first:
+        checkpoint.save(folder, done, state | {"step": done})
 
 
 def passes(
@@ -145,7 +158,7 @@ def passes(
     """
     seen: list[Tensor] = []
     pairs: list[int] = []
-    device = next(forward.parameters()).device
+    device, sharded = next(forward.parameters()).device, sharding.sharded(forward)
     for left in reversed(range(settings.accumulation)):
         batch = next(feed)
         parts = batch.cut(micro_batch)
@@ -153,7 +166,7 @@ def passes(
         for number, part in enumerate(parts, 1):
             share = part.examples / batch.examples
             with team.no_sync(forward) if left or number < len(parts) else nullcontext():
-                with autocast(device, settings.precision):
+                with autocast(device, settings.precision, cached=not sharded):
                     terms = forward({**part, "share": step / settings.steps})
                 scaler.scale(terms["loss"] * share / settings.accumulation).backward()
             values.append(torch.stack([term.detach().float() for term in terms.values()]) * share)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from prunella.compute.precision import BITS, autocast
+from prunella.compute.sharding import units
 from prunella.models.families import predict
 from prunella.params import Learning, Precision
 from prunella.training.hooks import capture_outputs
@@ -38,6 +39,7 @@ class Subject(NamedTuple):
     beside: int = 0  # bytes of what else is on the device: VAE and text encoders, for pictures
     passes: int = 1  # that wait for one backward pass: pictures of a thing, and of its class
     learned: int | None = None  # how many numbers are learned; None: all of the student's
+    parts: int = 1  # that weights, gradients and moments are cut into, of which a process has one (FSDP)
 
 
 class Need(NamedTuple):
@@ -60,7 +62,8 @@ class Need(NamedTuple):
 def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> Need:
     """What one of the subject's processes needs with `at_once` examples in a pass (None: its share of a batch).
 
-    Buffers that a kernel needs while it runs are not counted.
+    Buffers that a kernel needs while it runs are not counted. Where weights are cut into parts, two layers are whole at
+    a time; what autocast made of the others waits for the backward pass, unless checkpointing does without.
     """
     bits = 2 if settings.precision in BITS else 4
     size, batch = parameters(subject.student), settings.batch_size // subject.processes if at_once is None else at_once
@@ -69,12 +72,17 @@ def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> 
         json.dumps([subject.student, subject.example, subject.gpu, subject.hooked]),
         json.dumps([settings.precision, settings.gradient_checkpointing]),
     )
+    cast, parts = bits if bits < 4 else 0, subject.parts
+    whole, theirs = (
+        2 * largest(config) if config and parts > 1 else 0 for config in (subject.student, subject.teacher)
+    )
+    copies = whole if parts > 1 and settings.gradient_checkpointing else size
     return Need(
-        weights=size * (4 + (bits if bits < 4 else 0)),
-        gradients=4 * learned,
-        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * learned,
-        average=4 * learned if settings.ema_decay else 0,
-        teacher=bits * parameters(subject.teacher) if subject.teacher else 0,
+        weights=4 * size // parts + 4 * whole + cast * copies,
+        gradients=4 * learned // parts + 4 * min(whole, learned),
+        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * learned // parts,
+        average=4 * learned // parts if settings.ema_decay else 0,
+        teacher=bits * (parameters(subject.teacher) // parts + theirs) if subject.teacher else 0,
         beside=subject.beside,
         activations=batch * kept * subject.passes,
         features=batch * elements * (bits + 4),
@@ -151,10 +159,26 @@ def parameters(config: dict) -> int:
     return _parameters(json.dumps(config))
 
 
+def largest(config: dict) -> int:
+    """How many numbers are put together at once where weights are cut into parts: a layer's, or all that is in none."""
+    return _largest(json.dumps(config))
+
+
 @lru_cache
 def _parameters(config: str) -> int:
+    return sum(part.numel() for part in _empty(config).parameters())
+
+
+@lru_cache
+def _largest(config: str) -> int:
+    unet = _empty(config)
+    sizes = [sum(part.numel() for part in unet.get_submodule(name).parameters()) for name in units(unet)]
+    return max(*sizes, _parameters(config) - sum(sizes))
+
+
+def _empty(config: str) -> UNet2DConditionModel:
     with torch.device("meta"):
-        return sum(part.numel() for part in UNet2DConditionModel.from_config(json.loads(config)).parameters())
+        return UNet2DConditionModel.from_config(json.loads(config))
 
 
 @lru_cache

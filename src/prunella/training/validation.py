@@ -10,6 +10,7 @@ import numpy as np
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from prunella.compute import distributed, sharding
 from prunella.compute.compile import eager
 from prunella.compute.launch import rank
 from prunella.latents.shards import Latents
@@ -38,9 +39,9 @@ class Data(NamedTuple):
 class Validation:
     """Measures a model when it is due, into the metrics log; at step 0, the last step and the `borders` it always is.
 
-    Of several processes each measures some batches, and the first writes. `batch_size` pairs go through the model at
-    once. `decided_by` names the held-out term that says which weights are
-    best; those are kept in folders of `work`, as
+    Of several processes each measures some batches, and the first writes; of a model that they have parts of each
+    measures all, since it takes all of them to put a layer together. `batch_size` pairs go through the model at once.
+    `decided_by` names the held-out term that says which weights are best; those are kept in folders of `work`, as
     checkpoints are. What measures best at a last step off the cadence is kept apart: a longer training would not have
     measured there.
     """
@@ -76,21 +77,30 @@ class Validation:
     def __call__(self, done: int, ema: EMAModel | None) -> None:
         if not self.due(done):
             return
-        data, params = self.data, self.params
+        data, params, sharded = self.data, self.params, sharding.sharded(self.model)
         batches = heldout_batches(
-            data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among, shared=True
+            data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among, shared=not sharded
         )
         with ema_weights(self.model, ema), eager():
-            values = evaluate_loss(self.model, self.loss, batches, params.precision, True)
-            if rank() or not values:
-                return
-            best, value = self.best(), values[self.decided_by]
-            self.log.metrics(done, HELDOUT, values)
-            if done and math.isfinite(value) and (best is None or value < best[1]):
+            values = evaluate_loss(self.model, self.loss, batches, params.precision, not sharded)
+            first = rank() == 0
+            better = first and bool(values) and self._noted(done, values)
+            if distributed.agreed(lambda: better) if sharded else better:
                 learned = Learned(self.model).state_dict()
-                folder = BEST if done % params.evaluate_every == 0 else BEST_AT_END
-                weights = {name: part.detach().to("cpu").contiguous() for name, part in learned.items()}
-                checkpoint.save(self.work / folder, done, weights, keep=1)
+                weights = sharding.whole(learned, keep=first) if sharded else learned
+                if first:
+                    self._keep(done, weights)
+
+    def _noted(self, done: int, values: dict[str, float]) -> bool:
+        """Write the values down; whether the weights that gave them are to be kept."""
+        best, value = self.best(), values[self.decided_by]
+        self.log.metrics(done, HELDOUT, values)
+        return bool(done) and math.isfinite(value) and (best is None or value < best[1])
+
+    def _keep(self, done: int, learned: dict[str, Tensor]) -> None:
+        folder = BEST if done % self.params.evaluate_every == 0 else BEST_AT_END
+        weights = {name: part.detach().to("cpu").contiguous() for name, part in learned.items()}
+        checkpoint.save(self.work / folder, done, weights, keep=1)
 
     def exhausted(self) -> bool:
         """Whether `patience` measurements in a row have been no better than the best; never where it is None."""

@@ -1,0 +1,82 @@
+"""FSDP2: a model's weights, gradients and moments shared out among the processes that train together.
+
+Each process keeps a part of every tensor, cut along its first dimension (ZeRO's third stage, arXiv 1910.02054; torch's
+`fully_shard`). A layer's weights are put together while it computes, and its gradients are averaged and cut again. A
+state on disk is of whole tensors, so that any number of processes, shared out or not, goes on from it.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from prunella.compute.launch import size
+
+UNITS = ("BasicTransformerBlock", "ResnetBlock2D")  # put together one at a time; what is in neither, for a whole pass
+
+
+def units(model: nn.Module) -> list[str]:
+    """The names of the modules whose weights are put together at a time."""
+    return [name for name, module in model.named_modules() if type(module).__name__ in UNITS]
+
+
+def share_out(model: nn.Module) -> None:
+    """Leave this process its part of each of the model's parameters. All processes call it, with equal weights."""
+    mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
+    for module in [*map(model.get_submodule, units(model)), model]:
+        # Of the whole too: between two passes each parameter is a part, which is what is optimised, averaged and kept.
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+
+
+def shell(model: nn.Module) -> Any:
+    """The model without content (on the meta device), to be filled when its weights have been put together."""
+    empty: dict[int, Any] = {id(part): part.to("meta") for part in model.buffers()}
+    for part in model.parameters():
+        empty[id(part)] = nn.Parameter(part.detach().to("meta"), part.requires_grad)
+    return copy.deepcopy(model, empty)
+
+
+def sharded(model: nn.Module) -> bool:
+    """Whether processes have a part each of the model's parameters."""
+    return any(isinstance(part, DTensor) for part in model.parameters())
+
+
+def whole(state: Any, *, keep: bool = True) -> Any:
+    """A state whose tensors are parts with each put together, on the CPU; with None in its place unless `keep`.
+
+    All processes call it together. One tensor at a time is whole on the device.
+    """
+    if isinstance(state, DTensor):
+        together = state.full_tensor()
+        return together.detach().to("cpu") if keep else None
+    if isinstance(state, Mapping):
+        return {name: whole(value, keep=keep) for name, value in state.items()}
+    return type(state)(whole(value, keep=keep) for value in state) if isinstance(state, list | tuple) else state
+
+
+def total(number: Tensor) -> Tensor:
+    """A number that processes have parts of, such as a norm, where it is."""
+    return number.full_tensor() if isinstance(number, DTensor) else number
+
+
+def part_of(value: Any, like: Tensor) -> Any:
+    """This process's part of a tensor as large as `like`, where that is a part; else the value. Nobody is asked."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def parts_of(state: dict[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
+    """The same of all that an optimizer's state, or an average's, holds of each of the `parameters`."""
+    if "shadow_params" in state:
+        values = [part_of(value, like) for value, like in zip(state["shadow_params"], parameters, strict=True)]
+        return state | {"shadow_params": values}
+    moments = {
+        place: {name: part_of(value, parameters[place]) for name, value in each.items()}
+        for place, each in state["state"].items()
+    }
+    return state | {"state": moments}
