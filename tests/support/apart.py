@@ -4,29 +4,48 @@ import json
 import sys
 from pathlib import Path
 
+from diffusers import UNet2DConditionModel
+
 from prunella.compute.device import Placement
-from prunella.compute.launch import size
+from prunella.compute.launch import rank, size
 from prunella.params import Distill, Finetune, check
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
+from prunella.training.observer import NoObserver
 
-CHECKPOINT = 2
+SECTIONS = {"distill": (Distill, distill), "finetune": (Finetune, finetune)}
 
 
-def learn(asked: dict, case: dict, out: Path) -> dict:
-    """What a case ("section", its content, fields of the placement) gives; `asked` has the paths."""
-    kind, stage = (Distill, distill) if case["section"] == "distill" else (Finetune, finetune)
-    return stage(
+def held(unet: UNet2DConditionModel) -> int:
+    """How many numbers of its weights are in this process."""
+    return sum(getattr(part, "to_local", lambda part=part: part)().numel() for part in unet.parameters())
+
+
+class Looking(NoObserver):
+    """Notes what this process holds of student and teacher."""
+
+    def watching(self, job, work, resumed, processes):
+        self.held = [held(unet) for unet in (job.unet, job.teacher) if unet is not None]
+        return super().watching(job, work, resumed, processes)
+
+
+def learn(asked: dict, case: dict, out: Path) -> list[int]:
+    """Do a case ("section", "content" of it, "placement"); `asked` has the paths. How many numbers were held."""
+    kind, stage = SECTIONS[case["section"]]
+    stage(
         check(kind, case["content"], case["section"]),
         **{name: Path(path) for name, path in asked.items()},
         out=out / case["name"] / "student",
         curves=out / case["name"] / "curves",
-        placement=Placement(fsdp=size() > 1, **case["placement"]),
-        checkpoint_every=CHECKPOINT,
+        placement=Placement(**{"fsdp": size() > 1} | case["placement"]),
+        checkpoint_every=2,
+        observer=(look := Looking()),
     )
+    return look.held
 
 
 if __name__ == "__main__":
     asked, cases, out = json.loads(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
     for case in cases:
-        learn(asked, case, out)
+        counts = learn(asked, case, out)
+        (out / f"{case['name']}-{rank()}.json").write_text(json.dumps(counts))

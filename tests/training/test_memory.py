@@ -11,7 +11,17 @@ from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS
 from prunella.recipe import recipe_names
-from prunella.training.memory import PLANNED, Subject, advice, examples_at_once, knobs, needed, parameters, there
+from prunella.training.memory import (
+    PLANNED,
+    Subject,
+    advice,
+    examples_at_once,
+    knobs,
+    largest,
+    needed,
+    parameters,
+    there,
+)
 
 EXAMPLE = {"latents": (4, LATENT, LATENT), "states": (TOKENS, WIDTH)}
 
@@ -149,3 +159,25 @@ def test_what_does_not_learn_has_no_gradient_and_no_moments(configs):
     small = parameters(configs[0])
     need = needed(Subject(configs[0], None, EXAMPLE, learned=11), settings(ema_decay=0.9))
     assert need[:4] == (4 * small, 44, 88, 44)
+
+
+def test_of_weights_that_are_cut_a_process_needs_its_part_and_two_layers(configs):
+    small, large = map(parameters, configs)
+    layer, theirs = map(largest, configs)
+    subject = Subject(*configs, EXAMPLE, processes=3, parts=3)
+    plain = needed(subject, settings())
+    expected = 4 * small // 3 + 8 * layer, 4 * small // 3 + 8 * layer, 8 * small // 3, 0, 4 * (large // 3 + 2 * theirs)
+    assert plain[:5] == expected
+    again = needed(subject, settings(precision="bf16", gradient_checkpointing=True))
+    assert again.weights == 4 * small // 3 + (4 + 2) * 2 * layer
+    assert needed(subject, settings(precision="bf16")).weights == 4 * small // 3 + 8 * layer + 2 * small
+
+
+def test_put_together_at_once_are_a_layer_or_all_that_is_in_none():
+    """SDXL's largest layer takes 2560 channels and gives 1280; its samplers and what else is in none are more."""
+    first, second, time = (2560 * 9 + 1) * 1280, (1280 * 9 + 1) * 1280, (1280 + 1) * 1280
+    layer = first + second + time + (2560 + 1) * 1280 + 2 * (2560 + 1280)  # shortcut and norms
+    with torch.device("meta"):
+        named = UNet2DConditionModel.from_config(teacher_config("sdxl")).named_parameters()
+    rest = sum(part.numel() for name, part in named if ".resnets." not in name and ".transformer_blocks." not in name)
+    assert largest(teacher_config("sdxl")) == max(layer, rest) == rest

@@ -127,11 +127,12 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
     if job.teacher is not None and job.params.precision in BITS:
         job.teacher.to(BITS[job.params.precision])  # it only computes, which autocast would do in these bits anyway
     sizes = len({shard.size for shard in job.data.train.shards})
-    empty = sharding.shell(job.unet) if job.placement.fsdp else None
+    empty = None
+    if job.placement.fsdp:
+        check_fsdp(job)
+        distributed.team(job.unet.device)  # whose processes have parts
+        empty = sharding.shell(job.unet)
     with ExitStack() as stack:
-        if job.placement.fsdp:
-            check_fsdp(job)
-            distributed.team(job.unet.device)
         if job.teacher is not None:
             stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement, sizes=sizes))
         stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement, sizes=sizes))
@@ -141,9 +142,7 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
 def check_fsdp(job: TrainingJob) -> None:
     """Raises UserError where what is trained cannot be shared out among the processes."""
     if job.params.optimizer != "adamw":
-        raise UserError(
-            f"runtime.fsdp: true needs optimizer: adamw, not {job.params.optimizer}; its moments are cut too"
-        )
+        raise UserError(f"runtime.fsdp: true needs optimizer: adamw, whose moments are cut, not {job.params.optimizer}")
     if job.speaking:
         raise UserError("runtime.fsdp: true is of UNets; where text encoders learn too, or a word, set it to false")
 
