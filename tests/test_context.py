@@ -25,6 +25,7 @@ def test_devices():
                 workers=0,
                 threads=threads,
                 micro_batch="auto",
+                fsdp=False,
                 compile="auto",
                 channels_last="auto",
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 from prunella.compute.launch import launch, launched, rank
 from prunella.errors import UserError
+from prunella.garbage import collect_seldom
 from prunella.params import Params, read_params, unknown
 from prunella.pruning.plan import check_students
 from prunella.tracking.datasets import datasets
@@ -89,6 +90,7 @@ def stage_context(
     if own:
         parser.add_argument("--own", metavar="NAME", help="the entry of finetune.data to work on")
     paths = parser.parse_args(argv)
+    collect_seldom()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     end_with_starter()
     quiet(offline=stage not in ASKING)

@@ -23,6 +23,7 @@ from prunella.cli import (
     sync,
 )
 from prunella.errors import UserError
+from prunella.garbage import collect_seldom
 from prunella.tracking.secrets import hidden
 
 # In the order of `prunella --help`; each registers its own commands.
@@ -31,6 +32,7 @@ GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, stude
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script; a user's mistake is one line on stderr and status 1."""
+    collect_seldom()
     try:
         given = _parser().parse_args(arguments)
         given.run(given)
