@@ -1,6 +1,7 @@
 """Toys that the tests share: a miniature Stable Diffusion of awkward sizes, its data, its parameters."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import yaml
 from once import Once, made_once
 from PIL import Image
+from warm import interpreter
 
 from prunella.context import quiet
 from prunella.params import Params, Teacher, check
@@ -145,6 +147,13 @@ def recipe():
 def once(tmp_path_factory, worker_id) -> Once:
     """`once(name, make)`: the folder that `make` fills, made once for all workers. Not to be changed by tests."""
     return made_once(tmp_path_factory, worker_id)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[dict[str, str]]:
+    """The environment in which stages under DVC begin at once, for tests of what they give (see `warm.py`)."""
+    with interpreter() as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")

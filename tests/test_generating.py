@@ -14,7 +14,7 @@ SET = {
 
 
 @pytest.mark.graph
-def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path):
+def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path, warm):
     clone = cloned(teacher, pictures, tmp_path, students=["sd-tiny"], batch_size=4)  # for two processes
     content = yaml.safe_load((clone / "params.yaml").read_text())
     content["generate"] = {"captions": SET}
@@ -24,13 +24,13 @@ def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path):
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     (clone / "prompts.txt").write_text("\n".join(f"a red ring number {i}" for i in range(11)))
     committed(clone)
-    ran = stages_run(run(clone, DVC, "repro", "distill@sd-tiny"))
+    ran = stages_run(run(clone, DVC, "repro", "distill@sd-tiny", **warm))
     assert {"teacher", "generate@captions", "filter", "encode", "distill@sd-tiny"} <= ran
     assert json.loads((clone / "reports/generate/captions.json").read_text())["pictures"] == 22
     encoded = json.loads((clone / "reports/encode.json").read_text())
     assert encoded["as_drawn"] == 22 and encoded["train"] == 15
     assert (clone / "models/distilled/sd-tiny/model_index.json").is_file()
-    assert stages_run(run(clone, DVC, "repro", "distill@sd-tiny")) == set()
+    assert stages_run(run(clone, DVC, "repro", "distill@sd-tiny", **warm)) == set()
 
     content["generate"]["captions"]["guidance"] = 2.0
     (clone / "params.yaml").write_text(yaml.safe_dump(content))

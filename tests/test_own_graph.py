@@ -12,7 +12,7 @@ TUNED = "base_finetune@theirs"
 
 @pytest.mark.graph
 def test_anothers_student_is_tuned_by_parameters_alone_and_a_rate_encodes_nothing_again(
-    teacher, pictures, pruned_tiny, tmp_path
+    teacher, pictures, pruned_tiny, tmp_path, warm
 ):
     clone = cloned(teacher, pictures, tmp_path, students=["sd-tiny"])
     theirs = shutil.copytree(pruned_tiny, tmp_path / "theirs")
@@ -25,7 +25,7 @@ def test_anothers_student_is_tuned_by_parameters_alone_and_a_rate_encodes_nothin
 
     def again() -> set[str]:
         (clone / "params.yaml").write_text(yaml.safe_dump(content))
-        return stages_run(run(clone, DVC, "repro", TUNED))
+        return stages_run(run(clone, DVC, "repro", TUNED, **warm))
 
     before = {"check", "teacher", "own_filter@red"}
     assert again() == before | {"base@theirs", "base_encode@theirs", TUNED}
@@ -37,7 +37,7 @@ def test_anothers_student_is_tuned_by_parameters_alone_and_a_rate_encodes_nothin
     scheduler = theirs / "scheduler" / "scheduler_config.json"
     scheduler.write_text(scheduler.read_text() + "\n")  # another model from now on
     assert again() == {"base@theirs", "base_encode@theirs", TUNED}
-    assert {"cost", "base_draw@theirs", "base_score@theirs", "benchmark"} < stages_run(run(clone, DVC, "repro"))
+    assert {"cost", "base_draw@theirs", "base_score@theirs", "benchmark"} < stages_run(run(clone, DVC, "repro", **warm))
     models = json.loads((clone / "reports" / "benchmark.json").read_text())["models"]
     assert {"theirs/base", "theirs/finetuned"} < set(models)
-    assert stages_run(run(clone, DVC, "repro")) == set()
+    assert stages_run(run(clone, DVC, "repro", **warm)) == set()

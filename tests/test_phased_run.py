@@ -62,14 +62,14 @@ def test_phases_that_do_not_follow_are_refused_before_anything_runs(teacher, pic
 
 
 @pytest.mark.graph
-def test_dvc_distils_in_phases_from_parameters_alone(teacher, pictures, tmp_path):
+def test_dvc_distils_in_phases_from_parameters_alone(teacher, pictures, tmp_path, warm):
     clone = cloned(teacher, pictures, tmp_path, students=["sd-tiny"], phases=PHASES, steps=4)
     content = yaml.safe_load((clone / "params.yaml").read_text())
     content["teachers"] = {"second": second(teacher, tmp_path / "other")}
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     committed(clone)
-    ran = stages_run(shell(clone, DVC, "repro", "distill@sd-tiny"))
+    ran = stages_run(shell(clone, DVC, "repro", "distill@sd-tiny", **warm))
     assert ran >= {"teachers@second", "phases", "prune@sd-tiny", "distill@sd-tiny"}
     report = json.loads((clone / "reports" / "distill" / "sd-tiny.json").read_text())
     assert [phase["teacher"] for phase in report["phases"].values()] == [None, "second", "second"]
-    assert stages_run(shell(clone, DVC, "repro", "distill@sd-tiny")) == set()
+    assert stages_run(shell(clone, DVC, "repro", "distill@sd-tiny", **warm)) == set()

@@ -78,10 +78,10 @@ def test_anothers_model_is_drawn_scored_costed_and_reported(teacher, pruned_tiny
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_every_student_of_a_family_under_dvc(family, teacher, xl_teacher, pictures, tmp_path):
+def test_every_student_of_a_family_under_dvc(family, teacher, xl_teacher, pictures, tmp_path, warm):
     students = [name for name, plan in STUDENTS.items() if plan.family == family]
     recipe = {"sd": "bk-sdm", "sdxl": "koala"}[family]
     folder = {"sd": teacher, "sdxl": xl_teacher}[family]
-    clone, process, printed = started(folder, pictures, tmp_path, recipe, students)
+    clone, process, printed = started(folder, pictures, tmp_path, recipe, students, **warm)
     assert process.wait() == 0, printed.read_text()
     check(clone, set(students), stages_run(printed.read_text()))

@@ -83,10 +83,10 @@ def test_an_unfinished_training_by_code_that_was_never_committed_is_refused(repo
 
 
 @pytest.fixture(scope="module")
-def graph(teacher, pictures, tmp_path_factory) -> Path:
+def graph(teacher, pictures, tmp_path_factory, warm) -> Path:
     """The clone after `dvc repro distill@sd-tiny`; tests work on copies of it."""
     clone = cloned(teacher, pictures, tmp_path_factory.mktemp("accept"), students=["sd-tiny"])
-    run(clone, DVC, "repro", "distill@sd-tiny")
+    run(clone, DVC, "repro", "distill@sd-tiny", **warm)
     committed(clone)
     return clone
 

@@ -44,7 +44,12 @@ def committed(folder: Path) -> None:
 
 
 def started(
-    teacher: Path, pictures: Path, folder: Path, recipe: str | None = None, students: list[str] | None = None
+    teacher: Path,
+    pictures: Path,
+    folder: Path,
+    recipe: str | None = None,
+    students: list[str] | None = None,
+    **environment: str,
 ) -> tuple[Path, subprocess.Popen, Path]:
     """A clone where `dvc repro` is under way on the toy, its process, and the file it prints to.
 
@@ -52,7 +57,9 @@ def started(
     """
     clone = cloned(teacher, pictures, folder, recipe, students)
     with (folder / "printed").open("w") as printed:
-        process = subprocess.Popen([DVC, "repro"], cwd=clone, env=ENVIRONMENT, stdout=printed, stderr=printed)
+        process = subprocess.Popen(
+            [DVC, "repro"], cwd=clone, env=ENVIRONMENT | environment, stdout=printed, stderr=printed
+        )
     return clone, process, folder / "printed"
 
 
