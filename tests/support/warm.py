@@ -47,13 +47,12 @@ def interpreter() -> Iterator[dict[str, str]]:
         address, program = Path(folder, "socket"), Path(folder, "python-warm")
         program.write_text(CLIENT.format(python=sys.executable, address=str(address)))
         program.chmod(0o755)
-        server = subprocess.Popen([sys.executable, __file__, str(address)], stdout=subprocess.PIPE)
-        try:
-            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
-            yield {"PRUNELLA_PYTHON": str(program)}
-        finally:
-            server.kill()
-            server.wait()
+        with subprocess.Popen([sys.executable, __file__, str(address)], stdout=subprocess.PIPE) as server:
+            try:
+                assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+                yield {"PRUNELLA_PYTHON": str(program)}
+            finally:
+                server.kill()
 
 
 def serve(address: str) -> None:
