@@ -3,8 +3,8 @@ import json
 from PIL import Image
 
 from prunella.data.examples import write_examples
-from prunella.data.filter import Example
 from prunella.data.images import RejectedImage
+from prunella.data.tally import Example
 
 
 def test_thumbnails_and_a_list(tmp_path):

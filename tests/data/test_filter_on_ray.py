@@ -45,7 +45,7 @@ def kill_a_worker(root: Path, count: int, found: list[int]) -> threading.Thread:
     """A thread that kills a worker when so many tasks are done; how many there were then."""
 
     def watch() -> None:
-        while (there := len(list(root.glob("work/filter/*/*.facts")))) < count:
+        while (there := len(list(root.glob("work/filter/*/[0-9]-*.found")))) < count:
             time.sleep(0.002)
         os.kill(pids()[0], signal.SIGKILL)
         found.append(there)
@@ -77,4 +77,4 @@ def test_too_many_broken_pictures_stop_it_in_the_middle(params, given, tmp_path,
     with pytest.raises(UserError) as error:
         filtered(strict, 0, tmp_path / "out", cluster=params.runtime)
     assert str(error.value) == str(local.value)
-    assert len(list(tmp_path.glob("work/filter/*/*.facts"))) < 21
+    assert len(list(tmp_path.glob("work/filter/*/[0-9]-*.found"))) < 21

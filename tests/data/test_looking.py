@@ -18,7 +18,9 @@ from prunella.data import looking
 from prunella.data.criteria import Facts
 from prunella.data.filter import filtered
 from prunella.data.images import RejectedImage
-from prunella.data.looking import Task, read_found, whole, write_found
+from prunella.data.keeping import kept
+from prunella.data.looking import Task, read_found, write_found
+from prunella.data.sources import describe, open_source
 from prunella.errors import UserError
 from prunella.params import Filter, check, completed
 
@@ -46,7 +48,7 @@ def folder(tmp_path) -> Path:
 
 
 def files(root: Path) -> list[str]:
-    return sorted(path.name for path in root.glob("work/filter/*/*.facts"))
+    return sorted(path.name for path in root.glob("work/filter/*/[0-9]-*.found"))
 
 
 def count_looks(monkeypatch) -> list[str]:
@@ -68,7 +70,7 @@ FOUND = [
 def test_what_was_found_is_read_as_it_was_written(tmp_path):
     task = Task(2, 17, ["a", "b", "c", "d", "\u732b #1+2"])
     write_found(tmp_path, task, FOUND)
-    assert [path.name for path in tmp_path.iterdir()] == ["2-00017.facts"] and whole(tmp_path, task)
+    assert [path.name for path in tmp_path.iterdir()] == ["2-00017.found"] and kept(tmp_path, task)
     again = list(read_found(tmp_path, task))
     assert [repr(each) for each in again] == [repr(each) for each in FOUND]  # by digits: a NaN is not itself
     assert (again[3].criterion, again[1].criterion) == ("animated", "broken")
@@ -78,14 +80,14 @@ def test_what_was_found_is_read_as_it_was_written(tmp_path):
 def test_a_file_that_is_not_as_it_was_written_is_not_there(spoil, tmp_path):
     task = Task(0, 1, list("abcde"))
     write_found(tmp_path, task, FOUND)
-    path = tmp_path / "0-00001.facts"
+    path = tmp_path / "0-00001.found"
     path.write_bytes(spoil(path.read_bytes()))
-    assert not whole(tmp_path, task)
+    assert not kept(tmp_path, task)
 
 
 def test_a_file_of_other_keys_is_not_there(tmp_path):
     write_found(tmp_path, Task(0, 1, list("abcde")), FOUND)
-    assert not whole(tmp_path, Task(0, 1, list("abcdf"))) and not whole(tmp_path, Task(0, 2, list("abcde")))
+    assert not kept(tmp_path, Task(0, 1, list("abcdf"))) and not kept(tmp_path, Task(0, 2, list("abcde")))
 
 
 def test_kept_work_changes_nothing(folder, tmp_path):
@@ -95,7 +97,7 @@ def test_kept_work_changes_nothing(folder, tmp_path):
     assert filtered(given, 0, tmp_path / "kept", resumed=True) == plain
     assert (tmp_path / "kept" / "pairs.jsonl").read_bytes() == (tmp_path / "plain" / "pairs.jsonl").read_bytes()
     # 20 pictures of the first round, 4 a task; six of them fell and are replaced.
-    assert files(tmp_path)[:5] == [f"0-0000{i}.facts" for i in range(5)] and "1-00000.facts" in files(tmp_path)
+    assert files(tmp_path)[:5] == [f"0-0000{i}.found" for i in range(5)] and "1-00000.found" in files(tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["folder", "parquet", "webdataset", "hub"])
@@ -105,7 +107,7 @@ def test_an_interrupted_filter_goes_on(layout, tmp_path, monkeypatch, capsys):
     plain = filtered(given, 0, tmp_path / "plain")
     with killed(looking, "write_found", 4):
         filtered(given, 0, tmp_path / "out", workers=1, resumed=True)
-    assert files(tmp_path) == [f"0-0000{i}.facts" for i in range(3)] and not (tmp_path / "out").exists()
+    assert files(tmp_path) == [f"0-0000{i}.found" for i in range(3)] and not (tmp_path / "out").exists()
     read = count_looks(monkeypatch)
     assert filtered(given, 0, tmp_path / "out", resumed=True) == plain
     assert len(read) == 30 - 12
@@ -169,10 +171,39 @@ def test_a_filter_that_many_broken_pictures_stopped_goes_on_with_a_higher_limit(
 
 def test_a_damaged_file_is_made_again(folder, tmp_path, monkeypatch):
     plain = filtered(asked(folder), 0, tmp_path / "out", resumed=True)
-    path = next(tmp_path.glob("work/filter/*/0-00003.facts"))
+    path = next(tmp_path.glob("work/filter/*/0-00003.found"))
     path.write_bytes(path.read_bytes()[:100])
     read = count_looks(monkeypatch)
     assert filtered(asked(folder), 0, tmp_path / "out", resumed=True) == plain and len(read) == 4
+
+
+def test_a_worker_of_a_cluster_leaves_the_files_that_this_machine_leaves(folder, tmp_path, params, monkeypatch):
+    given = asked(folder, aesthetic={"min": 50.0, "model": "head.pt", "clip": "clip"})
+
+    def score(pictures: list) -> list[float]:
+        return [picture.getpixel((20, 15))[0] / 3 for picture in pictures]
+
+    monkeypatch.setattr(looking, "aesthetic", lambda params, device: score)
+    source, some = describe(given, 0), looking.tasks(1, [f"{i:02d}.png" for i in range(7)])
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    list(looking.looked(some, looking.looker(open_source(source), given, score), 2, tmp_path / "here"))
+    worker = looking.TaskLooker(given, source, tmp_path / "there", params.runtime)
+    for task in reversed(some):
+        worker(task)
+    here, there = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there"))
+    assert here == there and sorted(here) == ["1-00000.found", "1-00001.found"]
+
+
+def test_another_aesthetic_model_is_another_filter(folder, tmp_path):
+    for name in ("head", "clip"):
+        (tmp_path / name).write_text("one")
+    models = {"model": str(tmp_path / "head"), "clip": str(tmp_path / "clip")}
+    given, source = asked(folder, aesthetic={"min": 5.0} | models), describe(asked(folder), 0)
+    first = looking.known(given, 0, source)
+    assert looking.known(given, 0, source) == first
+    (tmp_path / "head").write_text("two")
+    assert looking.known(given, 0, source).inputs != first.inputs
 
 
 def test_a_listing_tells_names_sizes_and_times(tmp_path):

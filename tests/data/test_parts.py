@@ -47,10 +47,11 @@ def made(asked, tmp_path):
 def test_parts_in_any_order_give_what_the_stage_gives(made, asked, tmp_path, monkeypatch):
     plain = filtered(asked, 0, tmp_path / "plain")
     folders = [made(number, 3) for number in (3, 1, 2)]
-    assert [sorted(path.name for path in folder.glob("*.facts")) for folder in folders] == [
-        ["0-00002.facts"], ["0-00000.facts", "0-00003.facts"], ["0-00001.facts", "0-00004.facts"]
+    assert [sorted(path.name for path in folder.glob("[0-9]-*.found")) for folder in folders] == [
+        ["0-00002.found"], ["0-00000.found", "0-00003.found"], ["0-00001.found", "0-00004.found"]
     ]  # fmt: skip
     assert merge_parts(asked, 0, folders) == 18
+    assert len(list(tmp_path.glob("work/filter/*/rows-*.found"))) == 5  # scanned by a part
     read, real = [], looking.machine_faults
     monkeypatch.setattr(looking, "machine_faults", lambda key: read.append(key) or real(key))
     assert filtered(asked, 0, tmp_path / "out", resumed=True) == plain
@@ -63,11 +64,11 @@ def test_a_part_says_what_it_holds_and_is_gone_on_with(asked, tmp_path):
     given = asked.model_copy(update={"samples": 100}), 0, tmp_path / "part", Range(1, 2)
     assert filter_part(*given) == Made(tasks=3, pictures=12, unfit=2)
     before = {path.name: path.read_bytes() for path in (tmp_path / "part").iterdir()}
-    (tmp_path / "part" / "0-00002.facts").write_bytes(b"half")
-    kept = (tmp_path / "part" / "0-00000.facts").stat().st_mtime_ns
+    (tmp_path / "part" / "0-00002.found").write_bytes(b"half")
+    kept = (tmp_path / "part" / "0-00000.found").stat().st_mtime_ns
     assert filter_part(*given) == Made(tasks=3, pictures=12, unfit=2)
     assert {path.name: path.read_bytes() for path in (tmp_path / "part").iterdir()} == before
-    assert (tmp_path / "part" / "0-00000.facts").stat().st_mtime_ns == kept
+    assert (tmp_path / "part" / "0-00000.found").stat().st_mtime_ns == kept
 
 
 def test_missing_parts_are_named_and_nothing_is_merged(made, asked, tmp_path):
@@ -77,7 +78,7 @@ def test_missing_parts_are_named_and_nothing_is_merged(made, asked, tmp_path):
         "filter --merge: 3 of 5 tasks are missing or damaged (0-00000, 0-00002, 0-00003); "
         "to be made: --shards 1/5, 3/5, 4/5"
     )
-    assert not list(tmp_path.glob("work/filter/*/*.facts"))
+    assert not list(tmp_path.glob("work/filter/*/[0-9]-*.found"))
 
 
 def test_parts_of_copied_data_belong_together(made, asked, tmp_path):

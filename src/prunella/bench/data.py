@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunella.compute.timing import Timings
-from prunella.data.filter import Tally, candidates, filtered
+from prunella.data.filter import filtered
 from prunella.data.prefetch import threads
-from prunella.data.sources import open_source
+from prunella.data.scanning import candidates
+from prunella.data.tally import Tally
 from prunella.errors import UserError
 from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
@@ -146,7 +147,7 @@ def judged_rows(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
     params = check(Filter, completed("filter", LIMITS | {"path": str(path)}), "bench")
     began, tally = time.perf_counter(), Tally()
-    kept, read = candidates(open_source({"source": "parquet", "path": str(path), "columns": {}}), params, tally)
+    kept, read = candidates({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {

@@ -54,8 +54,8 @@ class Worker:
 class Workers:
     """The workers of a cluster: as many as it has room for, whoever is lost replaced once there is room again."""
 
-    def __init__(self, ray: Any, begin: Callable[[], Callable[[Any], None]], *, gpu: bool):
-        self.ray, self.gpu, self.threads = ray, gpu, torch.get_num_threads()
+    def __init__(self, ray: Any, begin: Callable[[], Callable[[Any], None]], *, gpu: bool, threads: int):
+        self.ray, self.gpu, self.threads = ray, gpu, threads
         self.alive: list[Any] = []
         kind: Any = ray.remote(Worker).options(num_cpus=0 if gpu else self.threads, num_gpus=int(gpu))
         if not self.room():
@@ -80,15 +80,22 @@ class Workers:
 
 
 def on_ray(
-    begin: Callable[[], Callable[[T], None]], tasks: Iterable[T], *, gpu: bool | None, named: Callable[[T], str]
+    begin: Callable[[], Callable[[T], None]],
+    tasks: Iterable[T],
+    *,
+    gpu: bool | None,
+    named: Callable[[T], str],
+    threads: int | None = None,
 ) -> Iterator[T]:
     """Have the cluster at $RAY_ADDRESS do the tasks, in any order; yields each when it is done.
 
     `begin` makes what does a task, in each worker once. A worker has one task at a time, on a GPU of its own (None:
-    where the cluster has GPUs). Raises UserError where there is no cluster, and for what a task raises as such.
+    where the cluster has GPUs), else on a processor for each of its `threads` (None: as many as torch has here). Raises
+    UserError where there is no cluster, and for what a task raises as such.
     """
     with connected() as ray:
-        workers = Workers(ray, begin, gpu=bool(ray.cluster_resources().get("GPU")) if gpu is None else gpu)
+        gpu = bool(ray.cluster_resources().get("GPU")) if gpu is None else gpu
+        workers = Workers(ray, begin, gpu=gpu, threads=threads or torch.get_num_threads())
         waiting, losses = deque(enumerate(tasks)), Counter[int]()
         busy: dict[Any, tuple[Any, tuple[int, T] | None]] = {}  # what a worker will answer → it, and its task
         idle: deque[Any] = deque()  # a lost worker's task may still come back to these
@@ -127,13 +134,14 @@ def made_on_ray(
     named: Callable[[T], str],
     there: Callable[[T], bool],
     title: str,
+    threads: int | None = None,
 ) -> Generator[T, None, None]:
     """Have the cluster make what waits, in `work`; yields each, in any order, when it is made.
 
     Raises UserError as `on_ray` does, and where one that is made is not `there`, since `work` is not shared.
     """
     gpu = {"auto": None, "cpu": False}.get(runtime.device, True)
-    for task in on_ray(begin, waiting, gpu=gpu, named=named) if waiting else ():
+    for task in on_ray(begin, waiting, gpu=gpu, named=named, threads=threads) if waiting else ():
         if not there(task):
             raise UserError(
                 f"{title}: a worker has made {named(task)}, but it is not in {work.resolve()} here; with "

@@ -11,7 +11,7 @@ from prunella.data.images import RejectedImage
 from prunella.files import atomic_write_text
 
 if TYPE_CHECKING:
-    from prunella.data.filter import Example
+    from prunella.data.tally import Example
 
 SIDE = 144  # pixels of a thumbnail's longer side
 LISTED = "examples.json"

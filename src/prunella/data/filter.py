@@ -6,11 +6,9 @@ until as many have passed as are wanted. Which pairs are chosen depends only on 
 
 import hashlib
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,52 +17,24 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from prunella.compute.workdir import DONE, resume_dir, sweep
-from prunella.data.columns import TEXT, TEXTS, there
+from prunella.data.columns import there
 from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.data.dedup import DuplicateFinder
 from prunella.data.images import RejectedImage
-from prunella.data.looking import BEGUN, Look, Score, known, looking
+from prunella.data.keeping import BEGUN
+from prunella.data.looking import Look, Score, known, looking
 from prunella.data.manifest import Sample, write_manifest
 from prunella.data.prefetch import threads
+from prunella.data.scanning import candidates
 from prunella.data.sources import describe, open_source, parquet
-from prunella.data.sources.base import Source
+from prunella.data.tally import EXAMPLES, Example, Tally
 from prunella.errors import UserError
 from prunella.files import atomic_write_text
 from prunella.params import Filter, Runtime
 
-EXAMPLES = 8  # of rejected pairs, for each criterion, and of kept ones
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
 AT_ONCE = 100_000  # captions that are Python strings at a time
 SURE = 1000  # pictures to look at before too many broken ones stop the stage in the middle
-Caption = str | list[str]
-
-
-class Example(NamedTuple):
-    """A rejected or a kept pair, for the page."""
-
-    key: str
-    text: str
-    note: str  # a cause, where there is one
-
-
-class Tally:
-    """Counts by criterion and by cause, with the first few examples of each criterion."""
-
-    def __init__(self) -> None:
-        self.fell: Counter[str] = Counter(dict.fromkeys(CRITERIA, 0))
-        self.causes: Counter[str] = Counter()
-        self.examples: dict[str, list[Example]] = defaultdict(list)
-
-    def add(self, criterion: str, key: str, text: Caption, cause: str = "") -> None:
-        self.fell[criterion] += 1
-        if cause:
-            self.causes[cause] += 1
-        self.show(criterion, key, text, cause)
-
-    def show(self, criterion: str, key: str, text: Caption | None, cause: str = "") -> None:
-        if len(self.examples[criterion]) < EXAMPLES:
-            said = " / ".join(text) if isinstance(text, list) else text or ""
-            self.examples[criterion].append(Example(key, said[:200], cause))
 
 
 def filtered(
@@ -87,13 +57,13 @@ def filtered(
     Raises UserError when nothing is left, or when too many pictures are broken.
     """
     source, tally = describe(params, seed), Tally()
-    opened = open_source(source)
-    rows, read = candidates(opened, params, tally)
-    not_too_many(tally.fell["broken"], read, params, tally, "rows")
-    if opened.rendered:
-        pairs, looked = [_rendered(row) for row in rows.to_pylist()], 0
-    else:
-        with _work(params, seed, source, resumed or cluster is not None) as work:
+    rendered = open_source(source).rendered
+    with nullcontext() if rendered or not (resumed or cluster) else _work(params, seed, source) as work:
+        rows, read = candidates(source, params, tally, work, cluster)
+        not_too_many(tally.fell["broken"], read, params, tally, "rows")
+        if rendered:
+            pairs, looked = [_rendered(row) for row in rows.to_pylist()], 0
+        else:
             look = looking(params, source, threads(workers), score, work, cluster)
             pairs, looked = _chosen(rows, params, seed, look, tally)
     if not pairs:
@@ -119,31 +89,6 @@ def counted(report: dict) -> str:
     return "\n".join(["criterion,pairs", *rows, f"kept,{report['kept']}"]) + "\n"
 
 
-def candidates(source: Source, params: Filter, tally: Tally) -> tuple[pa.Table, int]:
-    """The rows ("key", "text" and, where true, sizes) that pass the table's criteria, and how many were read."""
-    kept: list[pa.Table] = []
-    columns: set[str] = set()
-    names: dict[str, None] = {}
-    read = 0
-    wanted = ["key", "text", *(["width", "height"] if source.rendered else [])]
-    tables = _first(source.rows(), params.samples) if source.rendered else source.rows()
-    with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
-        for batch in tables:
-            columns |= set(batch.column_names)
-            names |= dict.fromkeys(there(batch))
-            rows, reasons = judged(batch, params)
-            _count(batch, reasons, tally)
-            passed = rows.select(wanted).filter(pa.array(reasons == PASSED))
-            kept.append(_written_out(passed).replace_schema_metadata())
-            read += len(rows)
-            bar.update(len(rows))
-    if not read:
-        raise UserError(f"there is no pair at all in {params.path}")
-    lacking(params, columns, list(names))
-    several = any(pa.types.is_list(rows.schema.field("text").type) for rows in kept)
-    return pa.concat_tables([_listed(rows) for rows in kept] if several else kept).combine_chunks(), read
-
-
 def shortlisted(params: Filter | None, table: Path, out: Path, columns: dict[str, str]) -> tuple[int, int]:
     """Write the rows of a table of URLs that may be fetched to the Parquet file `out`; return (rows, written).
 
@@ -157,7 +102,7 @@ def shortlisted(params: Filter | None, table: Path, out: Path, columns: dict[str
         for rows, raw, schema in parquet.urls(table, (params.columns if params else {}) | columns):
             ours, names = ours | set(rows.column_names), names | dict.fromkeys(there(rows))
             reasons = judged(rows, params)[1] if params else _faults(rows)
-            _count(rows, reasons, tally)
+            tally.add_rows(rows, reasons)
             writer = writer or pq.ParquetWriter(out, schema)
             passed = raw.filter(pa.array(reasons == PASSED))
             writer.write_table(_like(passed, writer.schema, table))
@@ -185,52 +130,9 @@ def _like(rows: pa.Table, schema: pa.Schema, table: Path) -> pa.Table:
         raise UserError(f"{table}: its files have different columns; give one of them, or such as are alike") from None
 
 
-def _first(tables: Iterable[pa.Table], count: int) -> Iterator[pa.Table]:
-    """The first `count` rows."""
-    for rows in tables:
-        yield rows.slice(0, count)
-        count -= len(rows)
-        if count <= 0:
-            return
-
-
-def _written_out(rows: pa.Table) -> pa.Table:
-    """Captions as strings where they were a dictionary."""
-    if not pa.types.is_dictionary(rows.schema.field("text").type):
-        return rows
-    return rows.set_column(rows.column_names.index("text"), "text", rows["text"].cast(TEXT))
-
-
-def _listed(rows: pa.Table) -> pa.Table:
-    """Captions as lists, so that tables with one each and with several go together."""
-    if pa.types.is_list(rows.schema.field("text").type):
-        return rows
-    lists = pa.array([[text] for text in rows["text"].to_pylist()], TEXTS)
-    return rows.set_column(rows.column_names.index("text"), "text", lists)
-
-
-def _count(rows: pa.Table, reasons: np.ndarray, tally: Tally) -> None:
-    for number, count in zip(*np.unique(reasons[reasons != PASSED], return_counts=True), strict=True):
-        criterion, at = CRITERIA[number], np.flatnonzero(reasons == number)
-        tally.fell[criterion] += int(count)
-        if criterion == "broken":
-            tally.causes.update(rows["fault"].take(pa.array(at)).to_pylist())
-        elif criterion in rows.column_names and (none := _without(rows[criterion].take(pa.array(at)))):
-            tally.causes[f"{criterion}: {NO_VALUE}"] += none
-        for row in rows.take(pa.array(at[:EXAMPLES])).to_pylist():
-            tally.show(criterion, row["key"], row["text"], row["fault"] or "")
-
-
-def _without(values: pa.ChunkedArray) -> int:
-    return pc.sum(pc.is_null(values, nan_is_null=True)).as_py() or 0
-
-
 @contextmanager
-def _work(params: Filter, seed: int, source: dict, resumed: bool) -> Iterator[Path | None]:
-    """The folder where what is found of pictures is kept, if it is to be; finished when all went well inside."""
-    if not resumed:
-        yield None
-        return
+def _work(params: Filter, seed: int, source: dict) -> Iterator[Path]:
+    """The folder where is kept what was found, finished when all went well inside."""
     with resume_dir("filter", known(params, seed, source), begun=BEGUN) as work:
         sweep("filter", keep=work)  # nothing goes on from a finished filter
         yield work

@@ -20,15 +20,15 @@ from tqdm import tqdm
 from prunella.compute.workdir import Identity, identity
 from prunella.data.criteria import Facts, picture_fails
 from prunella.data.images import RejectedImage, contrast, machine_faults, perceptual_hash, unpacked
+from prunella.data.keeping import by_cluster, content, done, keep
 from prunella.data.prefetch import ahead, threads
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
-from prunella.files import atomic_write_text, json_digest, link_or_copy
+from prunella.files import json_digest
 from prunella.params import Filter, Runtime
 from prunella.places import Place, Remote, place
 
 ROOMS = ("data", "models/weights.py")  # decide what is found
-BEGUN = "*.facts"  # in the folder of a filter that has begun
 TASK = 1000  # pictures; a few seconds of a processor
 Score = Callable[[list], list[float]]  # pictures → aesthetic scores
 Found = Facts | RejectedImage
@@ -46,6 +46,10 @@ class Task(NamedTuple):
     def name(self) -> str:
         return f"{self.round}-{self.number:05d}"
 
+    @property
+    def of(self) -> str:
+        return json.dumps(self.keys)
+
 
 def tasks(number: int, keys: list[str]) -> list[Task]:
     """The tasks of a round."""
@@ -54,12 +58,19 @@ def tasks(number: int, keys: list[str]) -> list[Task]:
 
 def aesthetic(params: Filter, device: Callable[[], str]) -> Score | None:
     """What scores pictures where `filter.aesthetic` asks for a model."""
-    wanted = params.aesthetic
-    if wanted.min is None or wanted.model is None or wanted.clip is None:
+    models = _models(params)
+    if not models:
         return None
     from prunella.data.aesthetic import Aesthetic
 
-    return Aesthetic(Path(wanted.model), Path(wanted.clip), device())
+    head, clip = models
+    return Aesthetic(head, clip, device())
+
+
+def _models(params: Filter) -> list[Path]:
+    """The head and the CLIP that score pictures, where `filter.aesthetic` asks for them."""
+    wanted = params.aesthetic
+    return [] if wanted.min is None or not wanted.model or not wanted.clip else [Path(wanted.model), Path(wanted.clip)]
 
 
 def looker(source: Source, params: Filter, score: Score | None) -> Looker:
@@ -99,19 +110,25 @@ def looking(
 
     Tasks that are whole in the folder `work` are not done again. Without it nothing is kept.
     """
-    if cluster and work:
-        return partial(_by_cluster, params, source, work, cluster)
     look = looker(open_source(source), params, score)
-    return lambda number, keys: looked(tasks(number, keys), look, workers, work)
+
+    def found(number: int, keys: list[str]) -> Iterator[Found]:
+        asked = tasks(number, keys)
+        worth = len(asked) > 1 or bool(_models(params))  # one alone is done here before workers have started
+        if cluster and work and worth:
+            return _by_cluster(asked, params, source, work, cluster)
+        return looked(asked, look, workers, work)
+
+    return found
 
 
 def looked(asked: list[Task], look: Looker, workers: int, work: Path | None = None) -> Iterator[Found]:
     """What is found of each picture, in order; a task's file is written to `work` once all of it was looked at."""
-    done = _done(asked, work)
-    waiting = (key for task in asked if task.name not in done for key in task.keys)
+    there = _done(asked, work)
+    waiting = (key for task in asked if task.name not in there for key in task.keys)
     with closing(ahead(look, waiting, workers, 8 * workers)) as fresh:
         for task in asked:
-            if work and task.name in done:
+            if work and task.name in there:
                 yield from read_found(work, task)
                 continue
             found: list[Found] = []
@@ -129,87 +146,44 @@ class TaskLooker:
         from prunella.compute.device import device
 
         score = aesthetic(params, lambda: device(runtime))
-        self.look, self.workers, self.work = looker(open_source(source), params, score), threads(runtime.workers), work
+        self.look, self.work = looker(open_source(source), params, score), work
+        self.workers = threads(runtime.workers) if score else runtime.workers or 1  # it has one processor
 
     def __call__(self, task: Task) -> None:
         for _ in looked([task], self.look, self.workers, self.work):
             pass
 
 
-def _by_cluster(
-    params: Filter, source: dict, work: Path, cluster: Runtime, number: int, keys: list[str]
-) -> Iterator[Found]:
-    """As `looked`; tasks are given out in order, so what is found of the first comes while others are under way."""
-    from prunella.compute.cluster import made_on_ray
-
-    if params.aesthetic.model is None:  # nothing that a GPU is good for
-        cluster = cluster.model_copy(update={"device": "cpu"})
-    asked = tasks(number, keys)
-    done = _done(asked, work)
-    waiting = [task for task in asked if task.name not in done]
-    missing = {task.name for task in waiting}
-    made = made_on_ray(
-        partial(TaskLooker, params, source, work, cluster),
-        waiting,
-        cluster,
-        work,
-        named=lambda task: f"pictures {task.name}",
-        there=lambda task: whole(work, task),
-        title="filter",
-    )
-    with closing(made):
-        for task in asked:
-            while task.name in missing:
-                missing.remove(next(made).name)
-            yield from read_found(work, task)
+def _by_cluster(asked: list[Task], params: Filter, source: dict, work: Path, cluster: Runtime) -> Iterator[Found]:
+    """As `looked`."""
+    begin, scored = partial(TaskLooker, params, source, work, cluster), bool(_models(params))
+    for task in by_cluster(begin, asked, _done(asked, work), cluster, work, named="pictures", scored=scored):
+        yield from read_found(work, task)
 
 
 def _done(asked: list[Task], work: Path | None) -> set[str]:
     """Which tasks are done in `work`; of the first round it is said how many pictures they are."""
-    done = [task for task in asked if work and whole(work, task)]
-    if done and not done[0].round:
-        held, of = (sum(len(task.keys) for task in some) for some in (done, asked))
+    names = done(asked, work)
+    if names and not asked[0].round:
+        held, of = sum(len(task.keys) for task in asked if task.name in names), sum(len(task.keys) for task in asked)
         tqdm.write(f"filter: {held:,} of {of:,} pictures were looked at before ({work}); it goes on from there")
-    return {task.name for task in done}
-
-
-# Files of what was found
+    return names
 
 
 def write_found(work: Path, task: Task, found: list[Found]) -> None:
-    """Write the task's file: a line with the sums of its keys and of the rest, then a line a picture."""
-    lines = "".join(json.dumps(_noted(each)) + "\n" for each in found)
-    head = json.dumps({"keys": _keys_sum(task), "sum": hashlib.sha256(lines.encode()).hexdigest()})
-    atomic_write_text(work / f"{task.name}.facts", f"{head}\n{lines}")
-
-
-def adopt_found(origin: Path, work: Path, task: Task) -> None:
-    """Have the task's file in `work` too."""
-    link_or_copy(origin / f"{task.name}.facts", work / f"{task.name}.facts")
+    """Keep what was found of a task's pictures, a line each."""
+    keep(work, task, "".join(json.dumps(_noted(each)) + "\n" for each in found).encode())
 
 
 def read_found(work: Path, task: Task) -> Iterator[Found]:
-    """What was found of each picture of a task that is `whole`."""
-    for line in (work / f"{task.name}.facts").read_text(encoding="utf-8").splitlines()[1:]:
+    """What was found of each picture of a task that is kept."""
+    for line in content(work, task).splitlines():
         noted = json.loads(line)
         yield RejectedImage(*noted) if len(noted) == 2 else Facts(*noted)
 
 
-def whole(folder: Path, task: Task) -> bool:
-    """Whether the folder has the task's file, of these keys and as it was written."""
-    try:
-        head, _, lines = (folder / f"{task.name}.facts").read_bytes().partition(b"\n")
-        return json.loads(head) == {"keys": _keys_sum(task), "sum": hashlib.sha256(lines).hexdigest()}
-    except (FileNotFoundError, ValueError):
-        return False
-
-
 def _noted(found: Found) -> list:
     return [found.cause, found.criterion] if isinstance(found, RejectedImage) else list(found)
-
-
-def _keys_sum(task: Task) -> str:
-    return hashlib.sha256(json.dumps(task.keys).encode()).hexdigest()
 
 
 # What decides them
@@ -220,9 +194,7 @@ def known(params: Filter, seed: int, source: dict, *, timed: bool = True) -> Ide
 
     How many pictures may be broken is left out: it stops the filter, and whoever raises it goes on from there.
     """
-    asked = params.aesthetic
-    models = [Path(asked.model), Path(asked.clip)] if asked.model and asked.clip else []
-    base = identity(params.model_dump(exclude={"max_broken"}) | {"seed": seed}, models, ROOMS)
+    base = identity(params.model_dump(exclude={"max_broken"}) | {"seed": seed}, _models(params), ROOMS)
     data = place(source["id"] if "id" in source else source["path"])
     return base._replace(inputs=[*base.inputs, source, listing(data, timed)])
 

@@ -12,37 +12,41 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from prunella.compute.parts import Kind, Range, begin_part, checked_part, missing
-from prunella.compute.workdir import Identity, resume_dir
-from prunella.data.filter import Tally, candidates, drawn, not_too_many
+from prunella.compute.workdir import resume_dir
+from prunella.data.filter import drawn, not_too_many
 from prunella.data.images import RejectedImage
-from prunella.data.looking import BEGUN, Score, Task, adopt_found, known, looked, looker, tasks, whole
+from prunella.data.keeping import BEGUN, adopt, kept
+from prunella.data.looking import Score, Task, known, looked, looker, tasks
 from prunella.data.prefetch import threads
+from prunella.data.scanning import Piece, candidates, pieces
 from prunella.data.sources import describe, open_source
+from prunella.data.tally import Tally
 from prunella.errors import UserError
 from prunella.params import Filter
 
 KIND = Kind("filter", "a filter", "tasks", "data or aesthetic model")
 
 
-class Asked(NamedTuple):
-    """What is to be looked at first, and what decides what is found."""
+def asked(params: Filter, seed: int, source: dict, work: Path) -> list[Task]:
+    """The first round's tasks; rows that are scanned for them are kept in `work`.
 
-    tasks: list[Task]
-    source: dict
-    known: Identity
-
-
-def asked(params: Filter, seed: int) -> Asked:
-    """The first round's tasks. Raises UserError where the rows say already that the filter would stop."""
-    source, tally = describe(params, seed), Tally()
-    opened = open_source(source)
-    if opened.rendered:
-        raise UserError(f"filter.source {params.source}: pictures are rendered and not looked at, so `dvc repro` does")
-    rows, read = candidates(opened, params, tally)
+    Raises UserError where the rows say already that the filter would stop.
+    """
+    tally = Tally()
+    rows, read = candidates(source, params, tally, work)
     not_too_many(tally.fell["broken"], read, params, tally, "rows")
     first = np.sort(drawn(rows, params, seed)[: params.samples])
-    keys = rows["key"].take(pa.array(first)).to_pylist()
-    return Asked(tasks(0, keys), source, known(params, seed, source, timed=False))
+    return tasks(0, rows["key"].take(pa.array(first)).to_pylist())
+
+
+def described(params: Filter, seed: int) -> dict:
+    """The source. Raises UserError where nothing of it is looked at."""
+    source = describe(params, seed)
+    if open_source(source).rendered:
+        raise UserError(
+            f"filter.source {params.source}: pictures are rendered and not looked at, so there are no parts"
+        )
+    return source
 
 
 class Made(NamedTuple):
@@ -60,9 +64,9 @@ def filter_part(
 
     Raises UserError where `out` holds another part, or one of other parameters, data, aesthetic model or code.
     """
-    every, source, ours = asked(params, seed)
-    begin_part(out, which, ours, KIND)
-    some = which.among(every)
+    source = described(params, seed)
+    begin_part(out, which, known(params, seed, source, timed=False), KIND)
+    some = which.among(asked(params, seed, source, out))
     found = looked(some, looker(open_source(source), params, score), threads(workers), out)
     pictures = sum(len(task.keys) for task in some)
     with tqdm(found, desc="filter: pictures", unit="picture", total=pictures, mininterval=1.0) as shown:
@@ -74,16 +78,24 @@ def merge_parts(params: Filter, seed: int, parts: list[Path]) -> int:
     """Give the filter stage what all `parts` found; how many pictures it is of.
 
     Raises UserError where a task is missing or damaged, naming the parts that are to be made, and where a part is of
-    other parameters, data, aesthetic model or code; nothing is given then.
+    other parameters, data, aesthetic model or code; no picture is given then.
     """
-    every, source, ours = asked(params, seed)
+    source = described(params, seed)
+    ours = known(params, seed, source, timed=False)
     counts = {checked_part(part, ours, KIND).of for part in parts}
     with resume_dir("filter", known(params, seed, source), begun=BEGUN) as work:
-        origins = [next((folder for folder in (work, *parts) if whole(folder, task)), None) for task in every]
-        places = [place for place, origin in enumerate(origins) if origin is None]
+        for piece in pieces(open_source(source)):  # every part has scanned them
+            _adopt(piece, work, parts)
+        every = asked(params, seed, source, work)
+        places = [place for place, task in enumerate(every) if not any(kept(each, task) for each in (work, *parts))]
         if places:
             raise UserError(missing([task.name for task in every], places, counts, KIND))
-        for task, origin in zip(every, origins, strict=True):
-            if origin and origin != work:
-                adopt_found(origin, work, task)
+        for task in every:
+            _adopt(task, work, parts)
     return sum(len(task.keys) for task in every)
+
+
+def _adopt(task: Piece | Task, work: Path, parts: list[Path]) -> None:
+    """Have the file of the task in `work`, where one of the parts has it."""
+    if not kept(work, task) and (origin := next((part for part in parts if kept(part, task)), None)):
+        adopt(origin, work, task)

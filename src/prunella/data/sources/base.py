@@ -33,6 +33,14 @@ class Source(Protocol):
         """The rows as `prunella.data.columns` describes them. Raises UserError where the layout is another."""
         ...
 
+    def pieces(self) -> list[str]:
+        """Names of the pieces whose rows are worth reading apart, in the order of `rows`; none where they are not."""
+        return []
+
+    def rows_of(self, piece: str) -> Iterator[pa.Table]:
+        """The rows of a piece; of a source without pieces all."""
+        return self.rows()
+
     def read(self, key: str) -> bytes:
         """The picture's bytes. Raises RejectedImage where there are none, OSError where the machine fails."""
         ...

@@ -42,6 +42,10 @@ class Generated(WebDataset):
                 raise UserError(f"{file}: not as it was drawn; run the stage generate again")
         yield from super().rows()
 
+    def pieces(self) -> list[str]:
+        """None: all shards are looked at first."""
+        return []
+
     def latents(self, key: str) -> np.ndarray:
         """The raw latents (CHW) that the picture of `key` was decoded from."""
         place = key.rpartition("#")[0]
