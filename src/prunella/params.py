@@ -158,6 +158,7 @@ class Encode(Section):
     batch_size: Count
     heldout: Count  # pairs kept out of training
     shard_size: Count  # pairs in a shard
+    store: Annotated[str, Field(min_length=1)] | None  # where shards lie; None: in the encoded folder
     precision: Precision
     storage: Storage  # of latents and embeddings on disk
 

@@ -9,6 +9,7 @@ that it holds is read, which like a disk's is never the fault of what was asked 
 import errno
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ EXTRAS = {"s3": "s3", "gs": "gs", "memory": ""}  # kinds of address, and what is
 AHEAD = 8 << 20  # bytes that are asked for at once where a file is read through
 LONGEST = 1024  # bytes of an object's name
 AT_ONCE = 32  # small objects that are waited for side by side
+OF_OUR_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 OF_THE_OBJECT = (FileNotFoundError, IsADirectoryError, NotADirectoryError, MemoryError)
 
 
@@ -84,8 +86,6 @@ class Remote:
 
     def marks(self) -> dict[str, str]:
         """Of every file below, or of the file itself, what changes when its content does, as the store has it now."""
-        with _asking(self):
-            _store(self.kind).invalidate_cache()
         known = {f"{self.kind}://{path}": _mark(about) for path, about in self._below().items()}
         return known or {str(self): _mark(about) for about in [self._about()] if about}
 
@@ -114,6 +114,21 @@ class Remote:
         with _reading(self):
             return bytes(_store(self.kind).cat_file(str(self)))
 
+    def fetch(self, to: Path) -> None:
+        """Write the file to a path of this machine."""
+        with _reading(self):
+            _store(self.kind).get_file(str(self), str(to))
+
+    def put(self, file: Path) -> None:
+        """Have the store hold a file of this machine here, whole or not at all. Raises UserError where it fails."""
+        with _asking(self):
+            _store(self.kind).put_file(str(file), str(self))
+
+    def write_text(self, text: str) -> None:
+        """As `put`, of a text (UTF-8)."""
+        with _asking(self):
+            _store(self.kind).pipe_file(str(self), text.encode())
+
     def open(self, mode: str = "rb") -> io.BufferedReader:
         """The file, to be read through; what is skipped over is read as well, up to AHEAD bytes."""
         assert mode == "rb"
@@ -125,6 +140,7 @@ class Remote:
 
     def _below(self) -> dict[PurePosixPath, dict]:
         with _asking(self):
+            _store(self.kind).invalidate_cache()  # others write to it too
             found = _store(self.kind).find(str(self), detail=True)
         named = {PurePosixPath(name.lstrip("/")): about for name, about in found.items()}
         return {path: about for path, about in sorted(named.items()) if path != self.pure}
@@ -198,6 +214,17 @@ def size_of(path: Place) -> int:
     return path.size() if isinstance(path, Remote) else path.stat().st_size
 
 
+def put(file: Path, to: Place) -> None:
+    """Have a file of this machine at `to` as well, whole or not at all."""
+    if isinstance(to, Remote):
+        to.put(file)
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    half = to.with_name(f"{to.name}.half")
+    shutil.copyfile(file, half)
+    half.replace(to)
+
+
 def side_by_side(read: Any, places: Iterable[Place]) -> list:
     """`read` of each; of many small objects of a store the time is in the waiting."""
     listed = list(places)
@@ -249,6 +276,8 @@ def _reading(place: Remote) -> Iterator[None]:
     except (UserError, *OF_THE_OBJECT):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_OUR_DISK:
+            raise
         raise OSError(errno.EIO, _said(error, place)) from None
 
 

@@ -34,6 +34,13 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(work, capsys):
     assert "0.01 GB" in printed[0] and "0.02 GB would be freed" in printed[-1]
 
 
+def test_copies_of_shards_go_too(work, capsys):
+    (work / "cache").mkdir()
+    (work / "cache" / "a sum").write_bytes(b"0" * 10_000_000)
+    assert "0.03 GB would be freed" in said(capsys, "sweep", "--dry-run") and (work / "cache" / "a sum").is_file()
+    assert "0.03 GB freed" in said(capsys, "sweep") and not list((work / "cache").iterdir())
+
+
 def test_finished_runs_go_and_all_on_demand(work, capsys):
     assert "0.02 GB freed" in said(capsys, "sweep")
     assert left(work) == {"bb", "dd"}

@@ -23,12 +23,19 @@ class Watched:
     def __init__(self, error: Exception | None = None, failing: str = "\0"):
         self.store, self.error, self.failing = fsspec.filesystem("memory"), error, failing
         self.read: list[tuple[str, Any, Any]] = []
+        self.fetched: list[str] = []
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         self.read.append((path, start, end))
         if self.error and self.failing in path:
             raise self.error
         return self.store.cat_file(path, start=start, end=end)
+
+    def get_file(self, path: str, to: str) -> None:
+        self.fetched.append(path)
+        if self.error and self.failing in path:
+            raise self.error
+        self.store.get_file(path, to)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)

@@ -75,6 +75,12 @@ def test_pairs_alone_may_lie_on_a_store(content, pictures):
     assert refused(content) == "filter.path: there is no memory://refusals/none"
     content["filter"]["path"] = "s4://refusals/none"
     assert refused(content) == "filter.path: s4://refusals/none: no such kind of store; s3:// and gs:// are known"
+    content["filter"]["path"] = "memory://refusals/pictures"
+    content["encode"]["store"] = "memory://refusals/shards"  # which need not be there yet
+    check_parameters(made(content))
+    content["encode"]["store"] = "s4://refusals/shards"
+    assert refused(content).startswith("encode.store: s4://refusals/shards: no such kind of store")
+    content["encode"]["store"] = None
     content["filter"] |= {"path": "memory://refusals/pictures", "source": "scenes"}
     assert refused(content).startswith("filter.path: memory://refusals/pictures is on a store; only pairs are read")
     content["teacher"]["path"] = "memory://refusals/pictures"

@@ -100,3 +100,16 @@ def test_windows_of_groups_hold_their_batches_apart():
     assert grouped(line(3, 8), GROUPS, 4, 1, windows).tolist() == [
         index for number in (6, 7) for index in grouped(line(number, 4), GROUPS, 4, 1, windows).tolist()
     ]
+
+
+def test_the_shards_between_two_places_are_those_of_the_examples_there():
+    windows = Windows(SHARDS, 2)  # of 2, 2 and 1 shards
+    first = sum(SHARDS[shard] for shard in windows.shards(3, 0, 0, 0))
+    second = first + sum(SHARDS[shard] for shard in windows.shards(3, 0, 0, 1))
+    assert windows.between(0, first - 1, 3) == set(windows.shards(3, 0, 0, 0).tolist())
+    assert windows.between(-9, first, 3) == {*windows.shards(3, 0, 0, 0), *windows.shards(3, 0, 0, 1)}
+    assert windows.between(second, 14, 3) == set(windows.shards(3, 0, 0, 2).tolist())
+    assert windows.between(second, 15, 3) == {*windows.shards(3, 0, 0, 2), *windows.shards(3, 0, 1, 0)}
+    for start in range(0, 45, 4):
+        seen = windows.examples(np.arange(start, start + 4), 15, 3)
+        assert set(shards_of(seen)) <= windows.between(start, start + 3, 3)

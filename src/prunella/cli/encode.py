@@ -13,7 +13,8 @@ def register(commands: Commands) -> None:
     parser = add_command(commands, "encode", about, _encode)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--shards", metavar="K/N", help="make part K of N; the same command goes on with a begun one")
-    what.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="folders of all parts, in any order")
+    merged = "folders of all parts, in any order; with encode.store none"
+    what.add_argument("--merge", type=Path, nargs="*", metavar="PART", help=merged)
     parser.add_argument("--out", type=Path, help="of --shards: the part's folder (default: work/parts/K-of-N)")
     parser.add_argument("--teacher", type=Path, default=Path("models/teacher.json"))
     parser.add_argument("--pairs", type=Path, default=Path("data/filtered"))
@@ -38,10 +39,14 @@ def _encode(given: argparse.Namespace) -> None:
             raise UserError(f"{path}: not there; `dvc repro {stage}` makes it")
     asked = params.encode, params.seed, teacher_folder(given.teacher), given.pairs
     if which is None:
+        if not given.merge and not params.encode.store:
+            raise UserError(
+                "encode --merge: of which parts? Name their folders, or have shards on a store (encode.store)"
+            )
         count = merge_parts(*asked, given.merge)
         stage = f"own_encode@{given.own}" if given.own else "encode"
         print(f"all {count} shards are there; `dvc repro {stage}` lists them")
         return
     out = given.out or work_root() / "parts" / f"{which.number}-of-{which.of}"
-    tasks = encode_part(*asked, out, device(params.runtime), which, params.runtime.workers)
-    print(f"part {which}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {out}")
+    tasks, where = encode_part(*asked, out, device(params.runtime), which, params.runtime.workers)
+    print(f"part {which}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {where}")

@@ -18,8 +18,21 @@ def _sweep(given: argparse.Namespace) -> None:
 
     root = work_root()
     folders = [folder for stage in sorted(root.glob("*")) for folder in _runs(stage)]
-    freed = sum(_swept(folder, given) for folder in folders)
+    freed = sum(_swept(folder, given) for folder in folders) + _copies(root / "cache", given)
     print(f"{_gigabytes(freed)} {'would be freed' if given.dry_run else 'freed'} in {root}")
+
+
+def _copies(folder: Path, given: argparse.Namespace) -> int:
+    """Remove the copies of shards on stores, where any are; the bytes freed. Who reads one goes on reading it."""
+    from prunella.compute.workdir import size
+
+    if not (held := size(folder)):
+        return 0
+    print(f"{folder.name:10} {'copies of shards':16}  {_gigabytes(held):>9}  ", end="")
+    print("would be removed" if given.dry_run else "removed")
+    for copy in () if given.dry_run else folder.iterdir():
+        copy.unlink(missing_ok=True)
+    return held
 
 
 def _runs(stage: Path) -> list[Path]:

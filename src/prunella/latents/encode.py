@@ -33,8 +33,11 @@ from prunella.latents.shards import (
     noted_shard,
     write_manifest,
 )
+from prunella.latents.store import home, stored
 from prunella.params import Encode, Runtime
+from prunella.places import Place
 
+CARRIED = 3  # shards that lie here at a time where they go to a store: made, waiting, carried
 BEGUN = "*.safetensors"  # in the work folder of an encoding that has begun
 ROOMS = ("compute", "data", "latents", "models", "scenes")  # decide the result
 PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
@@ -60,22 +63,24 @@ def encoded(
     encoders = Encoders(teacher, device, params.precision)
     tasks, small, source, known = asked(params, seed, teacher, manifest)
     everyone = team(device)
+    at = home(params.store, known)
     with resume_dir("encode", known, first=rank() == 0, begun=BEGUN) as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
         work.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
             sweep("encode", keep=work)  # nothing goes on from finished shards, and they may be large
-            check_room(tasks, encoders, params, work, out)
-        missing = [noted_shard(work, task.name) is None for task in tasks]
+            check_room(tasks, encoders, params, work, out, at)
+        there = stored(at) if at else {name for task in tasks if noted_shard(work, name := task.name)}
         everyone.wait_for_everyone()  # so that all see the same ones missing
-        ours = [task for kind in (True, False) for task in _dealt(tasks, missing, kind)]
+        missing, made = ([task for task in tasks if (task.name in there) == kind] for kind in (False, True))
+        ours = [*dealt(missing), *([] if at else dealt(made))]  # those that are there to be looked at, but on a store
         if cluster:
-            begin = partial(ShardMaker, teacher, params, source, work, cluster)
-            made_by_cluster(begin, tasks if rank() == 0 else [], work, cluster)
+            begin = partial(ShardMaker, teacher, params, source, work, cluster, at)
+            made_by_cluster(begin, (missing if at else tasks) if rank() == 0 else [], work, cluster, at)
         else:
-            make_shards(ours, encoders, params, source, work, threads(workers), clock or Timings())
+            make_shards(ours, encoders, params, source, work, threads(workers), clock or Timings(), home=at)
         everyone.wait_for_everyone()
-        return _collected(tasks, encoders, params, work, out, small) if rank() == 0 else {}
+        return _collected(tasks, encoders, params, work, out, small, at) if rank() == 0 else {}
 
 
 class Asked(NamedTuple):
@@ -92,8 +97,9 @@ def asked(params: Encode, seed: int, teacher: Path, manifest: Path) -> Asked:
     source, pairs = read_manifest(manifest)
     _same_scenes(source)
     tasks, small = planned(pairs, params, seed, sizes(params.buckets, params.resolution, multiple(teacher)))
+    decided = params.model_dump(exclude={"store"}) | {"seed": seed}  # shards are the same wherever they lie
     inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
-    return Asked(tasks, small, source, identity(params.model_dump() | {"seed": seed}, inputs, ROOMS))
+    return Asked(tasks, small, source, identity(decided, inputs, ROOMS))
 
 
 def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[int, int]]) -> tuple[list[Task], int]:
@@ -117,29 +123,28 @@ def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[in
     return tasks, len(pairs) - len(large)
 
 
-def _dealt(tasks: list[Task], missing: list[bool], kind: bool) -> list[Task]:
-    """This process's share of the shards that are missing, or of those that are there, to be looked at."""
-    return list(dealt(task for task, none in zip(tasks, missing, strict=True) if none == kind))
-
-
-def check_room(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path) -> None:
-    """Say what the shards will take on the disk. Raises UserError where it has not so much."""
-    done = sum(path.stat().st_size for path in work.glob("*.safetensors"))
+def check_room(
+    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, at: Place | None = None
+) -> None:
+    """Say what the shards will take, here or on a store `at`. Raises UserError where the disk has not so much."""
     each, caption = _bytes(encoders, params)
-    needed = sum(
+    sizes = [
         len(task.pairs) * each(*task.size) + caption * sum(len(pair.captions) for pair in task.pairs) for task in tasks
-    )
-    free = shutil.disk_usage(work).free
+    ]
+    needed, free = sum(sizes), shutil.disk_usage(work).free
     pairs, dimensions = sum(len(task.pairs) for task in tasks), len({task.size for task in tasks})
     print(
         f"encode: {pairs:,} pairs in {dimensions} size{'s' * (dimensions > 1)}: {needed / 1e9:,.3f} GB in {len(tasks)} "
-        f"shards; {free / 1e9:,.1f} GB are free",
+        + (f"shards, which go to {at}" if at else f"shards; {free / 1e9:,.1f} GB are free"),
         flush=True,
     )
-    places = [(work, needed - done)]
-    beside = next(path for path in (out, *out.resolve().parents) if path.exists())
-    if beside.stat().st_dev != work.stat().st_dev:  # where the shards will be copied, not linked
-        places.append((beside, needed))
+    if at:
+        places = [(work, sum(sorted(sizes)[-CARRIED:]))]
+    else:
+        places = [(work, needed - sum(path.stat().st_size for path in work.glob("*.safetensors")))]
+        beside = next(path for path in (out, *out.resolve().parents) if path.exists())
+        if beside.stat().st_dev != work.stat().st_dev:  # where the shards will be copied, not linked
+            places.append((beside, needed))
     for place, bytes_needed in places:
         if bytes_needed > (free := shutil.disk_usage(place).free):
             raise UserError(
@@ -170,33 +175,36 @@ def _same_scenes(source: dict) -> None:
         raise UserError(f"{source['path']}: another vocabulary than the filter saw; run the filter stage again")
 
 
-def _collected(tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int) -> dict:
-    """Move the shards from `work` to `out`, the manifest last; return the counts."""
+def _collected(
+    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int, at: Place | None
+) -> dict:
+    """Move the shards from `work` to `out`, but those on a store, the manifest last; return the counts."""
     shards: list[Shard] = []
+    there = stored(at) if at else {}
     for task in tasks:
-        shard = noted_shard(work, task.name)  # summed when it was made or taken up again
+        shard = there.get(task.name) if at else noted_shard(work, task.name)  # summed when made or taken up again
         if shard is None:
-            raise UserError(f"encode: {task.name} in {work} is damaged; run the stage again")
+            raise UserError(f"encode: {task.name} in {at or work} is damaged; run the stage again")
         shards.append(shard)
     notes: Counter[str] = sum((Counter(shard.notes) for shard in shards), Counter())
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)  # with others' shards beside it, it would not be true
-    for shard in shards:
+    for shard in () if at else shards:
         adopt_shard(work, out, shard.name)
     empty = {name: value.to(STORED[params.storage]) for name, value in encoders.empty().items()}
     settings = {"scaling_factor": encoders.scaling_factor, "vae": encoders.latent_space}
-    settings |= {"resolution": params.resolution, "text": params.text}
+    settings |= {"resolution": params.resolution, "text": params.text} | ({"store": str(at)} if at else {})
     write_manifest(out, shards, empty, **settings)
     atomic_write_text(work / DONE, "{}")
-    return _counts(shards, notes, small, out)
+    beside = sum(shard.bytes for shard in shards) if at else 0
+    return _counts(shards, notes, small, beside + sum(path.stat().st_size for path in out.iterdir()))
 
 
-def _counts(shards: list[Shard], notes: Counter, small: int, out: Path) -> dict:
+def _counts(shards: list[Shard], notes: Counter, small: int, total: int) -> dict:
     cut, as_drawn = notes.pop("captions_cut", 0), notes.pop("as_drawn", 0)
     by_size: Counter[str] = Counter()
     for shard in shards:
         by_size["{} x {}".format(*shard.size)] += shard.pairs
-    total = sum(path.stat().st_size for path in out.iterdir())
     return {
         **{split: sum(shard.pairs for shard in shards if shard.split == split) for split in ("heldout", "train")},
         "captions_cut": cut,

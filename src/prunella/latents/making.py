@@ -26,7 +26,9 @@ from prunella.data.sources.generated import Generated
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import MIRRORED, noted_shard, whole_shard, write_shard
+from prunella.latents.store import Porter, noted
 from prunella.params import Encode, Runtime
+from prunella.places import Place
 
 SWAPPED = "another picture than when it was filtered"
 AHEAD = 3  # batches of pictures that wait decoded
@@ -58,23 +60,30 @@ class Task(NamedTuple):
 class ShardMaker:
     """Makes a shard at a time in a process of a cluster."""
 
-    def __init__(self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime):
+    def __init__(self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime, home: Place | None):
         self.encoders = Encoders(teacher, device(runtime), params.precision)
-        self.given = params, source, work, threads(runtime.workers), Timings()
+        self.given, self.home = (params, source, work, threads(runtime.workers), Timings()), home
 
     def __call__(self, task: Task) -> None:
-        make_shards([task], self.encoders, *self.given, bar=False)
+        make_shards([task], self.encoders, *self.given, bar=False, home=self.home)
 
 
-def made_by_cluster(begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime) -> None:
+def made_by_cluster(
+    begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime, home: Place | None = None
+) -> None:
+    """Have the workers of a cluster make the shards in `work`, or on a store at `home`."""
+
+    def there(task: Task) -> bool:
+        return (noted(home / f"{task.name}.json") if home else noted_shard(work, task.name)) is not None
+
     shards_on_ray(
         begin,
-        [task for task in tasks if whole_shard(work, task.name) is None],
+        tasks if home else [task for task in tasks if whole_shard(work, task.name) is None],
         cluster,
         work,
         named=lambda task: task.name,
         count=lambda task: len(task.pairs),
-        there=lambda task: noted_shard(work, task.name) is not None,
+        there=there,
         title="encode",
         unit="pair",
     )
@@ -89,9 +98,15 @@ def make_shards(
     workers: int,
     clock: Timings,
     bar: bool = True,
+    home: Place | None = None,
 ) -> None:
-    """Make the shards of `tasks` that are not there yet in `work`; a `bar` says how far it is."""
-    waiting = [task for task in tasks if whole_shard(work, task.name) is None]
+    """Make the shards of `tasks` that are not there yet in `work`; a `bar` says how far it is.
+
+    With `home` they are carried there, on a store, and `tasks` are those that are not there.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    made_before = {task.name for task in tasks if whole_shard(work, task.name)}
+    waiting = [task for task in tasks if task.name not in made_before]
     pictures_of, swapped = open_source(source), []
     drawn_of = None if params.flip else _with_latents_of(pictures_of, encoders)
 
@@ -113,7 +128,12 @@ def make_shards(
     asked = ((task, pair) for task in waiting for pair in task.pairs)
     pictures = ahead(made, asked, workers, AHEAD * params.batch_size, named=lambda it: it[1].key)
     total = sum(len(task.pairs) for task in waiting)
-    with tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not bar) as shown:
+    with (
+        Porter(work, home) as porter,
+        tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not bar) as shown,
+    ):
+        for name in sorted(made_before):
+            porter.take(name)  # whose carrying was killed
         for task in waiting:
             parts: list[Part] = []
             notes: Counter[str] = Counter()
@@ -124,6 +144,7 @@ def make_shards(
                 shown.update(len(batch))
             with clock("writing"):
                 _written(task, parts, notes, work)
+            porter.take(task.name)
     if swapped:
         more = f" and {len(swapped) - 10} more" if len(swapped) > 10 else ""
         print(f"encode: left out, {SWAPPED}: {', '.join(swapped[:10])}{more}", file=sys.stderr)

@@ -5,7 +5,7 @@ Parts are put together in the work folder of the encode stage, which then has ev
 
 from pathlib import Path
 
-from prunella.compute.parts import Kind, Range, begin_part, checked_part, missing
+from prunella.compute.parts import NAMED, Kind, Range, begin_part, checked_part, missing
 from prunella.compute.timing import Timings
 from prunella.compute.workdir import resume_dir
 from prunella.data.prefetch import threads
@@ -14,33 +14,42 @@ from prunella.latents.encode import BEGUN, asked, check_room
 from prunella.latents.encoders import Encoders
 from prunella.latents.making import Task, make_shards
 from prunella.latents.shards import adopt_shard, whole_shard
+from prunella.latents.store import home, stored
 from prunella.params import Encode
+from prunella.places import Place
 
 KIND = Kind("encode", "an encoding", "shards", "teacher or pairs")
 
 
 def encode_part(
     params: Encode, seed: int, teacher: Path, manifest: Path, out: Path, device: str, which: Range, workers: int = 0
-) -> list[Task]:
+) -> tuple[list[Task], Place]:
     """Make the part `which` of the shards in the folder `out`; what is whole there already is not made again.
 
-    Raises UserError where `out` holds another part, or one of other parameters, teacher, pairs or code.
+    Returns its tasks and where their shards lie: with `encode.store` there, and `out` is for what is under way. Raises
+    UserError where `out` holds another part, or one of other parameters, teacher, pairs or code.
     """
     tasks, _, source, known = asked(params, seed, teacher, manifest)
     begin_part(out, which, known, KIND)
     ours, encoders = which.among(tasks), Encoders(teacher, device, params.precision)
-    check_room(ours, encoders, params, out, out)
-    make_shards(ours, encoders, params, source, out, threads(workers), Timings())
-    return ours
+    at = home(params.store, known)
+    check_room(ours, encoders, params, out, out, at)
+    there = stored(at) if at else {}
+    waiting = [task for task in ours if task.name not in there]
+    make_shards(waiting, encoders, params, source, out, threads(workers), Timings(), home=at)
+    return ours, at or out
 
 
 def merge_parts(params: Encode, seed: int, teacher: Path, manifest: Path, parts: list[Path]) -> int:
-    """Give the encode stage the shards of all `parts`; how many there are.
+    """Give the encode stage the shards of all `parts`; how many there are. With `encode.store` all must lie there.
 
     Raises UserError where one is missing or damaged, naming the parts that are to be made, and where a part is of
     other parameters, teacher, pairs or code; nothing is given then.
     """
     tasks, _, _, known = asked(params, seed, teacher, manifest)
+    if at := home(params.store, known):
+        _all_stored(tasks, at)
+        return len(tasks)
     counts = {checked_part(part, known, KIND).of for part in parts}
     with resume_dir("encode", known, begun=BEGUN) as work:
         origins = {
@@ -54,3 +63,14 @@ def merge_parts(params: Encode, seed: int, teacher: Path, manifest: Path, parts:
             if origin and origin != work:
                 adopt_shard(origin, work, name)
     return len(tasks)
+
+
+def _all_stored(tasks: list[Task], at: Place) -> None:
+    """Raises UserError where a shard is missing on the store."""
+    there = stored(at)
+    if absent := [task.name for task in tasks if task.name not in there]:
+        some = ", ".join(absent[:NAMED]) + (f" and {len(absent) - NAMED} more" if len(absent) > NAMED else "")
+        raise UserError(
+            f"encode --merge: {len(absent)} of {len(tasks)} shards are missing in {at} ({some}); the same "
+            "--shards K/N as before, or the encode stage, makes those that are missing alone"
+        )

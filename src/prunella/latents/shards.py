@@ -7,15 +7,17 @@ Where pictures have several captions those have a row each, and "captions" (N2) 
 first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a pair: its caption, or the list of them)
 and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
 `empty.safetensors` holds what no caption is encoded to, under the names of the encoded ones. `manifest.json` names the
-shards of the splits "train" and "heldout" and is written last: a folder without one is not whole.
+shards of the splits "train" and "heldout" and is written last: a folder without one is not whole. Where shards lie
+elsewhere, on a store, the manifest has that as "store", and of each shard the tensors' names.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Semaphore, Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,14 +26,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from prunella.compute.workdir import work_root
+from prunella.copies import AGAIN, copied, let_go
 from prunella.errors import UserError
 from prunella.files import atomic_write_text, json_digest, link_or_copy, sha256
+from prunella.places import Remote, place
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
 OF_PICTURE = ("mean", "std")
 MIRRORED = ("mean_mirrored", "std_mirrored")  # of the pictures seen in a mirror
 KINDS = (".safetensors", ".jsonl", ".json")  # the files of a shard, the note last
 MANIFEST = "manifest.json"
+FETCHED = 4  # shards that are copied from a store at a time, ahead
 
 
 class Shard(NamedTuple):
@@ -45,6 +51,21 @@ class Shard(NamedTuple):
     sha256: str
     captions_sha256: str
     notes: dict[str, int]  # what is counted of its making
+    tensors: tuple[str, ...] = ()  # their names, of a shard on a store
+
+    def noted(self) -> dict[str, Any]:
+        """As it is written down."""
+        return {name: value for name, value in self._asdict().items() if name != "tensors" or value}
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """By the kind of file."""
+        return {".safetensors": self.sha256, ".jsonl": self.captions_sha256}
+
+
+def parsed(noted: dict[str, Any]) -> Shard:
+    """What was `noted`. Raises TypeError and KeyError where that was no shard."""
+    return Shard(**noted | {"size": tuple(noted["size"]), "tensors": tuple(noted.get("tensors", ()))})
 
 
 def write_shard(
@@ -64,7 +85,7 @@ def write_shard(
     atomic_write_text(lines, "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in captions))
     sums = sha256(file), sha256(lines)
     shard = Shard(name, split, len(captions), (size[0], size[1]), file.stat().st_size, *sums, dict(notes or {}))
-    atomic_write_text(folder / f"{name}.json", json.dumps(shard._asdict()) + "\n")
+    atomic_write_text(folder / f"{name}.json", json.dumps(shard.noted()) + "\n")
     return shard
 
 
@@ -78,8 +99,7 @@ def adopt_shard(origin: Path, folder: Path, name: str) -> None:
 def noted_shard(folder: Path, name: str) -> Shard | None:
     """What is noted of the shard of that name, if it is there in its full length, else None."""
     try:
-        noted = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        shard = Shard(**noted | {"size": tuple(noted["size"])})
+        shard = parsed(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
         length = (folder / f"{name}.safetensors").stat().st_size
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -99,7 +119,7 @@ def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], 
     save_file({name: value.contiguous() for name, value in empty.items()}, folder / "empty.safetensors")
     splits: dict[str, list] = {}
     for shard in shards:
-        splits.setdefault(shard.split, []).append(shard._asdict())
+        splits.setdefault(shard.split, []).append(shard.noted())
     manifest = {"splits": splits, "empty": sha256(folder / "empty.safetensors"), **notes}
     manifest["sha256"] = json_digest(manifest)
     atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -109,6 +129,8 @@ def write_manifest(folder: Path, shards: list[Shard], empty: dict[str, Tensor], 
 class Latents:
     """One split of an encoded folder; pairs are read from the mapped shards as they are asked for.
 
+    Shards on a store are copied to work/cache then, or ahead.
+
     `texts` makes "text" (and "pooled") of "tokens" where those are stored: see `prunella.latents.encoders.opened`.
     """
 
@@ -117,11 +139,11 @@ class Latents:
         self.folder, self.split, self.texts = folder, split, texts
         self._opened: dict[int, safe_open] = {}
         self._ahead: set[int] = set()  # shards that are opened in the background, once
-        self._reading = Lock()
-        noted = self.manifest["splits"].get(split, [])
-        self.shards = [Shard(**each | {"size": tuple(each["size"])}) for each in noted]
-        for shard in self.shards:
-            _there(folder / f"{shard.name}.safetensors", shard.bytes)
+        self.place = place(self.manifest.get("store", folder))
+        self.cache = work_root() / "cache"
+        self._reading = Semaphore(FETCHED if self.far else 1)
+        self.shards = [parsed(each) for each in self.manifest["splits"].get(split, [])]
+        self._all_there()
         self.starts = np.concatenate([[0], np.cumsum([shard.pairs for shard in self.shards])]).astype(int)
         self.scaling_factor = self.manifest["scaling_factor"]
         if texts is None and self.manifest.get("text") == "tokens":
@@ -136,8 +158,8 @@ class Latents:
         return [text if isinstance(text, str) else text[0] for text in self._texts()]
 
     def _texts(self) -> list[str | list[str]]:
-        files = [(self.folder / f"{shard.name}.jsonl", shard.captions_sha256) for shard in self.shards]
-        whole = [_sound(file, sum).read_text(encoding="utf-8") for file, sum in files]
+        files = list(map(partial(self._sound, kind=".jsonl"), range(len(self.shards))))
+        whole = [file.read_text(encoding="utf-8") for file in files]
         return [json.loads(line) for text in whole for line in text.split("\n") if line]
 
     @cached_property
@@ -163,12 +185,42 @@ class Latents:
         if new := [number for number in numbers if number not in self._opened and number not in self._ahead]:
             self._ahead.update(new)
             # As a daemon: at its last step or by an error a process ends without waiting until all of them are read.
-            Thread(target=self._open, args=[new], name="reading ahead", daemon=True).start()
+            for some in [new[at::FETCHED] for at in range(FETCHED)] if self.far else [new]:
+                Thread(target=self._open, args=[some], name="reading ahead", daemon=True).start()
 
     def _open(self, numbers: list[int]) -> None:
         with self._reading, suppress(UserError, OSError):  # which taking a pair of that shard raises as well
             for number in numbers:
                 self._file(number)
+
+    def expect(self, indices: np.ndarray, at_once: int | None = None) -> None:
+        """Say which pairs will be asked for, those of `at_once` shards at a time (None: of all).
+
+        Of shards on a store raises UserError where there is no room for so many copies; if for all, they are fetched
+        ahead.
+        """
+        if not self.far:
+            return
+        shards = [self.shards[number] for number in np.unique(self.shard_of(indices)).tolist()]
+        self.cache.mkdir(parents=True, exist_ok=True)
+        largest = sorted((shard.bytes for shard in shards), reverse=True)[:at_once]
+        here = sum(shard.bytes for shard in shards if (self.cache / shard.sha256).is_file())
+        needed, free = sum(largest) - here, shutil.disk_usage(self.cache).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder}: copies of {len(largest)} shards take {needed / 1e9:,.1f} GB at {self.cache}, "
+                f"{free / 1e9:,.1f} GB are free; {'a smaller' if at_once else 'with'} shuffle_shards keeps those alone "
+                "that pairs are mixed among, and those of the next"
+            )
+        if at_once is None:
+            self.open_ahead(indices)
+
+    def hold(self, numbers: set[int]) -> None:
+        """Let go of all shards but these, where they are copies."""
+        for number in self._opened.keys() - numbers if self.far else ():
+            self._opened.pop(number, None)
+            self._ahead.discard(number)
+            let_go(self.shards[number].sha256, self.cache)
 
     @cached_property
     def several(self) -> bool:
@@ -210,15 +262,42 @@ class Latents:
 
     def _file(self, number: int) -> Any:
         """The shard of that number, mapped; its sum is checked when it is first opened (docs/reliability.md: cost)."""
-        if number not in self._opened:
-            shard = self.shards[number]
-            self._opened[number] = _mapped(_sound(self.folder / f"{shard.name}.safetensors", shard.sha256))
-        return self._opened[number]
+        file = self._opened.get(number)
+        if file is None:
+            file = self._opened[number] = _mapped(self._sound(number, ".safetensors"))
+        return file
+
+    def _sound(self, number: int, kind: str) -> Path:
+        """A file of a shard, its sum checked. Raises UserError where its content is another."""
+        shard = self.shards[number]
+        if isinstance(self.place, Path):
+            return _sound(self.place / f"{shard.name}{kind}", shard.sums[kind])
+        return copied(self.place / f"{shard.name}{kind}", shard.sums[kind], self.cache)
+
+    @property
+    def far(self) -> bool:
+        """Whether the shards are copied from a store."""
+        return isinstance(self.place, Remote)
+
+    def _all_there(self) -> None:
+        """Raises UserError where a shard is missing, or shorter than it was."""
+        if isinstance(self.place, Path):
+            for shard in self.shards:
+                _there(self.place / f"{shard.name}.safetensors", shard.bytes)
+            return
+        if all((self.cache / sum).is_file() for shard in self.shards for sum in shard.sums.values()):
+            return
+        there = {path.name: path.length for path in self.place.rglob("*.safetensors")}
+        for shard in self.shards:
+            if there.get(f"{shard.name}.safetensors") != shard.bytes:
+                raise UserError(f"{self.place}/{shard.name}.safetensors: not on the store as it was written; {AGAIN}")
 
     @cached_property
     def _names(self) -> list[list[str]]:
         """The tensors of each shard, by its header alone."""
-        return [list(_mapped(self.folder / f"{shard.name}.safetensors").keys()) for shard in self.shards]
+        if self.far:
+            return [list(shard.tensors) for shard in self.shards]
+        return [list(_mapped(Path(f"{self.place}/{shard.name}.safetensors")).keys()) for shard in self.shards]
 
 
 def read_manifest(folder: Path) -> dict:

@@ -65,7 +65,7 @@ def room_for(params: Params, folder: Path, pairs: int) -> dict[str, int]:
     others = 4 * _other_parameters(folder, teacher["family"])
     unets = [BITS[params.prune.storage], *(2 * BITS[training.storage] for training in trainings)]  # twice: best weights
     return {
-        "latents": pairs * _pair(params, folder, teacher),
+        "latents": 0 if params.encode.store else pairs * _pair(params, folder, teacher),
         "states": kept + while_one_runs,
         "models": sum(size * bits + others for size in students for bits in unets)
         + sum(size * unets[-1] + 4 * rest for size, rest in bases),

@@ -111,6 +111,11 @@ def check_paths(params: Params) -> None:
     for name, made in params.generate.items():
         wanted |= {f"generate.{name}.prompts": made.prompts, f"generate.{name}.model": made.model}
     ours = {PINNED, *(GENERATED / name for name in params.generate)}  # which the run makes
+    stores = {"encode.store": params.encode.store}
+    stores |= {f"finetune.data.{name}.encode.store": own.encode.store for name, own in params.finetune.data.items()}
+    for key, address in stores.items():
+        if address:
+            _there(key, address, far=True)  # it need not be there, but its bucket
     for key, path in wanted.items():
         section = read.get(key.removesuffix(".path"))
         pairs = isinstance(section, Filter) and section.source != "scenes"

@@ -16,10 +16,12 @@ from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, generator
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training.objectives import sampled
-from prunella.training.sampler import Windows, grouped, line
+from prunella.training.sampler import Windows, grouped, line, parted
 
 PRIOR, REHEARSAL = "prior", "rehearsal"  # pairs beside those that are learned: of a thing's class, of the main data
 SEEDS = {PRIOR: 1, REHEARSAL: 2}  # how far their seeds are from the training's
+BEHIND = 8  # batches that threads and other processes may be behind: their shards are held as well
+MOST_WINDOWS = 3  # whose shards are held at a time: the one before for BEHIND batches, this one, and the next
 
 
 class Batch(dict[str, Tensor]):
@@ -66,8 +68,13 @@ def training_batches(
     by the empty one with probability `caption_dropout`, which guidance at drawing needs. With `noise_offset` each
     channel's noise is shifted as a whole (https://www.crosslabs.org/blog/diffusion-with-offset-noise).
     """
-    groups = latents.groups(np.arange(len(latents)) if among is None else among)
-    chosen = _in_windows(latents, groups, settings) if settings.shuffle_shards else partial(_anywhere, groups, settings)
+    among = np.arange(len(latents)) if among is None else among
+    groups = latents.groups(among)
+    if settings.shuffle_shards:
+        chosen = _in_windows(latents, groups, settings)
+    else:
+        latents.expect(among)
+        chosen = partial(_anywhere, groups, settings)
 
     def batch(number: int) -> Batch:
         places = line(number, batch_size)
@@ -100,16 +107,26 @@ def _anywhere(groups: list[np.ndarray], settings: Learning, places: np.ndarray) 
 
 
 def _in_windows(latents: Latents, groups: list[np.ndarray], settings: Learning) -> Callable[[np.ndarray], np.ndarray]:
-    """places → pairs, mixed among a few shards at a time; the shards of the next window are opened ahead."""
-    assert settings.shuffle_shards
+    """places → pairs, mixed among a few shards at a time; the shards of the next window are opened ahead.
+
+    Shards that are neither of this window nor opened ahead are let go.
+    """
+    together, unit, seed = settings.shuffle_shards, settings.batch_size, settings.seed
+    assert together
     groups = [np.sort(group) for group in groups]  # a shard's pairs beside one another
-    counts = [np.unique(latents.shard_of(group), return_counts=True)[1].tolist() for group in groups]
-    windows = [Windows(tuple(each), settings.shuffle_shards) for each in counts]
-    unit = settings.batch_size
-    ahead = -(-settings.shuffle_shards * max(map(max, counts)) // unit) * unit
+    shards, counts = zip(*(np.unique(latents.shard_of(group), return_counts=True) for group in groups), strict=True)
+    windows = [Windows(tuple(each.tolist()), together) for each in counts]
+    ahead = -(-together * max(int(each.max()) for each in counts) // unit) * unit
+    sizes, held = tuple(map(len, groups)), dict[int, set[int]]()
+    latents.expect(np.concatenate(groups), sum(min(len(each), MOST_WINDOWS * together) for each in shards))
 
     def chosen(places: np.ndarray) -> np.ndarray:
-        now, later = (grouped(each, groups, unit, settings.seed, windows) for each in (places, places + ahead))
+        now, later = (grouped(each, groups, unit, seed, windows) for each in (places, places + ahead))
+        if latents.far:
+            for group, _, inside in parted(places, sizes, unit, seed):
+                first, last = int(inside.min()) - BEHIND * unit, int(inside.max()) + ahead
+                held[group] = set(shards[group][sorted(windows[group].between(first, last, seed, group))].tolist())
+            latents.hold(set().union(*held.values()))
         latents.open_ahead(later)
         return now
 

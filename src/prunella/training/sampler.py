@@ -4,7 +4,7 @@ Any example may come anywhere in an epoch. That is slow of a set that is larger 
 there are windows: shards come in random order, and examples are mixed among a few shards at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -42,6 +42,17 @@ class Windows(NamedTuple):
                 found[here] = order[inside[here] - ends[number] + len(order)]
         return found
 
+    def between(self, first: int, last: int, seed: int, group: int = 0) -> set[int]:
+        """The shards of the windows that two places lie in, and of those between."""
+        in_epoch = -(-len(self.lengths) // self.together)
+
+        def window(place: int) -> int:
+            epoch, inside = divmod(max(0, place), sum(self.lengths))
+            return epoch * in_epoch + int(np.searchsorted(_windows(self, seed, group, epoch).ends, inside, "right"))
+
+        numbers = range(window(first), window(last) + 1)
+        return {int(shard) for each in numbers for shard in self.shards(seed, group, *divmod(each, in_epoch))}
+
 
 def grouped(
     places: np.ndarray, groups: list[np.ndarray], unit: int, seed: int, windows: Sequence[Windows] | None = None
@@ -52,15 +63,23 @@ def grouped(
     example comes once before any comes twice: so no rest of a group is left out, nor filled up with repetitions.
     """
     drawn = [each.examples for each in windows] if windows else [examples] * len(groups)
-    if len(groups) == 1:
-        return groups[0][drawn[0](places, len(groups[0]), seed)]
     chosen = np.empty(len(places), int)
-    group, before = _units(places // unit, tuple(map(len, groups)), seed)
-    for number in np.unique(group):
-        here = group == number
-        inside = before[here] * unit + places[here] % unit
-        chosen[here] = groups[number][drawn[number](inside, len(groups[number]), seed, int(number))]
+    for number, here, inside in parted(places, tuple(map(len, groups)), unit, seed):
+        chosen[here] = groups[number][drawn[number](inside, len(groups[number]), seed, number)]
     return chosen
+
+
+def parted(
+    places: np.ndarray, sizes: tuple[int, ...], unit: int, seed: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(group, which of the places are its, their places in line inside it) of groups of `sizes`, as for `grouped`."""
+    if len(sizes) == 1:
+        yield 0, np.ones(len(places), bool), places
+        return
+    group, before = _units(places // unit, sizes, seed)
+    for number in np.unique(group).tolist():
+        here = group == number
+        yield number, here, before[here] * unit + places[here] % unit
 
 
 def _units(units: np.ndarray, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
