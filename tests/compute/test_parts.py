@@ -2,7 +2,8 @@
 
 import pytest
 
-from prunella.compute.parts import Range, parse_range
+from prunella.compute.parts import Kind, Range, begin_part, checked_part, parse_range
+from prunella.compute.workdir import Identity
 from prunella.errors import UserError
 
 
@@ -15,3 +16,12 @@ def test_a_range_is_every_nth_shard_from_the_kth_on():
 def test_what_is_no_range(text):
     with pytest.raises(UserError, match=r"--shards .*expected NUMBER/OF"):
         parse_range(text)
+
+
+def test_a_part_of_another_stage_is_named(tmp_path):
+    known = Identity({"seed": 3}, [["pairs", "ab"]], "cd")
+    filtering, encoding = (Kind(stage, "a whole", "pieces", "data") for stage in ("filter", "encode"))
+    begin_part(tmp_path, Range(2, 5), known, filtering)
+    assert checked_part(tmp_path, known, filtering) == Range(2, 5)
+    with pytest.raises(UserError, match="holds a part of filter, not of encode; leave it out"):
+        checked_part(tmp_path, known, encoding)

@@ -1,6 +1,6 @@
 """Parts of a stage's work: jobs that each make some of its files, in any order and place, and what tells them apart.
 
-A part is a folder of what it made and `part.json`: which part of how many it is, and what decides its content.
+A part is a folder of what it made and `part.json`: of which stage, which part of how many, what decides its content.
 """
 
 import json
@@ -53,7 +53,7 @@ def begin_part(folder: Path, which: Range, known: Identity, kind: Kind) -> None:
     if note.is_file() and (held := checked_part(folder, known, kind)) != which:
         raise UserError(f"{folder}: holds part {held}; part {which} needs a folder of its own")
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(note, json.dumps({"part": which, "known": known._asdict()}) + "\n")
+    atomic_write_text(note, json.dumps({"stage": kind.stage, "part": which, "known": known._asdict()}) + "\n")
 
 
 def checked_part(folder: Path, ours: Identity, kind: Kind) -> Range:
@@ -64,9 +64,11 @@ def checked_part(folder: Path, ours: Identity, kind: Kind) -> Range:
         )
     try:
         held = read_json(folder / PART)
-        which, theirs = Range(*held["part"]), Identity(**held["known"])
+        stage, which, theirs = held["stage"], Range(*held["part"]), Identity(**held["known"])
     except (TypeError, KeyError):
         raise UserError(f"{folder / PART}: damaged; remove the folder and make the part again") from None
+    if stage != kind.stage:
+        raise UserError(f"{folder}: holds a part of {stage}, not of {kind.stage}; leave it out")
     differ = [
         what
         for what, same in {
