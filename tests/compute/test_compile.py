@@ -114,7 +114,9 @@ def test_many_layers_alike_are_compiled_once(teacher, monkeypatch):
         assert "down_blocks.0.attentions.0.transformer_blocks.0.attn1" in names
 
 
-@pytest.mark.parametrize(("tapped", "most"), [("down_blocks.0", 35), ("down_blocks.0.resnets.0", 40)])
+@pytest.mark.parametrize(
+    ("tapped", "most"), [("down_blocks.0", 35), pytest.param("down_blocks.0.resnets.0", 40, marks=pytest.mark.slow)]
+)
 def test_what_is_left_outside_is_little(teacher, tapped, most):
     unet, regions, given = load_unet(teacher).requires_grad_(False), Regions(), inputs()
     with compiled(unet, [tapped], regions), torch.no_grad():
@@ -128,6 +130,7 @@ def test_what_is_left_outside_is_little(teacher, tapped, most):
     assert every["aten::conv2d"] > 40 and sum(every.values()) > 8 * most
 
 
+@pytest.mark.slow
 def test_several_sizes_share_their_code(teacher):
     unet, regions = load_unet(teacher).requires_grad_(False), Regions()
     with compiled(unet, [], regions, sizes=3), torch.no_grad():

@@ -54,6 +54,7 @@ def test_a_student_comes_back_from_one_file_unchanged(pruned_tiny, tmp_path, dty
     assert told["modelspec.prediction_type"] == "v" and "name: sd-tiny" in told["prunella.plan"]
 
 
+@pytest.mark.slow
 def test_students_of_sdxl_and_of_sd_2_come_back_too(xl_teacher, teacher, params, tmp_path):
     for name in ("segmind-vega", "koala-700m", "ssd-1b"):
         student = tmp_path / name

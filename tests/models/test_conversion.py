@@ -35,6 +35,7 @@ print(teacher_folder(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_two_conversions_at_once_give_one_folder(pinned, tmp_path):
     command = [sys.executable, "-c", CONVERT, str(pinned)]
     both = [subprocess.Popen(command, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]

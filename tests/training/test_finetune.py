@@ -45,7 +45,7 @@ LATENTS |= {("sdxl", False): "xl_latents", ("sdxl", True): "xl_token_latents"}
 
 
 @pytest.mark.parametrize("text", [False, True])
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
+@pytest.mark.parametrize("family", ["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_the_folder_is_the_whole_pipeline_with_the_matrices_in_it_and_beside_it(request, tmp_path, family, text):
     student, latents = map(request.getfixturevalue, (STUDENT[family], LATENTS[family, text]))
     report = tune(tuning({"text_encoder": text}, **PLAIN), latents, student, tmp_path)

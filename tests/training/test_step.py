@@ -85,7 +85,9 @@ def step(request, latents, xl_latents, teacher, xl_teacher):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's compiler looks at it
-@pytest.mark.parametrize("way", ["eager", "checkpointed", "compiled", "channels last"])
+@pytest.mark.parametrize(
+    "way", ["eager", "checkpointed", pytest.param("compiled", marks=pytest.mark.slow), "channels last"]
+)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["sd-tiny", "koala-700m"])
 def test_a_step_is_the_plain_one(step, name, mode, way):
@@ -125,7 +127,7 @@ class Descent(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])
-@pytest.mark.parametrize("name", ["sd-tiny", "koala-700m"])
+@pytest.mark.parametrize("name", ["sd-tiny", pytest.param("koala-700m", marks=pytest.mark.slow)])
 def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeypatch, name, micro_batch):
     # Tensors on "meta" have no numbers, so that whatever asks for one fails; a GPU would stop there.
     student, teacher, pairs, scheduler, _ = step(name, "sub-block")
