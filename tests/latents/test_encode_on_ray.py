@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from motoserver import s3
 from raycluster import cluster, pids
 
 from prunella.errors import UserError
 from prunella.latents import making
 from prunella.latents.encode import encoded
 from prunella.latents.making import made_by_cluster
+from prunella.latents.shards import Latents
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves files and sockets unclosed
 
@@ -66,6 +68,22 @@ def test_the_bytes_are_the_local_engines_with_a_worker_and_a_node_lost(
     assert len(found) == 2 and max(found) < 29  # both were lost before the end
     assert content(tmp_path / "ray") == content(tmp_path / "local")
     assert "its worker was lost" in capsys.readouterr().err
+
+
+def test_shards_may_go_to_a_store_which_alone_is_shared(params, teacher, manifest, latents, tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    with s3(monkeypatch, tmp_path) as server, cluster(monkeypatch):  # workers have the keys from their machine
+        server.put(tmp_path / "nothing", "shards")
+        settings = params.encode.model_copy(update={"store": "s3://shards/toy"})
+        given = settings, params.seed, teacher, manifest, tmp_path / "out", "cpu"
+        encoded(*given, cluster=params.runtime)
+        home = Latents(tmp_path / "out", "train").place
+        assert {path.name: path.read_bytes() for path in home.rglob("*.safetensors")} == {
+            name: data
+            for name, data in content(latents).items()
+            if name.startswith(("train", "held")) and name.endswith(".safetensors")
+        }
+        assert not list(tmp_path.glob("work/encode/*/*-*"))
 
 
 def test_a_cluster_without_what_is_asked_for_is_named(params, teacher, manifest, tmp_path, two):
