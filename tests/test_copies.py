@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import threading
 
@@ -48,7 +49,29 @@ def test_a_copy_that_rotted_is_fetched_again(far, watched, tmp_path):
     assert copied(far, SUM, tmp_path / "c").read_bytes() == CONTENT and len(watched.fetched) == 2
 
 
-def test_what_is_missing_damaged_or_kept_back_is_one_line_and_leaves_nothing(far, watched, tmp_path):
+def test_a_store_that_fails_for_a_while_is_asked_again(far, watched, tmp_path, monkeypatch, capsys):
+    watched.error, watched.failing = RuntimeError("Connect timeout"), "train"
+    waited: list[float] = []
+
+    def mended_after_two(seconds) -> None:
+        waited.append(seconds)
+        if len(waited) == 2:
+            watched.error = None
+
+    monkeypatch.setattr("prunella.copies.time.sleep", mended_after_two)
+    assert copied(far, SUM, tmp_path / "c").read_bytes() == CONTENT and waited == [2, 10]
+    assert capsys.readouterr().err.count("RuntimeError: Connect timeout); asked again in ") == 2
+
+
+def test_a_full_disk_is_no_fault_of_the_store(far, watched, tmp_path):
+    watched.error, watched.failing = OSError(errno.ENOSPC, "No space left on device"), "train"
+    with pytest.raises(OSError, match="No space left"):
+        copied(far, SUM, tmp_path / "c")
+    assert len(watched.fetched) == 1
+
+
+def test_what_is_missing_damaged_or_kept_back_is_one_line_and_leaves_nothing(far, watched, tmp_path, monkeypatch):
+    monkeypatch.setattr("prunella.copies.WAITS", ())
     fsspec.filesystem("memory").pipe_file(str(far), b"other")
     with pytest.raises(UserError, match=rf"^{far}: damaged, its content is not what was written; remove it there, and"):
         copied(far, SUM, tmp_path / "c")

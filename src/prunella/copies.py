@@ -1,6 +1,9 @@
 """Copies here of files on a store, which the processes of a machine share: each is named by the sum of its content."""
 
+import errno
 import fcntl
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +12,7 @@ from prunella.errors import UserError
 from prunella.files import sha256
 from prunella.places import Remote
 
+WAITS = (2, 10, 60)  # seconds until a store that failed is asked again, beside what its library tries
 AGAIN = "`dvc repro --force --single-item` of the stage that made it makes what is missing"
 
 
@@ -22,17 +26,28 @@ def copied(far: Remote, sum: str, folder: Path) -> Path:
         if copy.is_file() and sha256(copy) == sum:
             return copy
         half = copy.with_suffix(".half")  # of whoever was killed, if it is there
-        try:
-            far.fetch(half)
-        except FileNotFoundError:
-            raise UserError(f"{far}: is not on the store any more; {AGAIN}") from None
-        except OSError as error:
-            raise UserError(f"{far}: {error.strerror or error}; run the stage again once that is mended") from None
+        _fetched(far, half)
         if sha256(half) != sum:
             half.unlink()
             raise UserError(f"{far}: damaged, its content is not what was written; remove it there, and {AGAIN}")
         half.replace(copy)
     return copy
+
+
+def _fetched(far: Remote, half: Path) -> None:
+    """Fetch the file, again after a while where the store fails: a training of days need not end by that."""
+    for wait in (*WAITS, None):
+        try:
+            return far.fetch(half)
+        except FileNotFoundError:
+            raise UserError(f"{far}: is not on the store any more; {AGAIN}") from None
+        except OSError as error:
+            if error.errno != errno.EIO:  # the disk here
+                raise
+            if wait is None:
+                raise UserError(f"{far}: {error.strerror}; run the stage again once that is mended") from None
+            print(f"{far}: {error.strerror}; asked again in {wait} s", file=sys.stderr, flush=True)
+            time.sleep(wait)
 
 
 def let_go(sum: str, folder: Path) -> None:
