@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import LATENT, SIDE
 from PIL import Image
+from stored import put
 
 from prunella.data.filter import filtered
 from prunella.errors import UserError
@@ -167,6 +168,14 @@ def test_encode_takes_the_latents_as_they_were_drawn(whole, params, teacher, tmp
         (same,) = [j for j, each in enumerate(drawn) if np.array_equal(each, mean)]
         assert found[f"{same:08d}.txt"].decode() == train.captions[i]
     assert not rows["std"].any()
+
+
+def test_a_set_that_was_copied_to_a_store_gives_the_same(whole, params, teacher, tmp_path):
+    here, report = learned(params, teacher, whole, tmp_path / "here")
+    far, again = learned(params, teacher, put(whole, "generated/whole"), tmp_path / "far")
+    assert again == report and again["as_drawn"] == 9
+    taken, expected = far.take(range(len(far))), here.take(range(len(here)))
+    assert all(torch.equal(taken[name], expected[name]) for name in expected)
 
 
 def test_pictures_of_another_size_or_vae_or_to_be_mirrored_are_encoded(whole, params, teacher, own_teacher, tmp_path):
