@@ -191,7 +191,10 @@ class Latents:
     def _open(self, numbers: list[int]) -> None:
         with self._reading, suppress(UserError, OSError):  # which taking a pair of that shard raises as well
             for number in numbers:
-                self._file(number)
+                if number in self._ahead:
+                    self._file(number)
+                if number not in self._ahead:  # let go meanwhile
+                    self._let_go(number)
 
     def expect(self, indices: np.ndarray, at_once: int | None = None) -> None:
         """Say which pairs will be asked for, those of `at_once` shards at a time (None: of all).
@@ -217,10 +220,14 @@ class Latents:
 
     def hold(self, numbers: set[int]) -> None:
         """Let go of all shards but these, where they are copies."""
-        for number in self._opened.keys() - numbers if self.far else ():
-            self._opened.pop(number, None)
-            self._ahead.discard(number)
-            let_go(self.shards[number].sha256, self.cache)
+        if self.far:
+            for number in (self._opened.keys() | self._ahead) - numbers:
+                self._ahead.discard(number)
+                self._let_go(number)
+
+    def _let_go(self, number: int) -> None:
+        self._opened.pop(number, None)
+        let_go(self.shards[number].sha256, self.cache)
 
     @cached_property
     def several(self) -> bool:
