@@ -109,6 +109,16 @@ def test_every_knob_says_what_it_buys(configs):
     assert knobs(Subject(*configs, EXAMPLE), used) == {}
 
 
+def test_cutting_weights_is_advised_where_processes_are_several(configs):
+    alone = Subject(*configs, EXAMPLE, processes=8)
+    cut, plain = alone._replace(parts=8), settings(batch_size=8)
+    saved = needed(alone, plain).total - needed(cut, plain).total
+    assert saved > 0 and knobs(alone, plain)["runtime.fsdp: true"] == saved
+    for subject, changed in ((cut, plain), (alone, settings(batch_size=8, optimizer="adamw-8bit"))):
+        assert "runtime.fsdp: true" not in knobs(subject, changed)
+    assert "runtime.fsdp: true" not in knobs(alone._replace(beside=7), plain)  # text encoders learn too
+
+
 def test_as_much_of_a_batch_is_taken_at_once_as_fits(configs):
     subject, chosen = Subject(*configs, EXAMPLE), settings(batch_size=12)
     none, one = (needed(subject, chosen, count).total for count in (0, 1))

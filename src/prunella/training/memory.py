@@ -125,6 +125,9 @@ def knobs(subject: Subject, settings: Learning, at_once: int | None = None) -> d
         changes["ema_decay: 0"] = {"ema_decay": 0.0}
     if settings.precision not in BITS:
         changes["precision: bf16"] = {"precision": "bf16"}
+    if subject.processes > 1 and subject.parts == 1 and settings.optimizer == "adamw" and not subject.beside:
+        cut = subject._replace(parts=subject.processes)
+        saved["runtime.fsdp: true"] = now - needed(cut, settings, at_once).total
     for said, change in changes.items():
         saved[said] = now - needed(subject, settings.model_copy(update=change), at_once).total
     return saved
