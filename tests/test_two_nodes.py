@@ -56,7 +56,18 @@ def two_nodes(folder: Path) -> list[subprocess.Popen]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torchrun = f"{sys.executable} -m torch.distributed.run --nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d"
-    return [started(folder, f"{torchrun} --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=toy --no-python") for _ in "ab"]
+    torchrun += f" --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=toy --no-python"
+    first = started(folder, torchrun)
+    give_up = time.monotonic() + END
+    while not listened_to(port):  # the launcher that has the store, as FIRST in docs/scale.md, is the first process's
+        assert time.monotonic() < give_up and first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    return [first, started(folder, torchrun)]
+
+
+def listened_to(port: int) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def rank(node: subprocess.Popen) -> tuple[int, psutil.Process] | None:
