@@ -140,3 +140,10 @@ def test_a_lost_node_ends_the_other_and_one_process_goes_on(folder):
 def test_a_node_that_no_longer_answers_ends_the_other(folder):
     said = lose(folder("shared"), 1, signal.SIGSTOP)
     assert "process 1 of 2 on" in said and KEPT in said
+
+
+@pytest.mark.slow
+def test_a_first_node_that_no_longer_answers_ends_the_other(folder):
+    """It has the store by which the others know of one another, and which their launchers wait for."""
+    said = lose(folder("shared"), 0, signal.SIGSTOP)
+    assert "the machine of the first process" in said and "has not answered for 40 s" in said and KEPT in said

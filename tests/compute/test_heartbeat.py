@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 from torch.distributed import TCPStore
 
@@ -37,6 +39,29 @@ def test_who_is_silent_is_lost_and_who_has_left_is_not(beats, monkeypatch):
     now[0] += heartbeat.SILENCE + 1
     with pytest.raises(Lost, match=r"^process 1 of 3 on \S+ has given no sign of life for 40 s$"):
         first.look()
+
+
+def test_a_store_that_no_longer_answers_ends_the_process(beats, monkeypatch, capsys):
+    """Looking at it is waited for without end, as where the machine that it is on is cut off."""
+    ended, silent = threading.Event(), threading.Event()
+    monkeypatch.setattr(heartbeat, "EVERY", 0.02)
+    monkeypatch.setattr(heartbeat, "SILENCE", 0.2)
+    monkeypatch.setattr(heartbeat.os, "_exit", lambda status: (ended.set(), beats[1].stop.set()))
+    look = beats[1].look
+    monkeypatch.setattr(beats[1], "look", lambda: look() if not silent.is_set() else ended.wait(60))
+    monkeypatch.setattr(beats[1], "seen", {})
+    threads = [threading.Thread(target=work, daemon=True) for work in (beats[1].run, beats[1].watch)]
+    for thread in threads:
+        thread.start()
+    assert not ended.wait(1)  # as long as it answers
+    silent.set()
+    assert ended.wait(20)
+    for thread in threads:
+        thread.join(20)
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("process 1 ends: the machine of the first process, 127.0.0.1:") and "has not answered" in said
+    )
 
 
 def test_a_failed_exchange_says_what_to_do(store):

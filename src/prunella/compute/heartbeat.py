@@ -6,6 +6,7 @@ lives, in the store that the launcher has at MASTER_ADDR for finding one another
 """
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -42,8 +43,9 @@ def together() -> Iterator[None]:
         yield
         return
     beat = Heartbeat(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
-    thread = threading.Thread(target=beat.run, daemon=True)
-    thread.start()
+    threads = [threading.Thread(target=work, daemon=True) for work in (beat.run, beat.watch)]
+    for thread in threads:
+        thread.start()
     try:
         yield
     except Exception as error:
@@ -53,7 +55,8 @@ def together() -> Iterator[None]:
         raise UserError(f"another of the {size()} processes was lost or has failed ({said}); {WORD}") from error
     finally:
         beat.stop.set()
-        thread.join(EVERY)
+        for thread in threads:
+            thread.join(EVERY)
     with suppress(RuntimeError):  # the store ends with the launcher on its machine
         beat.say(LEFT)
 
@@ -66,6 +69,8 @@ class Heartbeat:
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=SILENCE))
         run = os.environ.get("TORCHELASTIC_RUN_ID", ""), os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
         self.store = PrefixStore("/".join(["prunella", *run]), store)
+        self.rounds = 0  # that the store has answered
+        self.launcher = os.getppid()
         self.count, self.seen = 0, {other: ("", time.monotonic()) for other in range(size()) if other != self.rank}
         self.say()
 
@@ -90,14 +95,29 @@ class Heartbeat:
             try:
                 self.say()
                 self.look()
-            except (Lost, RuntimeError) as error:
-                if self.stop.is_set():
-                    return
-                print(f"process {self.rank} ends: {self._said(error)}; {WORD}", file=sys.stderr, flush=True)
-                os._exit(1)
+                self.rounds += 1
+            except Lost as lost:
+                self.end(str(lost))
+            except RuntimeError:
+                self.end(f"the machine of the first process, {self.where}, is lost")
 
-    def _said(self, error: Exception) -> str:
-        return str(error) if isinstance(error, Lost) else f"the machine of the first process, {self.where}, is lost"
+    def watch(self) -> None:
+        """End this process where the store has stopped to answer, which `run` would wait for, also for good."""
+        before, waited = self.rounds, 0
+        while not self.stop.wait(EVERY):  # counted, since time alone may go by while the process is busy
+            before, waited = self.rounds, waited + 1 if self.rounds == before else 0
+            if waited * EVERY >= SILENCE:
+                why = f"the machine of the first process, {self.where}, has not answered for {SILENCE:.0f} s"
+                self.end(why, launcher=True)  # which waits for the same store, deaf to SIGTERM
+
+    def end(self, why: str, *, launcher: bool = False) -> None:
+        """End this process, which may wait for another in an exchange, unless its work is over; its `launcher` too."""
+        if self.stop.is_set():
+            return
+        print(f"process {self.rank} ends: {why}; {WORD}", file=sys.stderr, flush=True)
+        if launcher and "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() == self.launcher != 1:
+            os.kill(self.launcher, signal.SIGKILL)
+        os._exit(1)
 
 
 def _of_exchange(error: Exception) -> bool:
