@@ -41,8 +41,8 @@ def shell(model: nn.Module) -> Any:
 
 
 def sharded(model: nn.Module) -> bool:
-    """Whether processes have a part each of the model's parameters."""
-    return any(isinstance(part, DTensor) for part in model.parameters())
+    """Whether processes have a part each of the model's parameters; it is so of all or of none, so one is looked at."""
+    return isinstance(next(model.parameters(), None), DTensor)
 
 
 def whole(state: Any, *, keep: bool = True) -> Any:

@@ -29,9 +29,8 @@ class Learned:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave. Raises UserError where that was of another model."""
-        needed = self.state_dict().keys()
-        if needed != state.keys():
-            odd = sorted(needed ^ state.keys())
+        ours = self.state_dict()
+        if ours.keys() != state.keys():
+            odd = sorted(ours.keys() ^ state.keys())
             raise UserError(f"a state of another model: {odd[0]} ({len(odd)} in all) is in only one of the two")
-        ours = self.model.state_dict()
         self.model.load_state_dict({name: part_of(value, ours[name]) for name, value in state.items()}, strict=False)

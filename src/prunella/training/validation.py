@@ -86,8 +86,7 @@ class Validation:
             first = rank() == 0
             better = first and bool(values) and self._noted(done, values)
             if distributed.agreed(lambda: better) if sharded else better:
-                learned = Learned(self.model).state_dict()
-                weights = sharding.whole(learned, keep=first) if sharded else learned
+                weights = sharding.whole(Learned(self.model).state_dict(), keep=first)
                 if first:
                     self._keep(done, weights)
 
