@@ -24,6 +24,7 @@ from prunella.evaluation.memory import MemoryMeter
 from prunella.evaluation.turns import Turns
 from prunella.models.families import predict
 from prunella.models.originals import teacher_config
+from prunella.models.pipeline import empty_unet
 from prunella.params import Variant
 from prunella.pruning.plan import Plan
 from prunella.reporting.published import published
@@ -156,8 +157,7 @@ class _Around:
 
 def random_unet(config: dict, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     """A UNet of random numbers, made in its own precision on the device: none is held in another meanwhile."""
-    with torch.device("meta"):
-        unet = nn.Module.to(UNet2DConditionModel.from_config(config), dtype).eval()
+    unet = nn.Module.to(empty_unet(config), dtype).eval()
     unet.to_empty(device=device)
     for weight in unet.parameters():
         weight.requires_grad_(False).normal_(0, DEVIATION)

@@ -18,6 +18,7 @@ from prunella.evaluation.energy import EnergyMeter, energy_meter
 from prunella.evaluation.turns import ENOUGH, FEWEST
 from prunella.evaluation.variants import measured
 from prunella.models.families import architecture, predict
+from prunella.models.pipeline import empty_unet
 from prunella.params import Benchmark, Bits, Variant, bits_of
 
 TOKENS = 77  # of a caption, in CLIP's and OpenCLIP's text encoders
@@ -47,9 +48,9 @@ def macs(config: dict, latent: Size | None = None) -> dict[str, int]:
     `macs_conv_linear` is the convention of the BK-SDM and SSD-1B papers: convolutions and linear layers.
     `macs` adds attention's products of queries, keys and values.
     """
+    unet = empty_unet(config)
+    unet.set_attn_processor(AttnProcessor())  # plain products, which the counter sees
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
-        unet.set_attn_processor(AttnProcessor())  # plain products, which the counter sees
         across, down = latent or (unet.config.sample_size, unet.config.sample_size)
         shapes = architecture(config).example(unet.config, (down, across), TOKENS)
         inputs = {name: torch.empty(1, *shape) for name, shape in shapes.items()}
@@ -82,8 +83,7 @@ def _counted(folder: Path, size: Size, bits: Bits | None) -> dict[str, Any]:
     """Parameters and operations of the UNet, MB of the weights on disk; in `bits`, the UNet's other weights in bf16."""
     config, scale = (json.loads((folder / part / "config.json").read_text()) for part in ("unet", "vae"))
     factor = 2 ** (len(scale["block_out_channels"]) - 1)
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(config)
+    unet = empty_unet(config)
     disk = disk_mb(folder) | ({"unet": quantised_mb(folder, bits)} if bits else {})
     return {
         **parameters(unet),

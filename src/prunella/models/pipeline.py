@@ -99,6 +99,12 @@ def _stock(folder: Path, **parts: Any) -> DiffusionPipeline:
         return DiffusionPipeline.from_pretrained(folder, **parts)
 
 
+def empty_unet(config: dict[str, Any]) -> UNet2DConditionModel:
+    """The UNet of a config without weights, on the meta device, which takes neither memory nor first values."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)
+
+
 def save_pipeline(origin: Path, unet: UNet2DConditionModel, out: Path, storage: Storage, **encoders: Any) -> None:
     """A stock pipeline folder at `out`: everything as in the folder `origin`, but for the UNet and given text encoders.
 

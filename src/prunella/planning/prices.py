@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunella.evaluation.cost import TOKENS
 from prunella.models.families import architecture, predict
+from prunella.models.pipeline import empty_unet
 from prunella.planning.units import End, planned
 from prunella.pruning.mapping import student_config, teacher_key, weight_map
 from prunella.pruning.plan import Plan
@@ -47,8 +48,7 @@ def counted(family: str, config: dict[str, Any], removed: Iterable[int], size: t
     macs: dict[int, dict[str, float]] = {}
     for number in removed:
         plan = planned(family, [End(number, "keep")])
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(student_config(plan, config))
+        unet = empty_unet(student_config(plan, config))
         params[number] = by_part(plan, ((name, value.numel()) for name, value in unet.state_dict().items()))
         macs[number] = by_part(plan, _macs(unet, size).items())
     return {"params": Prices(params), "macs": Prices(macs)}

@@ -8,14 +8,13 @@ student is left out and told. Text encoders are the teacher's own, so their upda
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from prunella.errors import UserError
 from prunella.models.families import FAMILIES, family
 from prunella.models.lora import UNET, Update, read_lora, write_lora
-from prunella.models.pipeline import teacher_folder
+from prunella.models.pipeline import empty_unet, teacher_folder
 from prunella.pruning.mapping import check_fit, student_config, teacher_key, weight_map
 from prunella.pruning.plan import BESIDE, Plan, read_plan
 
@@ -43,7 +42,7 @@ def carry(lora: Path, student: Path, teacher: Path, out: Path) -> Carried:
     folder = teacher_folder(teacher) if teacher.suffix == ".json" else teacher
     config = dict(UNet2DConditionModel.load_config(folder / "unet"))
     check_fit(plan, config)
-    whole, small = empty(config), empty(student_config(plan, config))
+    whole, small = empty_unet(config), empty_unet(student_config(plan, config))
     parts = read_lora(lora, whole)
     updates = parts.get(UNET, {})
     for module, update in updates.items():
@@ -55,12 +54,6 @@ def carry(lora: Path, student: Path, teacher: Path, out: Path) -> Carried:
     write_lora(out, parts | {UNET: kept})
     beside = sum(len(some) for part, some in parts.items() if part != UNET)
     return Carried(list(kept), sorted(updates.keys() - places.keys()), beside)
-
-
-def empty(config: dict) -> UNet2DConditionModel:
-    """The UNet of a config, without weights."""
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(config)
 
 
 def by_teacher(plan: Plan, student: UNet2DConditionModel, teacher_config: dict) -> dict[str, str]:

@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.models.pipeline import load_unet, save_pipeline
+from prunella.models.pipeline import empty_unet, load_unet, save_pipeline
 from prunella.params import Prune
 from prunella.pruning.mapping import student_config, teacher_key, weight_map
 from prunella.pruning.plan import BESIDE, Plan, read_plan
@@ -20,8 +19,7 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan, *, shared: bool = Fals
     at. Raises UserError where a weight has no counterpart of the same shape.
     """
     config = student_config(plan, dict(teacher_unet.config))
-    with torch.device("meta"):
-        student = UNet2DConditionModel.from_config(config)
+    student = empty_unet(config)
     source, places = teacher_unet.state_dict(), weight_map(plan, teacher_unet.config)
     copied = {}
     for key, empty in student.state_dict().items():

@@ -4,11 +4,9 @@ import json
 from functools import cache
 from typing import Any
 
-import torch
-from diffusers import UNet2DConditionModel
-
 from prunella.errors import UserError
 from prunella.evaluation.cost import macs, parameters
+from prunella.models.pipeline import empty_unet
 from prunella.pruning.mapping import check_fit, student_config
 from prunella.pruning.plan import STUDENTS, Plan
 
@@ -56,9 +54,7 @@ def _fits(plan: Plan, teacher: dict[str, Any]) -> bool:
 @cache
 def _counted(config: str) -> dict[str, int]:
     """Counts of a UNet by its config, as JSON; two students may share one architecture."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(json.loads(config))
-    return parameters(unet) | macs(json.loads(config))
+    return parameters(empty_unet(json.loads(config))) | macs(json.loads(config))
 
 
 def _cells(counts: dict[str, int], whole: dict[str, int]) -> list[str]:

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from prunella.compute.precision import BITS, autocast
 from prunella.compute.sharding import units
 from prunella.models.families import predict
+from prunella.models.pipeline import empty_unet
 from prunella.params import Learning, Precision
 from prunella.training.hooks import capture_outputs
 
@@ -169,19 +170,14 @@ def largest(config: dict) -> int:
 
 @lru_cache
 def _parameters(config: str) -> int:
-    return sum(part.numel() for part in _empty(config).parameters())
+    return empty_unet(json.loads(config)).num_parameters()
 
 
 @lru_cache
 def _largest(config: str) -> int:
-    unet = _empty(config)
+    unet = empty_unet(json.loads(config))
     sizes = [sum(part.numel() for part in unet.get_submodule(name).parameters()) for name in units(unet)]
-    return max(*sizes, _parameters(config) - sum(sizes))
-
-
-def _empty(config: str) -> UNet2DConditionModel:
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(json.loads(config))
+    return max(*sizes, unet.num_parameters() - sum(sizes))
 
 
 @lru_cache
@@ -197,8 +193,7 @@ def _kept(subject: Subject, precision: Precision, checkpointing: bool) -> tuple[
 
     With checkpointing, the bytes of the largest part that is run again are among them.
     """
-    with torch.device("meta"):
-        empty = UNet2DConditionModel.from_config(subject.student)  # nothing is spent on first values
+    empty = empty_unet(subject.student)
     with FakeTensorMode(), torch.device("cpu"):
         unet = empty._apply(lambda part: torch.empty(part.shape, dtype=part.dtype)).train()
         if subject.gpu and precision in BITS:

@@ -11,13 +11,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.compute import distributed
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.models.pipeline import load_unet
+from prunella.models.pipeline import empty_unet, load_unet
 from prunella.params import Distill, Phase, Terms
 from prunella.pruning.cuts import origins
 from prunella.pruning.mapping import student_config
@@ -102,8 +101,7 @@ def of_phase(params: Distill, phase: Phase) -> Distill:
 
 def empty(config: dict[str, Any], plan: Plan) -> UNet2DConditionModel:
     """The student of a plan and a teacher with that UNet config, without weights."""
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(student_config(plan, config))
+    return empty_unet(student_config(plan, config))
 
 
 class Succession:
