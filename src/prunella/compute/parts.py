@@ -5,8 +5,9 @@ A part is a folder of what it made and `part.json`: of which stage, which part o
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from prunella.compute.workdir import Identity, same_params
 from prunella.errors import UserError
@@ -15,6 +16,16 @@ from prunella.files import atomic_write_text, read_json
 PART = "part.json"
 NAMED = 8  # missing pieces that an error names one by one
 T = TypeVar("T")
+
+
+class Named(Protocol):
+    """A task by its name, which its piece has too."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Task = TypeVar("Task", bound=Named)
 
 
 class Kind(NamedTuple):
@@ -83,14 +94,43 @@ def checked_part(folder: Path, ours: Identity, kind: Kind) -> Range:
     return which
 
 
-def missing(names: list[str], places: list[int], counts: set[int], kind: Kind) -> str:
+def gather(
+    tasks: Sequence[Task],
+    work: Path,
+    parts: list[Path],
+    counts: set[int],
+    kind: Kind,
+    *,
+    whole: Callable[[Path, Task], bool],
+    adopt: Callable[[Path, Path, Task], None],
+) -> None:
+    """Have in `work` what `parts`, each of which is checked, hold of the tasks.
+
+    `whole` says whether a folder holds a task's piece, `adopt` has it in another folder too; `counts` are the numbers
+    of parts that they are of. Raises UserError where a piece is missing, naming the parts that are to be made; nothing
+    is adopted then.
+    """
+    origins = [next((folder for folder in (work, *parts) if whole(folder, task)), None) for task in tasks]
+    if places := [place for place, origin in enumerate(origins) if origin is None]:
+        raise UserError(_missing([task.name for task in tasks], places, counts, kind))
+    for task, origin in zip(tasks, origins, strict=True):
+        if origin and origin != work:
+            adopt(origin, work, task)
+
+
+def some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _missing(names: list[str], places: list[int], counts: set[int], kind: Kind) -> str:
     """What to do about the pieces at `places` of `names`, which no part holds.
 
     Parts are named where all are parts of one number of them: `counts` are those numbers.
     """
-    some = ", ".join(names[place] for place in places[:NAMED])
-    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-    said = f"{kind.stage} --merge: {len(places)} of {len(names)} {kind.pieces} are missing or damaged ({some}{more})"
+    lacking = some([names[place] for place in places])
+    said = f"{kind.stage} --merge: {len(places)} of {len(names)} {kind.pieces} are missing or damaged ({lacking})"
     if len(counts) != 1:
         return f"{said}; the parts given are not parts of one number of them"
     (of,) = counts

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from prunella.compute.parts import Kind, Range, begin_part, checked_part, missing
+from prunella.compute.parts import Kind, Range, begin_part, checked_part, gather
 from prunella.compute.workdir import resume_dir
 from prunella.data.filter import drawn, not_too_many
 from prunella.data.images import RejectedImage
 from prunella.data.keeping import BEGUN, adopt, kept
 from prunella.data.looking import Score, Task, known, looked, looker, tasks
 from prunella.data.prefetch import threads
-from prunella.data.scanning import Piece, candidates, pieces
+from prunella.data.scanning import candidates, pieces
 from prunella.data.sources import describe, open_source
 from prunella.data.tally import Tally
 from prunella.errors import UserError
@@ -85,17 +85,8 @@ def merge_parts(params: Filter, seed: int, parts: list[Path]) -> int:
     counts = {checked_part(part, ours, KIND).of for part in parts}
     with resume_dir("filter", known(params, seed, source), begun=BEGUN) as work:
         for piece in pieces(open_source(source)):  # every part has scanned them
-            _adopt(piece, work, parts)
+            if not kept(work, piece) and (origin := next((part for part in parts if kept(part, piece)), None)):
+                adopt(origin, work, piece)
         every = asked(params, seed, source, work)
-        places = [place for place, task in enumerate(every) if not any(kept(each, task) for each in (work, *parts))]
-        if places:
-            raise UserError(missing([task.name for task in every], places, counts, KIND))
-        for task in every:
-            _adopt(task, work, parts)
+        gather(every, work, parts, counts, KIND, whole=kept, adopt=adopt)
     return sum(len(task.keys) for task in every)
-
-
-def _adopt(task: Piece | Task, work: Path, parts: list[Path]) -> None:
-    """Have the file of the task in `work`, where one of the parts has it."""
-    if not kept(work, task) and (origin := next((part for part in parts if kept(part, task)), None)):
-        adopt(origin, work, task)

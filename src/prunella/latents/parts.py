@@ -5,7 +5,7 @@ Parts are put together in the work folder of the encode stage, which then has ev
 
 from pathlib import Path
 
-from prunella.compute.parts import NAMED, Kind, Range, begin_part, checked_part, missing
+from prunella.compute.parts import Kind, Range, begin_part, checked_part, gather, some
 from prunella.compute.timing import Timings
 from prunella.compute.workdir import resume_dir
 from prunella.data.prefetch import threads
@@ -52,25 +52,23 @@ def merge_parts(params: Encode, seed: int, teacher: Path, manifest: Path, parts:
         return len(tasks)
     counts = {checked_part(part, known, KIND).of for part in parts}
     with resume_dir("encode", known, begun=BEGUN) as work:
-        origins = {
-            task.name: next((folder for folder in (work, *parts) if whole_shard(folder, task.name)), None)
-            for task in tasks
-        }
-        places = [place for place, origin in enumerate(origins.values()) if origin is None]
-        if places:
-            raise UserError(missing(list(origins), places, counts, KIND))
-        for name, origin in origins.items():
-            if origin and origin != work:
-                adopt_shard(origin, work, name)
+        gather(tasks, work, parts, counts, KIND, whole=_whole, adopt=_adopt)
     return len(tasks)
+
+
+def _whole(folder: Path, task: Task) -> bool:
+    return whole_shard(folder, task.name) is not None
+
+
+def _adopt(origin: Path, work: Path, task: Task) -> None:
+    adopt_shard(origin, work, task.name)
 
 
 def _all_stored(tasks: list[Task], at: Place) -> None:
     """Raises UserError where a shard is missing on the store."""
     there = stored(at)
     if absent := [task.name for task in tasks if task.name not in there]:
-        some = ", ".join(absent[:NAMED]) + (f" and {len(absent) - NAMED} more" if len(absent) > NAMED else "")
         raise UserError(
-            f"encode --merge: {len(absent)} of {len(tasks)} shards are missing in {at} ({some}); the same "
+            f"encode --merge: {len(absent)} of {len(tasks)} shards are missing in {at} ({some(absent)}); the same "
             "--shards K/N as before, or the encode stage, makes those that are missing alone"
         )
