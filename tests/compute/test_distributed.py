@@ -1,13 +1,10 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import together
 import torch
-from conftest import ROOT, TRAINING
+import toygraph
+from conftest import TRAINING
 
 from prunella.compute import distributed
 from prunella.errors import UserError
@@ -19,17 +16,7 @@ CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_
 def both(tmp_path_factory) -> list[dict]:
     """What two processes saw."""
     out = tmp_path_factory.mktemp("together")
-    script, path = str(Path(together.__file__)), str(ROOT / "src")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, script, json.dumps(CONTENT), str(out)],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    toygraph.together(out, 2, together.__file__, json.dumps(CONTENT), out, CUDA_VISIBLE_DEVICES="")
     return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

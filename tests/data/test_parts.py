@@ -1,6 +1,5 @@
 """The filter in parts: what jobs of their own found, in any order, gives what the stage alone gives."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import layouts
 import pytest
 from conftest import ROOT
 from layouts import LIMITS, drawn
+from parted import spoilt
 
 from prunella.compute.parts import Range
 from prunella.data import looking
@@ -98,10 +98,7 @@ def test_parts_of_copied_data_belong_together(made, asked, tmp_path):
     ],
 )
 def test_a_part_of_something_else_is_refused(spoil, said, made, asked):
-    folder = made(1, 2)
-    note = json.loads((folder / "part.json").read_text())
-    spoil(note)
-    (folder / "part.json").write_text(json.dumps(note))
+    folder = spoilt(made(1, 2), spoil)
     with pytest.raises(UserError, match=said):
         merge_parts(asked, 0, [folder])
 

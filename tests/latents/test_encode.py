@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import torch
 from conftest import LEARNING, ROOT, SIDE
 from layouts import LIMITS, drawn
 from safetensors.torch import load_file, save_file
+from toygraph import together
 
 from prunella.data.filter import filtered
 from prunella.data.images import fitted
@@ -280,10 +278,7 @@ def test_two_processes_make_the_same_shards(params, teacher, manifest, tmp_path,
         "settings = Encode.model_validate_json(sys.argv[1])\n"
         "encoded(settings, 0, *map(Path, sys.argv[2:5]), 'cpu')\n"
     )
-    given = [params.encode.model_dump_json(), str(teacher), str(manifest), str(tmp_path / "out")]
-    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), *given]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(tmp_path)}
-    subprocess.run([sys.executable, *run], check=True, env=environment, capture_output=True)
+    together(tmp_path, 2, script, params.encode.model_dump_json(), teacher, manifest, tmp_path / "out")
     assert content(tmp_path / "out") == content(latents)
 
 

@@ -1,7 +1,7 @@
-import json
 import shutil
 
 import pytest
+from parted import spoilt
 
 from prunella.compute.parts import Range
 from prunella.errors import UserError
@@ -91,10 +91,7 @@ def test_parts_of_two_divisions_may_be_merged_where_they_hold_all(made, asked):
     ],
 )
 def test_a_part_of_something_else_is_refused(spoil, said, made, asked):
-    folder = made(1, 2)
-    note = json.loads((folder / "part.json").read_text())
-    spoil(note)
-    (folder / "part.json").write_text(json.dumps(note))
+    folder = spoilt(made(1, 2), spoil)
     with pytest.raises(UserError, match=said):
         merge_parts(*asked, [folder])
 

@@ -3,9 +3,6 @@
 import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +10,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from servers import free_port
+from servers import answering, free_port
 
 from prunella import places
 
-WAIT = 120.0  # seconds that the server may take to start on a busy machine
 LINE = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S*) HTTP')
 
 
@@ -59,25 +55,13 @@ def s3(monkeypatch, folder: Path) -> Iterator[S3]:
     with it.log.open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait(it, process)
+        answering(f"{it.url}/moto-api/", process, it.log)
         _forget_stores()
         yield it
     finally:
         process.kill()
         process.wait()
         _forget_stores()
-
-
-def _wait(it: S3, process: subprocess.Popen) -> None:
-    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    until = time.monotonic() + WAIT
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            ask.open(f"{it.url}/moto-api/", timeout=5).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(f"moto's server does not start: {it.log.read_text()[-3000:]}")
 
 
 def _forget_stores() -> None:

@@ -32,6 +32,19 @@ def free_port() -> int:
         return it.getsockname()[1]
 
 
+def answering(address: str, process: subprocess.Popen, log: Path) -> None:
+    """Wait until a server answers there. Fails with the end of its log where its process ends, or it takes too long."""
+    ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + WAIT
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            ask.open(address, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"no server answers at {address}: {log.read_text()[-3000:]}")
+
+
 class Server:
     """`mlflow server` on a database, with its artifacts in `folder`."""
 
@@ -56,15 +69,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        ask = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        until = time.monotonic() + WAIT
-        while time.monotonic() < until and self.process.poll() is None:
-            try:
-                ask.open(f"{self.uri}/health", timeout=5).close()
-                return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.5)
-        raise AssertionError(f"mlflow server does not start: {(self.folder / 'server.log').read_text()[-3000:]}")
+        answering(f"{self.uri}/health", self.process, self.folder / "server.log")
 
     def kill(self) -> None:
         """kill -9 of the server and of its workers, which form a session of their own."""

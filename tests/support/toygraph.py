@@ -34,6 +34,12 @@ def run(folder: Path, *command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
+def together(folder: Path, processes: int, script: str | Path, *words: str | Path, **environment: str) -> str:
+    """What a script prints that torch's launcher runs in so many processes, with this tree's code, in `folder`."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return run(folder, *launcher, script, *words, PYTHONPATH=str(ROOT / "src"), DVC_ROOT=str(folder), **environment)
+
+
 def stages_run(printed: str) -> set[str]:
     return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import apart
 import pytest
 import torch
-from conftest import DISTILLING, LORA, ROOT, TUNING, WIDTH, toy_params
+from conftest import DISTILLING, LORA, TUNING, WIDTH, toy_params
 from diffusers import UNet2DConditionModel
 from inprocess import commands
 from safetensors.torch import load_file
 from stagefolder import stage_folder
+from toygraph import together
 
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
@@ -44,25 +45,15 @@ def asked(teacher, latents, pruned_tiny) -> dict[str, str]:
     return {"teacher": str(teacher), "latents": str(latents), "student": str(pruned_tiny)}
 
 
-def together(asked: dict, cases: list[dict], out: Path, processes: int) -> str:
+def learn_together(asked: dict, cases: list[dict], out: Path, processes: int) -> str:
     """What is said while so many processes do the cases."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*launcher, apart.__file__, json.dumps(asked), json.dumps(cases), str(out)],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "DVC_ROOT": str(out)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return together(out, processes, apart.__file__, json.dumps(asked), json.dumps(cases), out)
 
 
 @pytest.fixture(scope="module")
 def both(asked, tmp_path_factory) -> Path:
     """What two processes gave."""
-    together(asked, list(CASES.values()), out := tmp_path_factory.mktemp("apart"), 2)
+    learn_together(asked, list(CASES.values()), out := tmp_path_factory.mktemp("apart"), 2)
     return out
 
 
@@ -122,7 +113,7 @@ def test_the_folders_are_what_they_always_are(both, asked):
 def test_a_state_is_gone_on_with_by_any_number_shared_out_or_not(both, alone, asked):
     """Two began; one goes on, and three do, to where one ends by itself."""
     apart.learn(asked, ON, alone)
-    said = together(asked, [ON], both, 3)
+    said = learn_together(asked, [ON], both, 3)
     assert "going on from step 2 of a shorter training" in said
     same(both, alone, "all of it")
 

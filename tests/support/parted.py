@@ -1,0 +1,15 @@
+"""Parts of a stage's work, as tests make them another's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from prunella.compute.parts import PART
+
+
+def spoilt(folder: Path, spoil: Callable[[dict], object]) -> Path:
+    """The part, whose note says something else now."""
+    note = json.loads((folder / PART).read_text())
+    spoil(note)
+    (folder / PART).write_text(json.dumps(note))
+    return folder
