@@ -194,7 +194,7 @@ def test_points_of_a_weight_are_numbers(content):
 SET = {
     "prompts": "p.txt", "samples": 9, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main",
     "negative_prompt": "", "guidance": 7.5, "scheduler": None, "inference_steps": 25, "sizes": [[512, 512]],
-    "batch_size": 8, "precision": "fp32", "storage": "fp16", "seed": 0,
+    "batch_size": 8, "precision": "fp32", "storage": "fp16", "seed": 0, "store": None,
 }  # fmt: skip
 
 

@@ -22,14 +22,14 @@ KILLED = """
 import os
 import sys
 import prunella
-from prunella.latents import store
+from prunella.latents import making
 from prunella.params import read_params
-carried = store.carried
+carried = making.carried
 def dies(work, home, name):
     if name == "train-00002":
         os._exit(9)
     carried(work, home, name)
-store.carried = dies
+making.carried = dies
 prunella.encode(read_params(sys.argv[1]), teacher=sys.argv[2], out="data")
 """
 

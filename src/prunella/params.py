@@ -108,6 +108,7 @@ class Generate(Section):
     precision: Precision
     storage: Storage  # of the latents
     seed: Seed
+    store: Annotated[str, Field(min_length=1)] | None  # where the tars lie; None: in the set's folder
 
 
 Column = Literal["text", "image", "width", "height", "language", "aesthetic", "punsafe", "pwatermark", "similarity"]
@@ -705,7 +706,16 @@ def read_params(path: Path | str = "params.yaml") -> Params:
 
 def with_whole_entries(content: dict) -> dict:
     """`content` with what the entries of its sets, bases, teachers and phases lack."""
-    return with_phases(with_own_data(content))
+    return with_phases(with_own_data(with_generated(content)))
+
+
+def with_generated(content: dict) -> dict:
+    """`content` with entries of `generate` that say where their tars lie, which older ones did not."""
+    made = content.get("generate")
+    if not isinstance(made, dict):
+        return content
+    whole = {name: {"store": None} | entry if isinstance(entry, dict) else entry for name, entry in made.items()}
+    return content | {"generate": whole}
 
 
 def with_own_data(content: dict) -> dict:

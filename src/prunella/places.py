@@ -225,6 +225,17 @@ def put(file: Path, to: Place) -> None:
     half.replace(to)
 
 
+def put_text(text: str, to: Place) -> None:
+    """Have a text (UTF-8) at `to`, whole or not at all."""
+    if isinstance(to, Remote):
+        to.write_text(text)
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    half = to.with_name(f"{to.name}.half")
+    half.write_text(text, encoding="utf-8")
+    half.replace(to)
+
+
 def side_by_side(read: Any, places: Iterable[Place]) -> list:
     """`read` of each; of many small objects of a store the time is in the waiting."""
     listed = list(places)

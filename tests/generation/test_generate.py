@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LATENT, SIDE
+from generating import PROMPTS, content, made
 from PIL import Image
 from stored import put
 
@@ -15,18 +16,9 @@ from prunella.errors import UserError
 from prunella.evaluation.drawing import draw_batch
 from prunella.evaluation.gallery import tars
 from prunella.generation import generate as room
-from prunella.generation.generate import generated
 from prunella.latents.encode import encoded
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
-from prunella.params import Generate
-
-PROMPTS = ["a red ring", "two hearts", "a small star"]
-ASKED = {
-    "prompts": "p.txt", "samples": 99, "pictures": 3, "model": "m", "id": None, "revision": "main",
-    "negative_prompt": "grey", "guidance": 3.0, "scheduler": None, "inference_steps": 2, "sizes": [[SIDE, SIDE]],
-    "batch_size": 2, "precision": "fp32", "storage": "fp32", "seed": 5,
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +26,6 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setattr(tars, "SHARD", 4)
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
-
-
-def made(teacher: Path, folder: Path, name: str = "set", **changes) -> Path:
-    report = generated(Generate(**ASKED | changes), name, folder / "p.txt", teacher, folder / name, "cpu")
-    assert report["pictures"] == 9 or changes
-    return folder / name
 
 
 def members(folder: Path) -> dict[str, bytes]:
@@ -85,10 +71,6 @@ def test_the_latents_decode_to_the_picture(whole, teacher):
     pixels = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().numpy()
     picture = np.asarray(Image.open(io.BytesIO(found["00000007.png"])))
     assert np.abs(picture - pixels).max() <= 1
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_killed_in_a_batch_it_ends_at_the_same_bits_and_then_draws_no_more(whole, teacher, tmp_path, monkeypatch):

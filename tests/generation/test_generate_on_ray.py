@@ -16,6 +16,7 @@ from prunella.params import Generate
 ASKED = Generate(
     prompts="p.txt", samples=99, pictures=3, model="m", id=None, revision="main", negative_prompt="", guidance=3.0,
     scheduler=None, inference_steps=9, sizes=[(SIDE, SIDE)], batch_size=1, precision="fp32", storage="fp32", seed=5,
+    store=None,
 )  # fmt: skip
 
 
@@ -35,12 +36,17 @@ def test_the_bytes_are_the_local_engines_with_a_worker_lost(teacher, params, tmp
                 killer.start()
                 report = generated(*given, cluster=params.runtime)
                 killer.join(1)
+                away = ASKED.model_copy(update={"store": str(tmp_path / "store")})
+                generated(away, "away", *given[2:4], tmp_path / "away", "cpu", cluster=params.runtime)
         else:
             report = generated(*given)
         assert report["pictures"] == 21
         content[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "out").iterdir()}
     assert len(content["ray"]) == 11 + 2 and content["ray"] == content["local"]
     assert "its worker was lost" in capsys.readouterr().err
+    on_store = {path.name: path.read_bytes() for path in (tmp_path / "store").rglob("*.tar")}
+    assert on_store == {name: data for name, data in content["ray"].items() if name.endswith(".tar")}
+    assert sorted(path.name for path in (tmp_path / "away").iterdir()) == ["manifest.json", "prompts.jsonl"]
 
 
 def kill_a_worker(work) -> None:

@@ -19,7 +19,7 @@ from prunella.training import memory
 
 SET = {"prompts": "", "samples": 3, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main"}
 SET |= {"negative_prompt": "", "guidance": 3.0, "scheduler": None, "inference_steps": 2, "sizes": [[32, 32]]}
-SET |= {"batch_size": 2, "precision": "fp32", "storage": "fp32", "seed": 0}
+SET |= {"batch_size": 2, "precision": "fp32", "storage": "fp32", "seed": 0, "store": None}
 
 
 @pytest.fixture
@@ -109,7 +109,9 @@ def test_what_the_run_generates_itself_need_not_be_there(content):
     assert "data/generated/mine" in refused(content)
     content["generate"] = {"mine": SET | {"prompts": content["teacher"]["path"]}}
     check_parameters(made(content))
-    content["generate"]["mine"]["prompts"] = "no/where"
+    content["generate"]["mine"]["store"] = "s4://pictures"
+    assert refused(content) == "generate.mine.store: s4://pictures: no such kind of store; s3:// and gs:// are known"
+    content["generate"]["mine"] |= {"store": None, "prompts": "no/where"}
     assert refused(content).startswith("generate.mine.prompts: there is no no/where")
 
 

@@ -61,7 +61,7 @@ def made_latents(setting: Setting, params: Params, steps: int, work: Path) -> Pa
         prompts=str(prompts), samples=len(captions), pictures=1, model=str(setting.teacher), id=None, revision="main",
         negative_prompt="", guidance=setting.benchmark.guidance, scheduler="DPMSolverMultistepScheduler",
         inference_steps=steps, sizes=[(params.encode.resolution,) * 2], batch_size=setting.benchmark.batch_size,
-        precision="fp32", storage="fp32", seed=0,
+        precision="fp32", storage="fp32", seed=0, store=None,
     )  # fmt: skip
     pictures = work / "pictures"
     print(generated(asked, "teacher-made", prompts, setting.teacher, pictures, setting.device), flush=True)

@@ -3,7 +3,8 @@
 A folder holds `00000.tar`, …, in each for every picture, named by its number: NAME.png, NAME.txt (the prompt),
 NAME.json (seed and size) and NAME.npy, the raw latents (CHW) that the picture was decoded from. So it is a webdataset
 for whoever reads such. `prompts.jsonl` lists the pictures; `manifest.json` holds the settings, what latents the model
-has, and the shards with their sums, and is written last: a folder without one is not whole.
+has, and the shards with their sums, and is written last: a folder without one is not whole. Where the tars lie on a
+store, the manifest has their address there as "store".
 
 A picture's noise is a function of seed and number: it is the same whoever draws it, and after an interruption.
 """
@@ -26,13 +27,24 @@ from prunella.compute.launch import rank, size
 from prunella.compute.workdir import DONE, identity, resume_dir, sweep
 from prunella.errors import UserError
 from prunella.evaluation.drawing import drawn_with_latents, load_to_draw
-from prunella.evaluation.gallery.tars import Member, collect_shards, fill_shard, fill_shards, shards, whole_shard
+from prunella.evaluation.gallery.tars import (
+    Member,
+    collect_shards,
+    fill_shard,
+    fill_shards,
+    shard_name,
+    shards,
+    whole_shard,
+)
 from prunella.files import atomic_write_text, json_digest
 from prunella.generation.prompts import read_prompts
+from prunella.generation.store import carried, collect_stored, noted, stored
 from prunella.models import hub
 from prunella.models.pipeline import teacher_folder
 from prunella.models.vae import latent_space
 from prunella.params import Generate, Runtime, unknown
+from prunella.places import Place
+from prunella.porter import Porter, home
 
 ROOMS = ("compute", "data", "evaluation/drawing.py", "evaluation/gallery", "generation", "models", "scenes")
 MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
@@ -70,31 +82,42 @@ def generated(
     asked = read_prompts(prompts, params.samples, params.seed)
     tasks = shards(pictures(asked, params), params.batch_size)
     everyone, stage = team(device), f"generate-{name}"
-    known = identity(params.model_dump() | {"prompts": json_digest(asked)}, [folder], ROOMS)
+    known = identity(_decided(params) | {"prompts": json_digest(asked)}, [folder], ROOMS)
+    at = home(params.store, known)
     with resume_dir(stage, known, first=rank() == 0, begun="[0-9]*") as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
         if rank() == 0:
             sweep(stage, keep=work)  # nothing goes on from finished pictures
+        there, title = stored(at) if at else {}, f"generate {name}"
         if cluster:
-            begin = partial(_ShardDrawer, params, name, folder, work, cluster)
-            _drawn_by_cluster(begin, tasks if rank() == 0 else [], work, cluster, f"generate {name}")
+            begin = partial(_ShardDrawer, params, name, folder, work, cluster, at)
+            waiting = [(number, task) for number, task in enumerate(tasks) if shard_name(number) not in there]
+            _drawn_by_cluster(begin, waiting if rank() == 0 else [], work, cluster, title, at)
         else:
-            fill_shards(tasks, _Drawer(params, name, folder, device), work, f"generate {name}", rank(), size())
+            with Porter(partial(carried, work, at) if at else None) as porter:
+                draw = _Drawer(params, name, folder, device)
+                fill_shards(tasks, draw, work, title, rank(), size(), there, porter.take)
         everyone.wait_for_everyone()
         if rank():
             return {}
-        noted, rate = collect_shards(tasks, work, out)
+        drawn, rate = collect_stored(tasks, at, out) if at else collect_shards(tasks, work, out)
         every = [picture for task in tasks for batch in task for picture in batch]
         lines = (json.dumps(picture._asdict(), ensure_ascii=False) + "\n" for picture in every)
         atomic_write_text(out / PROMPTS, "".join(lines))
-        _write_manifest(out, params, folder, noted)
+        _write_manifest(out, params, folder, drawn, at)
         atomic_write_text(work / DONE, "{}")
         return {"pictures": len(every), "prompts": len(asked), "images_per_second": rate and round(rate, 3)}
 
 
-def _write_manifest(out: Path, params: Generate, folder: Path, noted: list[dict[str, Any]]) -> None:
-    settings = params.model_dump() | ({"commit": folder.name} if params.id else {})
-    manifest = {"settings": settings, "latents": latent_space(folder), "shards": noted}
+def _decided(params: Generate) -> dict[str, Any]:
+    """The settings that decide the pictures, which are the same wherever they lie."""
+    return params.model_dump(exclude={"store"})
+
+
+def _write_manifest(out: Path, params: Generate, folder: Path, drawn: list[dict[str, Any]], at: Place | None) -> None:
+    settings = _decided(params) | ({"commit": folder.name} if params.id else {})
+    manifest = {"settings": settings, "latents": latent_space(folder), "shards": drawn}
+    manifest |= {"store": str(at)} if at else {}
     atomic_write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
@@ -152,25 +175,36 @@ class _Drawer:
 class _ShardDrawer:
     """Draws a shard at a time in a process of a cluster."""
 
-    def __init__(self, params: Generate, name: str, model: Path, work: Path, runtime: Runtime):
-        self.work, self.draw = work, _Drawer(params, name, model, device_of(runtime))
+    def __init__(self, params: Generate, name: str, model: Path, work: Path, runtime: Runtime, at: Place | None):
+        self.work, self.draw, self.at = work, _Drawer(params, name, model, device_of(runtime)), at
 
     def __call__(self, it: tuple[int, list[list[Picture]]]) -> None:
-        fill_shard(self.work, *it, self.draw)
+        if not whole_shard(self.work, it[0]):
+            fill_shard(self.work, *it, self.draw)
+        if self.at:
+            carried(self.work, self.at, shard_name(it[0]))
 
 
 def _drawn_by_cluster(
-    begin: Callable[[], _ShardDrawer], tasks: list[list[list[Picture]]], work: Path, cluster: Runtime, title: str
+    begin: Callable[[], _ShardDrawer],
+    tasks: list[tuple[int, list[list[Picture]]]],
+    work: Path,
+    cluster: Runtime,
+    title: str,
+    at: Place | None,
 ) -> None:
+    def there(it: tuple[int, list[list[Picture]]]) -> bool:
+        return noted(at / f"{shard_name(it[0])}.json") is not None if at else whole_shard(work, it[0])
+
     work.mkdir(parents=True, exist_ok=True)
     shards_on_ray(
         begin,
-        [(number, task) for number, task in enumerate(tasks) if not whole_shard(work, number)],
+        tasks if at else [it for it in tasks if not there(it)],
         cluster,
         work,
         named=lambda it: f"shard {it[0]}",
         count=lambda it: sum(map(len, it[1])),
-        there=lambda it: whole_shard(work, it[0]),
+        there=there,
         title=title,
         unit="picture",
     )

@@ -33,9 +33,10 @@ from prunella.latents.shards import (
     noted_shard,
     write_manifest,
 )
-from prunella.latents.store import home, stored
+from prunella.latents.store import stored
 from prunella.params import Encode, Runtime
 from prunella.places import Place
+from prunella.porter import home
 
 CARRIED = 3  # shards that lie here at a time where they go to a store: made, waiting, carried
 BEGUN = "*.safetensors"  # in the work folder of an encoding that has begun

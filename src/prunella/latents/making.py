@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +27,10 @@ from prunella.data.sources.generated import Generated
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import MIRRORED, noted_shard, whole_shard, write_shard
-from prunella.latents.store import Porter, noted
+from prunella.latents.store import carried, noted
 from prunella.params import Encode, Runtime
 from prunella.places import Place
+from prunella.porter import Porter
 
 SWAPPED = "another picture than when it was filtered"
 AHEAD = 3  # batches of pictures that wait decoded
@@ -129,7 +131,7 @@ def make_shards(
     pictures = ahead(made, asked, workers, AHEAD * params.batch_size, named=lambda it: it[1].key)
     total = sum(len(task.pairs) for task in waiting)
     with (
-        Porter(work, home) as porter,
+        Porter(partial(carried, work, home) if home else None) as porter,
         tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not bar) as shown,
     ):
         for name in sorted(made_before):

@@ -14,9 +14,10 @@ from prunella.latents.encode import BEGUN, asked, check_room
 from prunella.latents.encoders import Encoders
 from prunella.latents.making import Task, make_shards
 from prunella.latents.shards import adopt_shard, whole_shard
-from prunella.latents.store import home, stored
+from prunella.latents.store import stored
 from prunella.params import Encode
 from prunella.places import Place
+from prunella.porter import home
 
 KIND = Kind("encode", "an encoding", "shards", "teacher or pairs")
 

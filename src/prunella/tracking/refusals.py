@@ -113,6 +113,7 @@ def check_paths(params: Params) -> None:
     ours = {PINNED, *(GENERATED / name for name in params.generate)}  # which the run makes
     stores = {"encode.store": params.encode.store}
     stores |= {f"finetune.data.{name}.encode.store": own.encode.store for name, own in params.finetune.data.items()}
+    stores |= {f"generate.{name}.store": made.store for name, made in params.generate.items()}
     for key, address in stores.items():
         if address:
             _there(key, address, far=True)  # it need not be there, but its bucket

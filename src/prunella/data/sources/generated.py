@@ -12,7 +12,7 @@ import pyarrow as pa
 from prunella.data.sources.webdataset import WebDataset
 from prunella.errors import UserError
 from prunella.files import read_json, sha256
-from prunella.places import Place
+from prunella.places import Place, place
 
 MANIFEST = "manifest.json"
 
@@ -32,6 +32,7 @@ class Generated(WebDataset):
             raise UserError(f"{manifest}: not as the stage generate writes it; run that stage again")
         self.latent_space: str = noted["latents"]
         self.shards: list[dict[str, Any]] = noted["shards"]
+        self.root = place(noted.get("store", self.root))  # the tars may lie elsewhere than what lists them
         self._members = lru_cache(maxsize=16)(_members)
 
     def rows(self) -> Iterator[pa.Table]:
@@ -48,8 +49,7 @@ class Generated(WebDataset):
 
     def latents(self, key: str) -> np.ndarray:
         """The raw latents (CHW) that the picture of `key` was decoded from."""
-        place = key.rpartition("#")[0]
-        tar, _, name = place.partition("/")
+        tar, _, name = key.rpartition("#")[0].partition("/")
         offset, size = self._members(self.root / tar)[name.removesuffix(".png") + ".npy"]
         return np.load(io.BytesIO(self.part(self.root / tar, offset, size)))
 

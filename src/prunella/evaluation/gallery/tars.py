@@ -9,7 +9,7 @@ import json
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -65,19 +65,24 @@ def fill_shards(
     title: str,
     rank: int = 0,
     size: int = 1,
+    there: Container[str] = (),
+    take: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Make the shards that are not whole in `work`, every `size`-th from `rank` on; whole batches are not made again.
 
-    `make` gives the members of a batch.
+    `make` gives the members of a batch. Shards whose names are `there` need not be made; the others' names are given to
+    `take` when they are whole.
     """
     work.mkdir(parents=True, exist_ok=True)
     ours = list(enumerate(tasks))[rank::size]
     with tqdm(total=sum(len(batch) for _, task in ours for batch in task), desc=title, unit="picture") as bar:
         for number, task in ours:
-            if not whole_shard(work, number):
-                fill_shard(work, number, task, make, bar.update)
-            else:
+            if shard_name(number) in there or whole_shard(work, number):
                 bar.update(sum(map(len, task)))
+            else:
+                fill_shard(work, number, task, make, bar.update)
+            if shard_name(number) not in there:
+                take(shard_name(number))
 
 
 def fill_shard(
@@ -94,15 +99,20 @@ def fill_shard(
             _fill_part(part, batch, make)
         done(len(batch))
     seconds = [taken for part in parts for taken in _note(part).seconds]
-    _write(work / f"{number:05d}.tar", (member for part in parts for member in members(part)), seconds)
+    _write(work / shard_name(number), (member for part in parts for member in members(part)), seconds)
     for part in parts:
         part.unlink()
         _note_path(part).unlink()
 
 
+def shard_name(number: int) -> str:
+    """What the file of a shard is called."""
+    return f"{number:05d}.tar"
+
+
 def whole_shard(work: Path, number: int) -> bool:
     """Whether the shard is in `work` as its note says."""
-    return _whole(work / f"{number:05d}.tar")
+    return _whole(work / shard_name(number))
 
 
 def _fill_part(part: Path, batch: list[Some], make: Callable[[list[Some]], Iterable[Member]]) -> None:
@@ -114,22 +124,34 @@ def _fill_part(part: Path, batch: list[Some], make: Callable[[list[Some]], Itera
 def collect_shards(
     tasks: Sequence[Sequence[Sequence[Any]]], work: Path, out: Path
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """Link the whole shards from `work` into the empty folder `out`; what is noted of each, and pictures a second.
+    """Link the whole shards from `work` into the empty folder `out`; then as `listed`.
 
-    The rate is the median over batches, so a warm-up does not count. Raises UserError where a shard is missing.
+    Raises UserError where a shard is missing.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    noted, rates = [], []
-    for number, task in enumerate(tasks):
-        file = work / f"{number:05d}.tar"
+    notes = []
+    for file in (work / shard_name(number) for number in range(len(tasks))):
         if not _whole(file):
             raise UserError(f"{file}: the shard is not whole; run the stage again to draw it")
         link_or_copy(file, out / file.name)
-        note = _note(file)
-        noted.append({"name": file.name, "pictures": note.pictures, "sha256": note.sha256})
-        rates += [len(batch) / taken for batch, taken in zip(task, note.seconds, strict=True) if taken]
-    return noted, float(np.median(rates)) if rates else None
+        notes.append(_note(file))
+    return listed(tasks, notes)
+
+
+def listed(
+    tasks: Sequence[Sequence[Sequence[Any]]], notes: Sequence[Note]
+) -> tuple[list[dict[str, Any]], float | None]:
+    """What a manifest says of each shard; pictures a second, the median over batches, so a warm-up does not count."""
+    shards = [
+        {"name": shard_name(number), "pictures": note.pictures, "sha256": note.sha256}
+        for number, note in enumerate(notes)
+    ]
+    every = zip(tasks, notes, strict=True)
+    rates = [
+        len(batch) / taken for task, note in every for batch, taken in zip(task, note.seconds, strict=True) if taken
+    ]
+    return shards, float(np.median(rates)) if rates else None
 
 
 def members(file: Path) -> Iterator[Member]:
