@@ -714,8 +714,7 @@ def with_generated(content: dict) -> dict:
     made = content.get("generate")
     if not isinstance(made, dict):
         return content
-    whole = {name: {"store": None} | entry if isinstance(entry, dict) else entry for name, entry in made.items()}
-    return content | {"generate": whole}
+    return content | {"generate": _entry(made, {name: {"store": None} for name in made})}
 
 
 def with_own_data(content: dict) -> dict:

@@ -218,21 +218,26 @@ def put(file: Path, to: Place) -> None:
     """Have a file of this machine at `to` as well, whole or not at all."""
     if isinstance(to, Remote):
         to.put(file)
-        return
-    to.parent.mkdir(parents=True, exist_ok=True)
-    half = to.with_name(f"{to.name}.half")
-    shutil.copyfile(file, half)
-    half.replace(to)
+    else:
+        with _half(to) as half:
+            shutil.copyfile(file, half)
 
 
 def put_text(text: str, to: Place) -> None:
     """Have a text (UTF-8) at `to`, whole or not at all."""
     if isinstance(to, Remote):
         to.write_text(text)
-        return
+    else:
+        with _half(to) as half:
+            half.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _half(to: Path) -> Iterator[Path]:
+    """A path beside `to`, whose file takes its place when it is whole."""
     to.parent.mkdir(parents=True, exist_ok=True)
     half = to.with_name(f"{to.name}.half")
-    half.write_text(text, encoding="utf-8")
+    yield half
     half.replace(to)
 
 

@@ -7,7 +7,7 @@ import fsspec
 import numpy as np
 import pytest
 from generating import ASKED, PROMPTS, content, made
-from stored import Watched
+from stored import Watched, emptied
 
 from prunella import places
 from prunella.data.filter import filtered
@@ -35,9 +35,8 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def address(tmp_path):
-    yield f"memory://pictures/{tmp_path.name}"
-    if fsspec.filesystem("memory").exists("memory://pictures"):
-        fsspec.filesystem("memory").rm("memory://pictures", recursive=True)
+    with emptied("pictures", tmp_path.name) as address:
+        yield address
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LEARNING
-from stored import Watched
+from stored import Watched, emptied
 
 from prunella import places
 from prunella.compute.parts import Range
@@ -34,9 +34,8 @@ def root(tmp_path, monkeypatch):
 
 @pytest.fixture
 def address(tmp_path):
-    yield f"memory://store/{tmp_path.name}"
-    if fsspec.filesystem("memory").exists("memory://store"):
-        fsspec.filesystem("memory").rm("memory://store", recursive=True)
+    with emptied("store", tmp_path.name) as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Folders put on fsspec's store in memory, and a store that fails."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ def put(folder: Path, name: str) -> str:
         if file.is_file():
             store.pipe_file(f"{address}/{file.relative_to(folder).as_posix()}", file.read_bytes())
     return address
+
+
+@contextmanager
+def emptied(name: str, below: str) -> Iterator[str]:
+    """An address in memory, `below` in a folder of which afterwards nothing is left."""
+    store, root = fsspec.filesystem("memory"), f"memory://{name}"
+    yield f"{root}/{below}"
+    if store.exists(root):
+        store.rm(root, recursive=True)
 
 
 class Watched:
