@@ -1,6 +1,6 @@
 """Say what a base of fine-tuning's own is, check it, and pin it as the teacher is; its weights stay where they are."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:

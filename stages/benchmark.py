@@ -1,6 +1,6 @@
 """Put together the report: figures, pictures and curves of the teacher and every student at every stage."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 MADE = ("teacher", "plans", "drawn", "speeds", "scores", "costs", "curves", "trainings")  # of models
 DATA = ("encoded", "filtered", "examples", "pairs")
@@ -9,7 +9,7 @@ DATA = ("encoded", "filtered", "examples", "pairs")
 def main(argv: list[str] | None = None) -> None:
     with stage_context("benchmark", __doc__, argv, *MADE, *DATA, "report", section="benchmark") as ctx:
         from prunella.reporting.benchmark import Sources, assemble, judge, write_pages
-        from prunella.reporting.origin import origin
+        from prunella.reporting.provenance import origin
         from prunella.reporting.summary import headline, text
 
         params, paths = ctx.params, ctx.paths

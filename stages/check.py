@@ -1,11 +1,11 @@
 """Refuse early what would be refused late, and students' names before any command that holds one."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("check", __doc__, argv, "out", logged=False) as ctx:
-        from prunella.tracking.refusals import check_parameters
+        from prunella.pipeline.preflight import check_parameters
 
         check_parameters(ctx.params)
         ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)

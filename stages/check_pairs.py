@@ -1,12 +1,12 @@
 """Check what later stages ask of the pairs that the filter kept, and of teacher and machine."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("check_pairs", __doc__, argv, "teacher", "pairs", "out", logged=False) as ctx:
         from prunella.models.pipeline import teacher_folder
-        from prunella.tracking.refusals import check_pairs, check_run
+        from prunella.pipeline.preflight import check_pairs, check_run
 
         teacher = teacher_folder(ctx.paths.teacher)
         pairs, counts = check_pairs(ctx.params, teacher, ctx.paths.pairs)

@@ -1,12 +1,12 @@
 """Measure what the teacher, every student and others' models cost: size, operations, memory, latency in turns."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("cost", __doc__, argv, "teacher", "models", "bases", "report") as ctx:
-        from prunella.evaluation.cost import measure_costs
         from prunella.models.pipeline import teacher_folder
+        from prunella.profiling.cost import measure_costs
 
         params, paths = ctx.params, ctx.paths
         side = params.encode.resolution

@@ -1,6 +1,6 @@
 """Let the pruned student learn from the teacher."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -8,7 +8,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage_context("distill", __doc__, argv, *names, section="distill", team=True) as ctx:
         from prunella.compute.device import place
         from prunella.models.pipeline import teacher_folder
-        from prunella.tracking.watch import TrainingWatch
+        from prunella.tracking.training_callback import TrainingWatch
         from prunella.training.distill import distill
 
         params, paths = ctx.params, ctx.paths

@@ -1,14 +1,14 @@
 """Draw the benchmark's prompts with a student, or another's model, at every stage."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     names, either = ("finetuned", "latents", "out", "report"), ("pruned", "distilled", "base")
     with stage_context("draw", __doc__, argv, *names, team=True, optional=either) as ctx:
-        from prunella.evaluation.gallery.draw import draw_gallery
-        from prunella.evaluation.gallery.shards import FOREIGN, TRAINED, stage_folders
         from prunella.models.pipeline import located
+        from prunella.sampling.benchmark_images import draw_gallery
+        from prunella.sampling.gallery import FOREIGN, TRAINED, stage_folders
 
         params, paths = ctx.params, ctx.paths
         name, stages = paths.out.name, FOREIGN if paths.base else TRAINED

@@ -1,12 +1,12 @@
 """Draw the benchmark's prompts with the teacher."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("draw_teacher", __doc__, argv, "teacher", "latents", "out", "report", team=True) as ctx:
-        from prunella.evaluation.gallery.draw import draw_gallery
         from prunella.models.pipeline import teacher_folder
+        from prunella.sampling.benchmark_images import draw_gallery
 
         params, paths = ctx.params, ctx.paths
         drawn = draw_gallery(

@@ -1,13 +1,13 @@
 """Encode the chosen pairs with the teacher's VAE and text encoder."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context(
         "encode", __doc__, argv, "teacher", "pairs", "out", "report", section="encode", team=True, own=True
     ) as ctx:
-        from prunella.latents.encode import encoded
+        from prunella.encoding.encode import encoded
         from prunella.models.pipeline import teacher_folder
 
         paths, teacher, runtime = ctx.paths, teacher_folder(ctx.paths.teacher), ctx.params.runtime

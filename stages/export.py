@@ -1,12 +1,12 @@
 """Write a student in the forms that other programs read."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("export", __doc__, argv, "model", "out") as ctx:
-        from prunella.export.forms import exported_as, write_form
-        from prunella.files import whole_folder
+        from prunella.export.formats import exported_as, write_form
+        from prunella.storage.files import whole_folder
 
         asked, paths, student = ctx.params.export, ctx.paths, ctx.paths.out.name
         with whole_folder(paths.out) as half:

@@ -1,6 +1,6 @@
 """Choose the image-caption pairs to learn from; pixels stay where they are."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -8,7 +8,7 @@ def main(argv: list[str] | None = None) -> None:
     with stage_context("filter", __doc__, argv, *names, section="filter", own=True) as ctx:
         from prunella.data.examples import write_examples
         from prunella.data.filter import counted, filtered
-        from prunella.data.looking import aesthetic
+        from prunella.data.image_checks import aesthetic
         from prunella.data.sources import open_source
 
         params, paths, runtime = ctx.params, ctx.paths, ctx.params.runtime

@@ -1,16 +1,16 @@
 """Train the distilled student on a narrow domain."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     names = ("teacher", "latents", "student", "out", "curves", "report")
     with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True, optional=("main",)) as ctx:
         from prunella.compute.device import place
-        from prunella.evaluation.priors import class_latents
         from prunella.models.pipeline import located, teacher_folder
         from prunella.params import untuned
-        from prunella.tracking.watch import TrainingWatch
+        from prunella.sampling.class_images import class_latents
+        from prunella.tracking.training_callback import TrainingWatch
         from prunella.training.finetune import finetune
         from prunella.training.pass_on import pass_on
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("generate", __doc__, argv, "out", "report", team=True) as ctx:
         from prunella.errors import UserError
-        from prunella.generation.generate import generated
+        from prunella.sampling.training_images import generated
 
         paths, name = ctx.paths, ctx.paths.out.name
         if name not in ctx.params.generate:

@@ -12,8 +12,8 @@ from pathlib import Path
 from prunella.bench.evidence import known_row
 from prunella.bench.healing_trials import TRIALS, trial
 from prunella.bench.setting import encoded_here
-from prunella.context import quiet
 from prunella.params import read_params
+from prunella.pipeline.stage import quiet
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--student", default="sd-small")

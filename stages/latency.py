@@ -1,6 +1,6 @@
 """Measure how long each part of the teacher takes here, once, where a student's budget is in milliseconds."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,11 +1,11 @@
 """Look up the plans and teachers that phases of the distillation name, and check that each can follow the first."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     with stage_context("phases", __doc__, argv, "teacher", "teachers", "plans", "out", logged=False) as ctx:
-        from prunella.training.named import write_named
+        from prunella.training.phase_refs import write_named
 
         phases, paths = ctx.params.distill.phases, ctx.paths
         named = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)

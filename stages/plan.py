@@ -1,6 +1,6 @@
 """Find the plan of a student, among the user's own or the shipped ones; or choose it, where the student says so."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -13,7 +13,7 @@ def main(argv: list[str] | None = None) -> None:
             ctx.done(f"{student}: {copied(student, paths.plans, paths.out, paths.evidence)}")
             return
         from prunella.models.pipeline import teacher_folder
-        from prunella.planning.auto import chosen, said
+        from prunella.planning.search import chosen, said
 
         report = chosen(
             planning,

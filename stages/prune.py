@@ -1,6 +1,6 @@
 """Build a student from its plan, with the teacher's weights."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:

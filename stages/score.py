@@ -1,14 +1,14 @@
 """Score a student, or another's model, at every stage: pictures by metrics, its UNet against the teacher's."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     names, teacher = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
     with stage_context("score", __doc__, argv, *names, *teacher, optional=("pruned", "distilled", "base")) as ctx:
-        from prunella.evaluation.gallery.shards import FOREIGN, TRAINED, stage_folders
-        from prunella.evaluation.scores.score import score_student
+        from prunella.evaluation.score import score_student
         from prunella.models.pipeline import located, teacher_folder
+        from prunella.sampling.gallery import FOREIGN, TRAINED, stage_folders
 
         params, paths = ctx.params, ctx.paths
         stages = FOREIGN if paths.base else TRAINED

@@ -1,12 +1,12 @@
 """Score the teacher's pictures, and write its predictions on the held-out pairs, which students are held against."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:
     names = ("teacher", "latents", "pairs", "drawn", "predictions", "report")
     with stage_context("score_teacher", __doc__, argv, *names) as ctx:
-        from prunella.evaluation.scores.score import score_teacher
+        from prunella.evaluation.score import score_teacher
         from prunella.models.pipeline import teacher_folder
 
         params, paths = ctx.params, ctx.paths

@@ -1,6 +1,6 @@
 """Say what the teacher is, check it, and pin it by its files' hashes; its weights stay where they are."""
 
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 
 
 def main(argv: list[str] | None = None) -> None:

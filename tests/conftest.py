@@ -12,9 +12,9 @@ from once import Once, made_once
 from PIL import Image
 from warm import interpreter
 
-from prunella.context import quiet
 from prunella.params import Params, Teacher, check
-from prunella.recipe import DEFAULTS, merge_recipe, recipe_text
+from prunella.params.recipes import DEFAULTS, merge_recipe, recipe_text
+from prunella.pipeline.stage import quiet
 
 quiet()
 ROOT = Path(__file__).resolve().parents[1]
@@ -244,7 +244,7 @@ def xl_token_latents(params, xl_teacher, manifest, once) -> Path:
 
 
 def _encode(params: Params, teacher: Path, manifest: Path, folder: Path) -> None:
-    from prunella.latents.encode import encoded
+    from prunella.encoding.encode import encoded
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))  # where its work is

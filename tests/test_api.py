@@ -5,7 +5,7 @@ import pytest
 
 import prunella
 from prunella import UserError, parameters
-from prunella.recipe import DEFAULTS
+from prunella.params.recipes import DEFAULTS
 
 
 @pytest.fixture(autouse=True)

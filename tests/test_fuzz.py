@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prunella.models.weights import check_finite, header
 from prunella.params import Params, read_params
+from prunella.params.recipes import DEFAULTS
 from prunella.pruning.plan import CATALOGUE, Plan, read_plan
-from prunella.recipe import DEFAULTS
 
 pytestmark = MARKS
 __all__ = ["watched"]  # a fixture

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from toygraph import DVC, ENVIRONMENT, IDENTITY, run, stages_run
 
-from prunella.tracking.inputs import declared
+from prunella.pipeline.input_guard import declared
 
 SHELL = "$(touch PWNED)/../sd-tiny"
 OUTSIDE = "../../docs/../precious"

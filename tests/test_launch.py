@@ -5,7 +5,7 @@ import re
 import yaml
 from conftest import ROOT
 
-from prunella.recipe import recipe_names
+from prunella.params.recipes import recipe_names
 
 LAUNCH = ROOT / "launch"
 

@@ -16,8 +16,8 @@ def test_no_lower_floor_imports_a_higher_one():
 BARE = """
 import sys
 sys.modules["mlflow"] = sys.modules["dvc"] = None  # importing either raises ImportError
-import prunella.training.job, prunella.latents.encode, prunella.data.filter, prunella.pruning.prune
-import prunella.evaluation.gallery.draw, prunella.evaluation.scores.score, prunella.evaluation.cost
+import prunella.training.trainer, prunella.encoding.encode, prunella.data.filter, prunella.pruning.prune
+import prunella.sampling.benchmark_images, prunella.evaluation.score, prunella.profiling.cost
 import prunella.miniature.making
 """
 

@@ -26,7 +26,7 @@ def test_every_public_name_says_what_it_is(name):
         return
     said = inspect.getdoc(it)
     assert said and said != inspect.getdoc(type(it).__mro__[1])
-    if inspect.isfunction(it) and it.__module__ in ("prunella.api", "prunella.recipe"):
+    if inspect.isfunction(it) and it.__module__ in ("prunella.api", "prunella.params.recipes"):
         assert "Raises UserError" in said
         for parameter in inspect.signature(it).parameters:
             assert re.search(rf"`{parameter}\b", said), f"{name}: its docstring says nothing of {parameter}"

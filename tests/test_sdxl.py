@@ -7,14 +7,14 @@ from diffusers import DiffusionPipeline
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.evaluation.cost import macs
-from prunella.evaluation.drawing import draw
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, Finetune, check
+from prunella.profiling.cost import macs
 from prunella.pruning.plan import CATALOGUE
 from prunella.pruning.prune import pruned
-from prunella.training.batch import heldout_batches
+from prunella.sampling.generate import draw
+from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
 from prunella.training.losses import Task

@@ -10,7 +10,7 @@ import inprocess
 import pytest
 import yaml
 
-from prunella.tracking.mlflow import EXPERIMENT
+from prunella.tracking.run import EXPERIMENT
 
 TINY = "models/{}/sd-tiny"
 

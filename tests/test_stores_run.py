@@ -22,14 +22,14 @@ KILLED = """
 import os
 import sys
 import prunella
-from prunella.latents import making
+from prunella.encoding import shard_writer
 from prunella.params import read_params
-carried = making.carried
+carried = shard_writer.carried
 def dies(work, home, name):
     if name == "train-00002":
         os._exit(9)
     carried(work, home, name)
-making.carried = dies
+shard_writer.carried = dies
 prunella.encode(read_params(sys.argv[1]), teacher=sys.argv[2], out="data")
 """
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _HOMES = {
-    "parameters": "prunella.recipe",
+    "parameters": "prunella.params.recipes",
     "read_params": "prunella.params",
     "encode": "prunella.api",
     "prune_folder": "prunella.api",

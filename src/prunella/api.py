@@ -13,18 +13,18 @@ from PIL import Image
 from prunella.compute.device import Placement, place
 from prunella.compute.device import device as device_of
 from prunella.data.filter import filtered
-from prunella.data.looking import aesthetic
+from prunella.data.image_checks import aesthetic
+from prunella.encoding.encode import encoded
 from prunella.errors import UserError
-from prunella.evaluation.drawing import draw, load_to_draw
-from prunella.latents.encode import encoded
 from prunella.models.teacher import describe_folder
 from prunella.params import Params, Precision, Runtime, check, completed
 from prunella.pruning.layout import is_student
 from prunella.pruning.plan import find_plan
 from prunella.pruning.prune import pruned
+from prunella.sampling.generate import draw, load_to_draw
 from prunella.training import distill as distilling
 from prunella.training import finetune as finetuning
-from prunella.training.observer import Observer
+from prunella.training.callback import Observer
 
 Where = Path | str
 

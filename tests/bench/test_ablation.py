@@ -7,9 +7,9 @@ from conftest import DISTILLING
 from prunella.bench import ablation as rooms
 from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows, run
 from prunella.bench.setting import Setting
-from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, check
+from prunella.profiling.cost import macs
 from prunella.pruning.plan import STUDENTS
 
 

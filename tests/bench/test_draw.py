@@ -7,8 +7,8 @@ import torch
 
 from prunella.bench.draw import WARMUP, Case, measured, random_unet, table, variants
 from prunella.cli import main
-from prunella.evaluation.energy import EnergyMeter
-from prunella.models.originals import teacher_config
+from prunella.models.reference_configs import teacher_config
+from prunella.profiling.energy import EnergyMeter
 from prunella.pruning.plan import STUDENTS
 
 EAGER = variants(["fp32"], [False], [False], [1])

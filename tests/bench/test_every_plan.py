@@ -5,8 +5,8 @@ from known import SD15
 from prunella import STUDENTS
 from prunella.bench.every_plan import COLUMNS, code, every, read, sampled
 from prunella.bench.plan_figures import correlation, greedy, normalised, picture, summary
-from prunella.planning.choose import choose
 from prunella.planning.importance import Error
+from prunella.planning.solver import choose
 from prunella.planning.units import Thin, planned, units
 
 

@@ -7,12 +7,12 @@ from conftest import DISTILLING, TUNING
 from prunella.bench import phased
 from prunella.bench.phased import WAYS, Contest, contest, table
 from prunella.cli import bench_phases
-from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, Finetune, check
-from prunella.pruning.cuts import partly
+from prunella.profiling.cost import macs
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
+from prunella.pruning.progressive import partly
 
 
 @pytest.fixture

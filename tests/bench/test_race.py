@@ -6,9 +6,9 @@ from conftest import DISTILLING
 
 from prunella.bench import race as rooms
 from prunella.bench.race import ENCODING, OURS, PUBLISHED, RATE, TURNS, Course, Race, finishes, interval, race, table
-from prunella.evaluation.cost import macs
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, check
+from prunella.profiling.cost import macs
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
 

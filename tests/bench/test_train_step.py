@@ -9,8 +9,8 @@ from prunella.bench.workload import Workload, encoder_flops, settings
 from prunella.cli import main
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.evaluation.cost import macs
-from prunella.models.originals import teacher_config
+from prunella.models.reference_configs import teacher_config
+from prunella.profiling.cost import macs
 from prunella.pruning.plan import STUDENTS
 from prunella.training.loop import train
 

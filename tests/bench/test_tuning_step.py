@@ -3,7 +3,7 @@ import pytest
 from prunella.bench.tuning_step import WAYS, rows, timed
 from prunella.bench.workload import Workload, settings
 from prunella.compute.device import Placement
-from prunella.models.originals import teacher_config
+from prunella.models.reference_configs import teacher_config
 from prunella.pruning.plan import STUDENTS
 
 

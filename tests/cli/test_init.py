@@ -3,8 +3,8 @@ from commands import refused, said
 from conftest import ROOT
 
 from prunella.params import read_params
-from prunella.recipe import DEFAULTS
-from prunella.tracking.preflight import TrainingEstimate
+from prunella.params.recipes import DEFAULTS
+from prunella.tracking.training_estimate import TrainingEstimate
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_a_terminal_that_ends_leaves_all_as_it_was(monkeypatch, tmp_path):
 
 def test_of_a_hub_model_that_is_not_here_the_student_tells_the_family(capsys, flags, monkeypatch):
     sizes = init_sizes()
-    monkeypatch.setattr("prunella.beginning.written.sized", lambda *_: sizes)
+    monkeypatch.setattr("prunella.cli.wizard.params_file.sized", lambda *_: sizes)
     text = said(capsys, *line(flags | {"teacher": "someone/of-mine", "student": "koala-700m"}))
     assert "someone/of-mine is not downloaded: taken for " in text and "Stable Diffusion XL, 1024 pixels" in text
     params = read_params()
@@ -111,6 +111,6 @@ def test_of_a_hub_model_that_is_not_here_the_student_tells_the_family(capsys, fl
 
 
 def init_sizes():
-    from prunella.beginning.sizes import Sizes
+    from prunella.cli.wizard.gpu_fit import Sizes
 
     return Sizes(2, {}, 20.0)

@@ -1,7 +1,7 @@
 from commands import refused, said
 
 from prunella.params import read_params
-from prunella.recipe import recipe_names
+from prunella.params.recipes import recipe_names
 
 
 def test_a_recipe_is_written_as_a_whole_parameter_file(capsys, tmp_path):

@@ -8,7 +8,7 @@ from conftest import ROOT, toy_params
 from prunella.cli.main import main
 from prunella.data.examples import LISTED
 from prunella.tracking.journal import begun
-from prunella.tracking.preflight import TrainingEstimate
+from prunella.tracking.training_estimate import TrainingEstimate
 
 TEACHER = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
 

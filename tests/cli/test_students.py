@@ -1,8 +1,8 @@
 import pytest
 from commands import refused, said
 
+from prunella.params.recipes import DEFAULTS
 from prunella.pruning.plan import CATALOGUE
-from prunella.recipe import DEFAULTS
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 import pytest
 from commands import said
 
-from prunella.compute.workdir import DONE, IDENTITY, locked
+from prunella.compute.resume import DONE, IDENTITY, locked
 
 
 @pytest.fixture

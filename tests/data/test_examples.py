@@ -4,7 +4,7 @@ from PIL import Image
 
 from prunella.data.examples import write_examples
 from prunella.data.images import RejectedImage
-from prunella.data.tally import Example
+from prunella.data.rejections import Example
 
 
 def test_thumbnails_and_a_list(tmp_path):

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from layouts import LIMITS, drawn
 from PIL import Image
 
-from prunella.data.columns import AROUND, canonical, of_rows
 from prunella.data.criteria import CRITERIA, judged
 from prunella.data.filter import counted, filtered, random_order, shortlisted
 from prunella.data.images import RejectedImage
 from prunella.data.manifest import read_manifest
+from prunella.data.schema import AROUND, canonical, of_rows
 from prunella.data.sources import open_source
 from prunella.errors import UserError
 from prunella.params import Filter, check, completed

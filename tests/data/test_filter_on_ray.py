@@ -11,7 +11,7 @@ import pytest
 from layouts import LIMITS, drawn
 from raycluster import cluster, pids
 
-from prunella.data import looking
+from prunella.data import image_checks
 from prunella.data.filter import filtered
 from prunella.errors import UserError
 from prunella.params import Filter, check, completed
@@ -23,7 +23,7 @@ SIDE = 700  # pixels; large enough that a task takes a while
 @pytest.fixture
 def two(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(looking, "TASK", 5)
+    monkeypatch.setattr(image_checks, "TASK", 5)
     with cluster(monkeypatch) as it:
         yield it
 

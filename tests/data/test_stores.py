@@ -10,16 +10,16 @@ import pytest
 from layouts import LIMITS, drawn
 from stored import Watched, put
 
-from prunella import places
 from prunella.data.filter import filtered
+from prunella.data.image_checks import known
 from prunella.data.images import RejectedImage
-from prunella.data.looking import known
 from prunella.data.manifest import read_manifest
 from prunella.data.sources import describe, open_source, parquet
 from prunella.data.sources.footers import with_footer
 from prunella.errors import UserError
 from prunella.params import Filter, check
-from prunella.places import place
+from prunella.storage import remote
+from prunella.storage.remote import place
 
 ROWS = [(f"{i:02d}.png", drawn(i), f"caption {i}") for i in range(11)]
 STORED = ["folder", "csv", "beside", "parquet", "paths", "webdataset"]
@@ -58,7 +58,7 @@ def test_a_picture_is_one_request(layout, here, tmp_path, monkeypatch):
     opened = open_source(source)
     opened.read(pairs[0].key)  # what is looked up once
     watched = Watched()
-    monkeypatch.setattr(places, "_store", lambda kind: watched)
+    monkeypatch.setattr(remote, "_store", lambda kind: watched)
     data = [opened.read(pair.key) for pair in pairs[1:5]]
     assert data == [row[1] for row in ROWS[1:5]]
     # Parquet: two row groups, whose pictures are two columns ("bytes" and "path") each.
@@ -75,7 +75,7 @@ def test_a_picture_that_the_network_keeps_back_is_not_broken(layout, here, error
     filtered(source, 0, tmp_path / "out")
     known, pairs = read_manifest(tmp_path / "out")
     watched = Watched()
-    monkeypatch.setattr(places, "_store", lambda kind: watched)
+    monkeypatch.setattr(remote, "_store", lambda kind: watched)
     opened = open_source(known)
     watched.error, watched.failing = (
         error,

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg, toy_vqa
 
-from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.gallery.shards import collect, draw_shards
-from prunella.evaluation.gallery.tars import shards
 from prunella.evaluation.metrics.base import Subject
 from prunella.latents.shards import Latents
 from prunella.params import Backbones, Real
+from prunella.sampling.benchmark_prompts import Prompt
+from prunella.sampling.gallery import collect, draw_shards
+from prunella.sampling.image_shards import shards
 
 NONE: dict[str, str | None] = dict.fromkeys(Backbones.model_fields)
 

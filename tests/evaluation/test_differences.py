@@ -1,7 +1,7 @@
 import pytest
 
 from prunella.evaluation.differences import between, difference, different, of_some, timestep_bins
-from prunella.evaluation.stats import Estimate
+from prunella.stats import Estimate
 
 BINS = {"0-1": [0, 2], "2-3": [1]}
 

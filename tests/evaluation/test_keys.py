@@ -4,10 +4,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from prunella.evaluation.cost import measure_costs
-from prunella.evaluation.gallery.draw import draw_gallery
-from prunella.evaluation.scores.score import score_student, score_teacher
+from prunella.evaluation.score import score_student, score_teacher
 from prunella.params import Benchmark
+from prunella.profiling.cost import measure_costs
+from prunella.sampling.benchmark_images import draw_gallery
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 from prunella.errors import UserError
 from prunella.export import hub
 from prunella.export.hub import push, write_hub
-from prunella.export.licence import inherited
+from prunella.export.license import inherited
 from prunella.tracking.datasets import hashes
 
 BUNDLED = {"source": "bundled", "family": "sd", "unet": {}, "path": "x"}

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from prunella.errors import UserError
-from prunella.export.original import original, unet_name, unet_places
-from prunella.export.recognition import facts, tables, verdicts
+from prunella.export.compat_check import facts, tables, verdicts
+from prunella.export.ldm_keys import original, unet_name, unet_places
 from prunella.export.single_file import write_single_file
-from prunella.models.originals import originals
 from prunella.models.pipeline import load_pipeline
+from prunella.models.reference_configs import originals
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import CATALOGUE, STUDENTS
 from prunella.pruning.prune import pruned

@@ -9,7 +9,7 @@ import pytest
 from faulty import FOLDER, changed, lost, note, noted, quiet, renewed, started
 from toygraph import DVC, run
 
-from prunella.compute.workdir import DONE
+from prunella.compute.resume import DONE
 from prunella.training.metrics_log import MetricsLog
 
 FAULT, STAGE, TIMES = "one rank of two killed -9", "distill@sd-tiny", 3

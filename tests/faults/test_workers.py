@@ -7,7 +7,7 @@ import pytest
 from faulty import note, noted, quiet
 
 from prunella.data.filter import filtered
-from prunella.latents.encode import encoded
+from prunella.encoding.encode import encoded
 from prunella.params import read_params
 
 FAULT, WORKERS = "1, 2, 3 or 7 workers", (1, 2, 3, 7)

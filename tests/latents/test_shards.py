@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from prunella.errors import UserError
-from prunella.files import sha256
 from prunella.latents import shards
 from prunella.latents.shards import Latents, whole_shard, write_manifest, write_shard
+from prunella.storage.files import sha256
 
 
 def rows(start: int, count: int) -> dict:

@@ -5,10 +5,11 @@ import torch
 from conftest import LATENT, SIDE, TOKENS
 from diffusers import DDPMScheduler
 
-from prunella.miniature import autoencoder, denoiser, tokenizer
+from prunella.miniature import autoencoder, denoiser
 from prunella.miniature.making import make
 from prunella.miniature.recipe import read_recipe
 from prunella.models.pipeline import load_pipeline
+from prunella.scenes import tokenizer
 from prunella.scenes.generator import captioned
 from prunella.training.loop import train
 

@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from conftest import TOKENS
 
-from prunella.miniature import denoiser, naming, tokenizer
+from prunella.miniature import denoiser, naming
+from prunella.scenes import tokenizer
 from prunella.scenes.generator import Scene, Thing
 from prunella.training.loop import train
 

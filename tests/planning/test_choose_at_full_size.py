@@ -11,8 +11,8 @@ from diffusers import UNet2DConditionModel
 from known import SD15, SD21, SDXL
 
 from prunella.params import Description
-from prunella.planning.auto import market
-from prunella.planning.choose import choose
+from prunella.planning.search import market
+from prunella.planning.solver import choose
 from prunella.planning.units import Layer, planned
 from prunella.pruning.mapping import student_config
 from prunella.pruning.prune import prune

@@ -10,7 +10,7 @@ from prunella.planning.importance import BINS, OutputError, passed_over
 from prunella.planning.units import End, Layer, Thin, planned
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.batch import heldout_batches
+from prunella.training.data import heldout_batches
 from prunella.training.losses import Task, squares
 
 

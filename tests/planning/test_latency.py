@@ -5,11 +5,11 @@ import torch
 from known import SD15
 
 from prunella.errors import UserError
-from prunella.files import json_digest, read_json
 from prunella.models.pipeline import load_unet
 from prunella.planning import latency
-from prunella.planning.prices import Prices, parts
+from prunella.planning.cost_model import Prices, parts
 from prunella.planning.units import End, planned, whole
+from prunella.storage.files import json_digest, read_json
 
 
 @pytest.fixture(scope="module")

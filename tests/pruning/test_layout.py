@@ -22,7 +22,7 @@ from prunella.pruning.mapping import weight_map
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import pruned
 from prunella.pruning.within import lacks, same
-from prunella.training.hooks import capture_outputs
+from prunella.training.feature_capture import capture_outputs
 
 D, U, T = "down_blocks", "up_blocks", "transformer_blocks"
 WHOLE = {"sd": SD15, "sdxl": SDXL}

@@ -11,11 +11,11 @@ from known import SD15, SD21, SDXL
 
 from prunella import STUDENTS, feature_pairs, prune, student_config
 from prunella.errors import UserError
-from prunella.evaluation.cost import parameters
 from prunella.models.pipeline import load_unet, stored
 from prunella.params import Mode
+from prunella.profiling.cost import parameters
 from prunella.pruning.prune import pruned
-from prunella.training.hooks import capture_outputs
+from prunella.training.feature_capture import capture_outputs
 
 # Totals, down, mid and up of the published UNets (Segmind, Nota-NetsPresso and ETRI configs).
 TOTALS = [

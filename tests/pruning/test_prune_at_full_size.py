@@ -14,7 +14,7 @@ MEASURED = """
 import sys, time
 from pathlib import Path
 from prunella import STUDENTS, prune
-from prunella.evaluation.memory import MemoryMeter
+from prunella.profiling.meters import MemoryMeter
 from prunella.models.pipeline import load_unet
 
 began = time.time()

@@ -8,11 +8,11 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.gallery.shards import TRAINED, collect, draw_shards
-from prunella.evaluation.gallery.tars import shards
 from prunella.pruning.plan import CATALOGUE
 from prunella.reporting.benchmark import GRID, Sources, assemble, write_pages
+from prunella.sampling.benchmark_prompts import Prompt
+from prunella.sampling.gallery import TRAINED, collect, draw_shards
+from prunella.sampling.image_shards import shards
 
 ERROR = {"value": 0.5, "n": 7, "low": 0.4, "high": 0.6}
 COST = {"params": 4, "latency_ms_p50": 10.0}

@@ -2,8 +2,8 @@ import copy
 
 from reported import REPORT, estimate
 
+from prunella.reporting.findings import sentence
 from prunella.reporting.markdown import markdown
-from prunella.reporting.outcome import sentence
 
 
 def test_the_short_of_a_report_as_markdown():

@@ -9,9 +9,9 @@ from diffusers import UNet2DConditionModel
 from prunella.compute.device import Placement
 from prunella.compute.launch import rank, size
 from prunella.params import Distill, Finetune, check
+from prunella.training.callback import NoObserver
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
-from prunella.training.observer import NoObserver
 
 SECTIONS = {"distill": (Distill, distill), "finetune": (Finetune, finetune)}
 

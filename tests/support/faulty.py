@@ -18,9 +18,9 @@ from conftest import ROOT
 from inprocess import commands
 from toygraph import DVC, ENVIRONMENT, committed, of_this_tree, run
 
-from prunella.acceptance.compare import differences
-from prunella.acceptance.toys import TOYS, toy_params, write_toys
-from prunella.settings import shipped_defaults
+from prunella.params.validation import shipped_defaults
+from prunella.verify.compare import differences
+from prunella.verify.toys import TOYS, toy_params, write_toys
 
 FOLDER = Path(os.environ.get("PRUNELLA_FAULTS", ROOT / "work" / "faults")).resolve()
 TABLE = Path(os.environ.get("PRUNELLA_FAULTS_TABLE", FOLDER / "faults.jsonl"))

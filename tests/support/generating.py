@@ -4,8 +4,8 @@ from pathlib import Path
 
 from conftest import SIDE
 
-from prunella.generation.generate import generated
 from prunella.params import Generate
+from prunella.sampling.training_images import generated
 
 PROMPTS = ["a red ring", "two hearts", "a small star"]
 ASKED = {

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from servers import answering, free_port
 
-from prunella import places
+from prunella.storage import remote
 
 LINE = re.compile(r'"(GET|HEAD|PUT|POST|DELETE) (\S*) HTTP')
 
@@ -67,4 +67,4 @@ def s3(monkeypatch, folder: Path) -> Iterator[S3]:
 def _forget_stores() -> None:
     """What is open knows the address that another test had."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    places._opened.cache_clear()
+    remote._opened.cache_clear()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from prunella.compute.parts import PART
+from prunella.compute.slices import PART
 
 
 def spoilt(folder: Path, spoil: Callable[[dict], object]) -> Path:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from prunella.evaluation.gallery.prompts import Prompt
-from prunella.reporting.filter_page import Filtered
-from prunella.reporting.wall import wall
+from prunella.reporting.filter_report import Filtered
+from prunella.reporting.image_gallery import wall
+from prunella.sampling.benchmark_prompts import Prompt
 
 
 def estimate(value: float, low: float, high: float, n: int = 64) -> dict:

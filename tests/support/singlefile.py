@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from prunella.export.original import open_clip, original
+from prunella.export.ldm_keys import open_clip, original
 
 
 def single(pipeline, two: bool = False) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from known import SDXL
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from prunella.miniature import tokenizer
+from prunella.scenes import tokenizer
 
 TOKENS, WIDTHS, POOLED = 19, (24, 32), 20
 # Depths as SDXL has them, for they decide its family; the rest as small as it goes.

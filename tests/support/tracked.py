@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prunella.tracking.mlflow import EXPERIMENT, store
+from prunella.tracking.run import EXPERIMENT, store
 
 OWN = ("prunella.journal", "process", "mlflow.parentRunId", "mlflow.runName")  # tags that no two runs share
 

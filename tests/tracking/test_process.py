@@ -40,7 +40,7 @@ def test_what_cannot_be_told_from_here_is_left(tags):
 
 STAGE = """
 import os, time
-from prunella.context import stage_context
+from prunella.pipeline.stage import stage_context
 with stage_context("toy", "A stage.", None, "out", team=True, logged=False) as it:
     print(os.getpid(), flush=True)
     time.sleep(100)

@@ -14,9 +14,9 @@ from PIL import Image
 from tracked import LOCK, runs, seen
 
 from prunella.cli.main import main
-from prunella.tracking import mlflow as tracking
+from prunella.tracking import run as tracking
 from prunella.tracking.datasets import datasets
-from prunella.tracking.mlflow import Run, stage_run
+from prunella.tracking.run import Run, stage_run
 
 CALLS = 34  # that `told` makes of MLflow's client
 
@@ -183,7 +183,7 @@ def test_a_stage_that_outlived_the_server_is_not_taken_for_killed(repository, se
 
 KILLED = """
 import os
-from prunella.tracking.mlflow import stage_run
+from prunella.tracking.run import stage_run
 with stage_run('distill x', {'a': 1}) as run:
     run.flush()
     for step in range(1, 8):

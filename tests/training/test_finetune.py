@@ -10,12 +10,12 @@ from tuning import PLAIN
 from tuning import tune as tuning_alone
 
 from prunella.errors import UserError
-from prunella.evaluation.priors import class_latents
 from prunella.models.pipeline import load_pipeline, load_unet
 from prunella.params import Finetune, Watch, check
-from prunella.tracking.watch import NullTracker, TrainingWatch
+from prunella.sampling.class_images import class_latents
+from prunella.tracking.training_callback import NullTracker, TrainingWatch
 from prunella.training import checkpoint
-from prunella.training.adapters import FILE
+from prunella.training.lora import FILE
 
 WATCH = {"checkpoint_every": 1, "picture_every": 2, "prompts": 2, "negative_prompt": "", "steps": 1, "guidance": 3.0}
 

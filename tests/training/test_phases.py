@@ -13,16 +13,16 @@ from killing import killed
 from safetensors.torch import load_file, save_file
 
 from prunella.compute.device import Placement
-from prunella.compute.workdir import DONE, json_digest
+from prunella.compute.resume import DONE, json_digest
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
 from prunella.models.teacher import pin
 from prunella.params import Distill, check
 from prunella.pruning.plan import CATALOGUE, STUDENTS, read_plan
 from prunella.pruning.within import same
-from prunella.training import checkpoint, job, phases
+from prunella.training import checkpoint, phases, trainer
 from prunella.training.distill import distill
-from prunella.training.named import write_named
+from prunella.training.phase_refs import write_named
 
 TERMS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5}
 SHARED = TERMS | {"learning_rate": 3e-3}
@@ -98,7 +98,7 @@ POINTS = {
     "half a crossing": (checkpoint, "sha256", 8),
     "behind a border": (checkpoint, "save", 7),
     "crossing another": (phases, "carried", 2),
-    "writing the result": (job, "save_pipeline", 1),
+    "writing the result": (trainer, "save_pipeline", 1),
 }
 
 

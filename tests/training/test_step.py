@@ -14,9 +14,9 @@ from prunella.params import Distill, check
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
-from prunella.training import loop, readings
-from prunella.training.batch import training_batches
-from prunella.training.hooks import capture_outputs
+from prunella.training import loop, step_metrics
+from prunella.training.data import training_batches
+from prunella.training.feature_capture import capture_outputs
 from prunella.training.losses import Distillation
 
 MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")
@@ -145,7 +145,7 @@ def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeyp
         def values(self):
             return [0.0] * len(read[-1])
 
-    monkeypatch.setattr(readings, "Reading", Reading)
+    monkeypatch.setattr(step_metrics, "Reading", Reading)
     monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
     monkeypatch.setattr(loop, "autocast", lambda *_, **__: nullcontext())  # knows no such device
     monkeypatch.setattr(loop, "adamw", Descent)  # torch's fused AdamW knows no such device either

@@ -16,7 +16,7 @@ from prunella.params import Distill, check
 from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import CATALOGUE
 from prunella.pruning.prune import pruned
-from prunella.training.batch import heldout_batches
+from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
 from prunella.training.losses import Distillation
 from prunella.training.validate import evaluate_loss

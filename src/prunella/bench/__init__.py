@@ -1,0 +1,1 @@
+"""Benchmarks of Prunella itself and the experiments behind the docs."""

@@ -15,16 +15,16 @@ from diffusers import UNet2DConditionModel
 from scipy.stats import t as student_t
 
 from prunella.bench.setting import Setting
-from prunella.evaluation.cost import macs
-from prunella.evaluation.stats import share
-from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
+from prunella.profiling.cost import macs
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.stats import share
+from prunella.storage.files import atomic_write_text, json_digest, sha256
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss

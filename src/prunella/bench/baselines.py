@@ -21,7 +21,7 @@ from prunella.compute.precision import BITS, autocast
 from prunella.latents.shards import Latents
 from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
-from prunella.training.batch import Batch, training_batches
+from prunella.training.data import Batch, training_batches
 from prunella.training.loop import averaged, train
 from prunella.training.losses import Distillation
 

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 from prunella.compute.timing import Timings
 from prunella.data.filter import filtered
 from prunella.data.prefetch import threads
-from prunella.data.scanning import candidates
-from prunella.data.tally import Tally
+from prunella.data.rejections import Tally
+from prunella.data.scan_rows import candidates
+from prunella.encoding.encode import encoded
 from prunella.errors import UserError
-from prunella.latents.encode import encoded
 from prunella.latents.encoders import open_latents
 from prunella.params import Filter, Params, check, completed
-from prunella.training.batch import training_batches
+from prunella.training.data import training_batches
 from prunella.training.sampler import grouped, line
 
 WAITS = ("vae", "text", "writing", "waiting for pictures")  # of the one who encodes; the rest is done ahead by threads

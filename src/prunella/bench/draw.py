@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from prunella.bench.workload import Workload, random_texts, random_vae, settings
 from prunella.compute.device import Placement, placed
 from prunella.compute.precision import BITS, rounding
-from prunella.evaluation.energy import EnergyMeter
-from prunella.evaluation.memory import MemoryMeter
-from prunella.evaluation.turns import Turns
 from prunella.models.families import predict
-from prunella.models.originals import teacher_config
 from prunella.models.pipeline import empty_unet
+from prunella.models.reference_configs import teacher_config
 from prunella.params import Variant
+from prunella.profiling.energy import EnergyMeter
+from prunella.profiling.meters import MemoryMeter
+from prunella.profiling.timing import Turns
 from prunella.pruning.plan import Plan
 from prunella.reporting.published import published
 from prunella.reporting.summary import EMPTY

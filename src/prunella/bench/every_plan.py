@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from prunella.errors import UserError
-from prunella.planning.choose import Lacking, removable
+from prunella.planning.cost_model import Prices
 from prunella.planning.importance import OutputError
-from prunella.planning.prices import Prices
+from prunella.planning.solver import Lacking, removable
 from prunella.planning.units import End, Thin, Unit, planned
 from prunella.pruning.plan import Plan
 

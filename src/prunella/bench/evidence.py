@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.files import atomic_write_text
+from prunella.storage.files import atomic_write_text
 
 Row = dict[str, Any]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from prunella.bench.evidence import Row
 from prunella.bench.healing import TEACHER
-from prunella.evaluation.stats import Estimate, resampled
+from prunella.stats import Estimate, resampled
 
 HEAD = ["student", "steps", "seeds", "output error", "KID", "composition", "of the teacher's"]
 

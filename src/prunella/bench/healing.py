@@ -14,18 +14,18 @@ from diffusers import UNet2DConditionModel
 
 from prunella.bench.evidence import Row, known_row
 from prunella.bench.setting import Setting, right
-from prunella.evaluation.drawing import draw, load_to_draw
-from prunella.evaluation.scores.features import features
-from prunella.evaluation.scores.kernels import cubic, discrepancy
-from prunella.evaluation.stats import share
+from prunella.evaluation.latent_features import features
+from prunella.evaluation.mmd import cubic, discrepancy
 from prunella.latents.encoders import open_latents, raw_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
+from prunella.sampling.generate import draw, load_to_draw
 from prunella.scenes.generator import captioned
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.stats import share
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss

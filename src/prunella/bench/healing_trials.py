@@ -11,7 +11,7 @@ from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss

@@ -16,16 +16,16 @@ from PIL import Image
 
 from prunella.compute.device import Placement
 from prunella.data.filter import filtered
-from prunella.evaluation.drawing import draw, load_to_draw
-from prunella.evaluation.priors import class_latents
-from prunella.evaluation.stats import Estimate, paired_difference, share
-from prunella.latents.encode import encoded
+from prunella.encoding.encode import encoded
 from prunella.latents.encoders import reconstructed
 from prunella.latents.shards import MANIFEST
 from prunella.params import Encode, Filter, Finetune, check
+from prunella.params.validation import completed
+from prunella.sampling.class_images import class_latents
+from prunella.sampling.generate import draw, load_to_draw
 from prunella.scenes.generator import Scene, Thing, Vocabulary, caption, read_vocabulary, render
 from prunella.scenes.judge import judge
-from prunella.settings import completed
+from prunella.stats import Estimate, paired_difference, share
 from prunella.training.finetune import finetune
 
 WORDS = "scenes.yaml"

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from prunella.bench.workload import Workload, encoder_flops, settings
 from prunella.compute.device import Placement
-from prunella.models.originals import teacher_config
+from prunella.models.reference_configs import teacher_config
+from prunella.params.recipes import parameters
 from prunella.pruning.plan import STUDENTS
-from prunella.recipe import parameters
-from prunella.training import memory
+from prunella.training import memory_estimate
 
 ORIGINAL = {"sd": "sd15", "sdxl": "sdxl"}
 
@@ -58,7 +58,7 @@ def figures(it: Run, assumed: Assumed) -> dict[str, float]:
     encode, train = it.pairs * encoders, it.examples * step
     hours = (encode + train) / rate / 3600
     encoded, learned = (assumed.gpus * rate / each for each in (encoders, step))  # a second, by a node
-    gradients = 4 * memory.parameters(it.case.student)
+    gradients = 4 * memory_estimate.parameters(it.case.student)
     return {
         "pictures, TB": it.pairs * file / 1e12,
         "latents and embeddings, TB": it.pairs * (latents + text) / 1e12,

@@ -15,16 +15,16 @@ from prunella.bench.race import interval
 from prunella.bench.setting import Setting
 from prunella.bench.workload import step_macs
 from prunella.compute.device import Placement
-from prunella.files import atomic_write_text
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.models.teacher import pin
 from prunella.params import Distill, Finetune, Prune, Teacher, check, completed
-from prunella.pruning.cuts import partly
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan, find_plan, read_plan
+from prunella.pruning.progressive import partly
 from prunella.pruning.prune import pruned
-from prunella.training.batch import heldout_batches
+from prunella.storage.files import atomic_write_text
+from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
 from prunella.training.losses import OUTPUT, TASK, Distillation

@@ -7,9 +7,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from prunella.bench.every_plan import code
-from prunella.planning.choose import Cost, Lacking
+from prunella.planning.cost_model import Prices
 from prunella.planning.importance import Error
-from prunella.planning.prices import Prices
+from prunella.planning.solver import Cost, Lacking
 from prunella.planning.units import Unit, planned
 from prunella.pruning.plan import Plan
 

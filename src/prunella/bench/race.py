@@ -23,13 +23,13 @@ from prunella.bench.train_step import timed
 from prunella.bench.workload import Workload, encoder_flops
 from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
-from prunella.models.originals import teacher_config
 from prunella.models.pipeline import load_scheduler, load_unet
+from prunella.models.reference_configs import teacher_config
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss

@@ -10,13 +10,13 @@ from torch import nn
 from tqdm import tqdm
 
 from prunella.compute.device import device
-from prunella.evaluation.drawing import draw
-from prunella.files import json_digest, sha256
 from prunella.latents.shards import MANIFEST
 from prunella.models.pipeline import load_pipeline, teacher_folder
 from prunella.params import Benchmark, Distill, Params
+from prunella.sampling.generate import draw
 from prunella.scenes.generator import Vocabulary, read_vocabulary
 from prunella.scenes.judge import judge
+from prunella.storage.files import json_digest, sha256
 
 
 class Setting(NamedTuple):

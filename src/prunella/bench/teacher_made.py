@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 
 from prunella.bench.setting import Setting
 from prunella.data.filter import filtered
-from prunella.evaluation.stats import Estimate, paired_difference
-from prunella.files import atomic_write_text
-from prunella.generation.generate import generated
-from prunella.latents.encode import encoded
+from prunella.encoding.encode import encoded
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import MANIFEST, Latents
 from prunella.models.pipeline import load_scheduler, load_unet
@@ -24,8 +21,11 @@ from prunella.params import Generate, Params
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
+from prunella.sampling.training_images import generated
 from prunella.scenes.generator import caption
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.stats import Estimate, paired_difference
+from prunella.storage.files import atomic_write_text
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss

@@ -13,9 +13,9 @@ import torch
 from prunella.bench.baselines import Mark
 from prunella.bench.workload import Workload, encoder_flops, random_pairs
 from prunella.compute.precision import BITS, rounding
-from prunella.evaluation.turns import synchronize
 from prunella.params import Precision
-from prunella.training.memory import GB, needed
+from prunella.profiling.timing import synchronize
+from prunella.training.memory_estimate import GB, needed
 
 
 class Timing(NamedTuple):

@@ -12,19 +12,19 @@ from scipy.stats import spearmanr
 from prunella.bench.every_plan import code
 from prunella.bench.evidence import add_row, read_rows
 from prunella.bench.setting import Setting
-from prunella.compute.workdir import work_root
+from prunella.compute.resume import work_root
 from prunella.errors import UserError
-from prunella.evaluation.cost import macs
-from prunella.evaluation.stats import mean
-from prunella.files import json_digest
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.planning.importance import OutputError
+from prunella.profiling.cost import macs
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.scenes.generator import caption
-from prunella.training.batch import heldout_batches, training_batches
+from prunella.stats import mean
+from prunella.storage.files import json_digest
+from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
 from prunella.training.losses import Distillation
 

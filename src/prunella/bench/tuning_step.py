@@ -11,16 +11,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.bench.workload import Workload, random_pairs, random_unet
 from prunella.compute.device import placed
-from prunella.evaluation.turns import synchronize
 from prunella.latents.shards import Latents
 from prunella.params import Finetune, check
-from prunella.settings import completed
-from prunella.training.adapters import put_on
-from prunella.training.batch import training_batches, with_others
-from prunella.training.learned import Learned
+from prunella.params.validation import completed
+from prunella.profiling.timing import synchronize
+from prunella.training.data import training_batches, with_others
 from prunella.training.loop import train
+from prunella.training.lora import put_on
 from prunella.training.losses import Preserving, Task
-from prunella.training.memory import GB, Subject, needed
+from prunella.training.memory_estimate import GB, Subject, needed
+from prunella.training.trainable import Learned
 
 WAYS: dict[str, dict] = {
     "full": {"method": "full"},

@@ -11,13 +11,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.evaluation.cost import macs
 from prunella.latents.shards import write_manifest, write_shard
 from prunella.models.families import architecture, family, plain
 from prunella.params import Distill, check, shipped_defaults
+from prunella.profiling.cost import macs
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
-from prunella.training.memory import Example, Subject, examples_at_once, memory_of
+from prunella.training.memory_estimate import Example, Subject, examples_at_once, memory_of
 
 PAIRS = 64  # of the random set that is learned from
 

@@ -16,9 +16,9 @@ def register(commands: Commands) -> None:
 
 
 def _accept(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
     from prunella.errors import UserError
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet
 
     quiet()
     if not Path("dvc.yaml").is_file():
@@ -26,7 +26,7 @@ def _accept(given: argparse.Namespace) -> None:
     read_params()
     from transformers.utils.logging import disable_progress_bar
 
-    from prunella.acceptance.accept import accept
+    from prunella.verify.verify import accept
 
     disable_progress_bar()  # of the toys' weights
     if not accept(given.stage, Path.cwd()):

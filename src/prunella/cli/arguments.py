@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunella.errors import UserError
-from prunella.export.found import STAGES
+from prunella.export.resolve_model import STAGES
 
 if TYPE_CHECKING:
     from prunella.pruning.plan import Plan

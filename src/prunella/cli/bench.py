@@ -140,8 +140,8 @@ def _train(given: argparse.Namespace) -> None:
 def _draw(given: argparse.Namespace) -> None:
     from prunella.bench import draw
     from prunella.bench.evidence import add_row, command_line
-    from prunella.context import quiet
-    from prunella.evaluation.cost import hardware
+    from prunella.pipeline.stage import quiet
+    from prunella.profiling.cost import hardware
     from prunella.reporting.summary import aligned
 
     quiet()
@@ -161,8 +161,8 @@ def _draw(given: argparse.Namespace) -> None:
 def _drawing(given: argparse.Namespace) -> Case:
     from prunella.bench.draw import Case, variants
     from prunella.compute.device import device
-    from prunella.evaluation.energy import EnergyMeter, energy_meter
     from prunella.params import Runtime, check, completed
+    from prunella.profiling.energy import EnergyMeter, energy_meter
     from prunella.pruning.plan import STUDENTS
 
     runtime = check(Runtime, completed("runtime", {"device": given.device}), "bench")
@@ -202,7 +202,7 @@ def _thing(given: argparse.Namespace) -> None:
 
     import yaml
 
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()  # before what it quiets is imported
     from prunella.bench import new_thing
@@ -221,7 +221,7 @@ def _thing(given: argparse.Namespace) -> None:
 def _workload(given: argparse.Namespace) -> Workload:
     from prunella.bench.workload import Workload, settings
     from prunella.compute.device import device, place
-    from prunella.models.originals import teacher_config
+    from prunella.models.reference_configs import teacher_config
     from prunella.params import Runtime, check, completed
 
     plan = named_plan(given.student)
@@ -246,8 +246,8 @@ def _data(given: argparse.Namespace) -> None:
     import tempfile
 
     from prunella.compute.device import device
-    from prunella.context import quiet
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet
 
     quiet()  # before what it quiets is imported
     from prunella.bench import data
@@ -269,8 +269,8 @@ def _data(given: argparse.Namespace) -> None:
 def _heal(given: argparse.Namespace) -> None:
     from prunella.bench.healing import heal, healing_settings
     from prunella.bench.setting import encoded_here
-    from prunella.context import quiet
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet
 
     quiet()
     setting = encoded_here(read_params())

@@ -22,7 +22,7 @@ def register(kinds: Commands) -> None:
 
 
 def _paper(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     from prunella.bench.paper import Assumed, run, table

@@ -25,14 +25,14 @@ def register(kinds: Commands) -> None:
 
 
 def _phases(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     from prunella.bench.evidence import command_line, read_rows
     from prunella.bench.phased import Contest, contest, table
     from prunella.bench.setting import encoded_here
-    from prunella.evaluation.cost import hardware
     from prunella.params import read_params
+    from prunella.profiling.cost import hardware
     from prunella.reporting.summary import aligned
 
     params, work = read_params(), Path("work/phased")

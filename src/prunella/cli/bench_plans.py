@@ -11,7 +11,7 @@ from prunella.cli.arguments import STUDENT, Commands, add_command, named_plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunella.planning.prices import Prices
+    from prunella.planning.cost_model import Prices
     from prunella.planning.units import Unit
     from prunella.pruning.plan import Plan
 
@@ -41,23 +41,23 @@ def _shared(command: argparse.ArgumentParser, out: Path) -> None:
 
 
 def _every(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     import numpy as np
 
     from prunella.bench.every_plan import every, measure_every, read, sampled
     from prunella.bench.plan_figures import normalised
-    from prunella.compute.workdir import work_root
-    from prunella.files import json_digest
+    from prunella.compute.resume import work_root
     from prunella.latents.encoders import open_latents
     from prunella.models.pipeline import load_scheduler, load_unet
     from prunella.params import read_params
-    from prunella.planning.choose import removable
+    from prunella.planning.cost_model import counted
     from prunella.planning.importance import OutputError
-    from prunella.planning.prices import counted
+    from prunella.planning.solver import removable
     from prunella.planning.units import planned, units
-    from prunella.training.batch import heldout_batches
+    from prunella.storage.files import json_digest
+    from prunella.training.data import heldout_batches
 
     params = read_params()
     folder = Path(params.teacher.path)
@@ -103,7 +103,7 @@ def _told(path: Path, there: Sequence[Unit], prices: dict[str, Prices]) -> None:
 
 
 def _train(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     from prunella.bench.setting import Setting

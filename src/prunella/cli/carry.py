@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prunella.cli.arguments import Commands, add_command
 from prunella.errors import UserError
-from prunella.export.found import MODELS, STAGES
+from prunella.export.resolve_model import MODELS, STAGES
 
 SHOWN = 8  # modules that are named
 
@@ -21,10 +21,10 @@ def register(commands: Commands) -> None:
 
 
 def _carry(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
-    from prunella.pruning.carry import carry
+    from prunella.pruning.lora_transfer import carry
 
     student = _folder(given.student)
     out = given.out or given.lora.with_name(f"{given.lora.stem}-{student.name}.safetensors")

@@ -22,8 +22,8 @@ import pyarrow.parquet
 from prunella.cli.proxy import filtering_proxy
 from prunella.data.filter import shortlisted
 from prunella.errors import UserError
-from prunella.files import sha256
 from prunella.params import Filter
+from prunella.storage.files import sha256
 
 SHARD = 10_000  # rows; img2dataset's default, written out because keys and restarts depend on it
 RECORD = "download.txt"  # no .json: img2dataset takes every one in the folder for a shard's

@@ -22,14 +22,14 @@ def register(commands: Commands) -> None:
 
 
 def _encode(given: argparse.Namespace) -> None:
-    from prunella.compute.workdir import work_root
-    from prunella.context import quiet, with_own
+    from prunella.compute.resume import work_root
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet, with_own
 
     quiet(offline=False)
     from prunella.compute.device import device
-    from prunella.compute.parts import parse_range
-    from prunella.latents.parts import encode_part, merge_parts
+    from prunella.compute.slices import parse_range
+    from prunella.encoding.slices import encode_part, merge_parts
     from prunella.models.pipeline import teacher_folder
 
     which = parse_range(given.shards) if given.shards else None

@@ -11,7 +11,7 @@ from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
 if TYPE_CHECKING:
-    from prunella.export.forms import Written
+    from prunella.export.formats import Written
 
 OUT = Path("exports")
 DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
@@ -40,25 +40,25 @@ def register(commands: Commands) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet(offline=not given.push)
     if given.push and (given.to != "hub" or not given.repo):
         raise UserError("--push: goes with --to hub and --repo OWNER/NAME")
-    from prunella.export.found import model_folder
+    from prunella.export.resolve_model import model_folder
 
     folder = model_folder(given.model, given.at)
     if given.to == "hub":
         _hub(given, folder)
         return
-    from prunella.export.forms import exported_as, write_form
+    from prunella.export.formats import exported_as, write_form
 
     made = write_form(given.to, folder, given.out or OUT / exported_as(given.to, folder.name), given.dtype)
     {"single-file": _say_single_file, "onnx": _say_onnx}.get(given.to, _say_quantised)(made, folder)
 
 
 def _say_single_file(made: Written, folder: Path) -> None:
-    from prunella.export.recognition import verdicts
+    from prunella.export.compat_check import verdicts
     from prunella.models.weights import header
     from prunella.reporting.summary import aligned
 

@@ -18,12 +18,12 @@ def register(commands: Commands) -> None:
 
 
 def _filter(given: argparse.Namespace) -> None:
-    from prunella.compute.parts import parse_range
-    from prunella.compute.workdir import work_root
-    from prunella.context import quiet, with_own
-    from prunella.data.looking import aesthetic
-    from prunella.data.parts import filter_part, merge_parts
+    from prunella.compute.resume import work_root
+    from prunella.compute.slices import parse_range
+    from prunella.data.image_checks import aesthetic
+    from prunella.data.slices import filter_part, merge_parts
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet, with_own
 
     quiet(offline=False)
     which = parse_range(given.shards) if given.shards else None

@@ -12,8 +12,8 @@ from prunella.cli.arguments import Commands, add_command
 from prunella.errors import UserError
 
 if TYPE_CHECKING:
-    from prunella.beginning.checkpoint import Checkpoint
-    from prunella.beginning.written import Beginning
+    from prunella.cli.wizard.checkpoint import Checkpoint
+    from prunella.cli.wizard.params_file import Beginning
     from prunella.pruning.plan import Plan
 
 Answer = TypeVar("Answer")
@@ -41,7 +41,7 @@ def register(commands: Commands) -> None:
 
 
 def _init(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     _check_free(given.out, given.force)
@@ -52,7 +52,7 @@ def _init(given: argparse.Namespace) -> None:
         made, said = _answered(given)
     except (EOFError, KeyboardInterrupt):
         raise UserError("no more answers; nothing is written") from None
-    from prunella.files import atomic_write_text
+    from prunella.storage.files import atomic_write_text
 
     atomic_write_text(given.out, made.text)
     print("\n".join([f"{given.out}: {said}", *_facts(made), "", "Next:", *_next(given.out)]))
@@ -60,7 +60,7 @@ def _init(given: argparse.Namespace) -> None:
 
 def _check_free(out: Path, force: bool) -> None:
     """The committed default is there to be replaced; git has it. Raises UserError for a file with changes."""
-    from prunella.recipe import DEFAULTS
+    from prunella.params.recipes import DEFAULTS
 
     if out.is_dir():
         raise UserError(f"--out: {out} is a folder; a file such as {out / 'params.yaml'} is expected")
@@ -70,9 +70,9 @@ def _check_free(out: Path, force: bool) -> None:
 
 def _answered(given: argparse.Namespace) -> tuple["Beginning", str]:
     """The file for the answers on the line and at the terminal, and in words what it is for."""
-    from prunella.beginning.checkpoint import recognised
-    from prunella.beginning.pictures import looked_at
-    from prunella.beginning.written import beginning
+    from prunella.cli.wizard.checkpoint import recognised
+    from prunella.cli.wizard.images import looked_at
+    from prunella.cli.wizard.params_file import beginning
 
     checkpoint = _settled("--teacher", given.teacher, "Checkpoint (folder, .safetensors file or Hub id)", recognised)
     pictures = _settled("--pictures", given.pictures, "Folder of captioned pictures", looked_at)

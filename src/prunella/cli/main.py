@@ -23,8 +23,8 @@ from prunella.cli import (
     sync,
 )
 from prunella.errors import UserError
-from prunella.garbage import collect_seldom
-from prunella.tracking.secrets import hidden
+from prunella.pipeline.gc_tuning import collect_seldom
+from prunella.tracking.redact import hidden
 
 # In the order of `prunella --help`; each registers its own commands.
 GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, filter, encode)

@@ -20,11 +20,11 @@ def register(commands: Commands) -> None:
 
 
 def _promote(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
-    from prunella.export.found import label, model_folder
-    from prunella.export.gates import outcomes
+    from prunella.export.promotion_gates import outcomes
+    from prunella.export.resolve_model import label, model_folder
     from prunella.params import read_params
 
     params, folder = read_params(), model_folder(given.student, given.at)
@@ -44,7 +44,7 @@ def _promote(given: argparse.Namespace) -> None:
 
 
 def _measured() -> dict[str, Any]:
-    from prunella.files import read_json
+    from prunella.storage.files import read_json
 
     if not REPORT.is_file():
         raise UserError(f"{REPORT}: there is no benchmark yet; `dvc repro` makes one")
@@ -57,7 +57,7 @@ def _check_measured(student: str, *, own: bool) -> None:
     dvc.lock has the weights that were drawn with, scored and timed, the figures that came out, and the report made of
     these. What else changed, such as code, makes them no other model's. `own` is a student of this graph.
     """
-    from prunella.acceptance.lock import statuses
+    from prunella.verify.dvc_lock import statuses
 
     kind = "" if own else "base_"
     stages = [f"{kind}draw@{student}", f"{kind}score@{student}", "cost", "benchmark"]
@@ -70,7 +70,7 @@ def _check_measured(student: str, *, own: bool) -> None:
 
 
 def _register(folder: Path, params: Any, figures: dict[str, Any]) -> None:
-    from prunella.export.gates import numbers
+    from prunella.export.promotion_gates import numbers
     from prunella.tracking.datasets import hashes
     from prunella.tracking.registry import register as register_model
 

@@ -16,7 +16,7 @@ def register(commands: Commands) -> None:
 
 def _recipe(given: argparse.Namespace) -> None:
     from prunella.errors import UserError
-    from prunella.recipe import DEFAULTS, merge_recipe, recipe_names, recipe_text
+    from prunella.params.recipes import DEFAULTS, merge_recipe, recipe_names, recipe_text
 
     if given.name is None:
         print("\n".join(f"{name:10} {recipe_text(name).splitlines()[0].lstrip('# ')}" for name in recipe_names()))

@@ -22,11 +22,11 @@ def register(commands: Commands) -> None:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
     from prunella.params import read_params
+    from prunella.pipeline.stage import quiet
 
     quiet()
-    from prunella.tracking.refusals import check_parameters, check_run
+    from prunella.pipeline.preflight import check_parameters, check_run
 
     params = read_params(given.params)
     check_parameters(params)
@@ -36,8 +36,8 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _filtered(given: argparse.Namespace) -> None:
-    from prunella.files import atomic_write_text, read_json
-    from prunella.reporting.filter_page import Filtered, filter_page
+    from prunella.reporting.filter_report import Filtered, filter_page
+    from prunella.storage.files import atomic_write_text, read_json
 
     report = Path("reports/filter.json")
     if not report.is_file():
@@ -50,7 +50,7 @@ def _filtered(given: argparse.Namespace) -> None:
 
 
 def _summary(given: argparse.Namespace) -> None:
-    from prunella.reporting.outcome import outcomes
+    from prunella.reporting.findings import outcomes
     from prunella.reporting.summary import text
 
     path = Path("reports/benchmark.json")
@@ -67,7 +67,7 @@ def _summary(given: argparse.Namespace) -> None:
 
 def _say_what_mlflow_lacks() -> None:
     from prunella.tracking.journal import left
-    from prunella.tracking.mlflow import journal_folder
+    from prunella.tracking.run import journal_folder
 
     if count := left(journal_folder()):
         stages = "1 stage" if count == 1 else f"{count} stages"
@@ -75,7 +75,7 @@ def _say_what_mlflow_lacks() -> None:
 
 
 def _ui(given: argparse.Namespace) -> None:
-    from prunella.tracking.mlflow import runs_page, shown_store, store
+    from prunella.tracking.run import runs_page, shown_store, store
 
     _say_what_mlflow_lacks()
     if store().startswith(("http://", "https://")):  # a server has pages of its own

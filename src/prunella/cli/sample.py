@@ -26,13 +26,13 @@ def register(commands: Commands) -> None:
 
 
 def _sample(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
     from PIL import Image
 
-    from prunella.evaluation.drawing import draw, load_to_draw
-    from prunella.export.found import label, model_folder
+    from prunella.export.resolve_model import label, model_folder
+    from prunella.sampling.generate import draw, load_to_draw
 
     folder, settings = model_folder(given.model, given.at), _settings(given)
     print(f"{label(folder)}: {folder}, {settings['steps']} steps, guidance {settings['guidance']}", flush=True)

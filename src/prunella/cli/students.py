@@ -21,8 +21,8 @@ def register(commands: Commands) -> None:
 
 
 def _students(given: argparse.Namespace) -> None:
-    from prunella.models.originals import originals, teacher_config
-    from prunella.reporting.catalogue import LEGEND, catalogue
+    from prunella.models.reference_configs import originals, teacher_config
+    from prunella.reporting.student_table import LEGEND, catalogue
     from prunella.reporting.summary import aligned
 
     for teacher in [given.teacher] if given.teacher else originals():
@@ -44,9 +44,9 @@ def _family_title(config: dict[str, Any], teacher: str) -> str:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from prunella.models.originals import teacher_config
-    from prunella.reporting.describe import description
-    from prunella.reporting.reasons import evidence, reasons
+    from prunella.models.reference_configs import teacher_config
+    from prunella.reporting.plan_explanation import evidence, reasons
+    from prunella.reporting.plan_text import description
 
     plan = named_plan(given.student)
     print(description(plan, teacher_config(given.teacher or ORIGINAL[plan.family])))
@@ -56,8 +56,8 @@ def _plan(given: argparse.Namespace) -> None:
 
 
 def _draw(given: argparse.Namespace) -> None:
-    from prunella.reporting.diagram import svg
-    from prunella.reporting.reasons import evidence
+    from prunella.reporting.plan_explanation import evidence
+    from prunella.reporting.plan_svg import svg
 
     told = evidence(plan_file(given.student))
     drawn = svg(named_plan(given.student), told.get("parts"))

@@ -14,7 +14,7 @@ def register(commands: Commands) -> None:
 
 
 def _sweep(given: argparse.Namespace) -> None:
-    from prunella.compute.workdir import work_root
+    from prunella.compute.resume import work_root
 
     root = work_root()
     folders = [folder for stage in sorted(root.glob("*")) for folder in _runs(stage)]
@@ -24,7 +24,7 @@ def _sweep(given: argparse.Namespace) -> None:
 
 def _copies(folder: Path, given: argparse.Namespace) -> int:
     """Remove the copies of shards on stores, where any are; the bytes freed. Who reads one goes on reading it."""
-    from prunella.compute.workdir import size
+    from prunella.compute.resume import size
 
     if not (held := size(folder)):
         return 0
@@ -37,14 +37,14 @@ def _copies(folder: Path, given: argparse.Namespace) -> int:
 
 def _runs(stage: Path) -> list[Path]:
     """The folders of a stage's runs, each of which has its identity noted."""
-    from prunella.compute.workdir import IDENTITY
+    from prunella.compute.resume import IDENTITY
 
     return [path.parent for path in sorted(stage.glob(f"*/{IDENTITY}"))]
 
 
 def _swept(folder: Path, given: argparse.Namespace) -> int:
     """Remove a run's folder where that is asked for and nobody has it; the bytes freed."""
-    from prunella.compute.workdir import DONE, locked, remove, size
+    from prunella.compute.resume import DONE, locked, remove, size
 
     done, held = (folder / DONE).is_file(), size(folder)
     with locked(folder, wait=False) as free:

@@ -27,10 +27,10 @@ def register(commands: Commands) -> None:
 
 
 def _sync(given: argparse.Namespace) -> None:
-    from prunella.context import quiet
+    from prunella.pipeline.stage import quiet
 
     quiet()
-    from prunella.tracking.mlflow import shown_store
+    from prunella.tracking.run import shown_store
     from prunella.tracking.sync import sync
 
     runs, sent = 0, Counter[str]()

@@ -1,0 +1,1 @@
+"""Devices, precision, processes, compilation, and folders in which a killed run resumes."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from prunella.compute.compile import compiled
+from prunella.compute.fsdp import share_out, units
 from prunella.compute.launch import launched, size
-from prunella.compute.sharding import share_out, units
 from prunella.errors import UserError
 from prunella.params import Runtime
 

@@ -1,0 +1,1 @@
+"""Image-caption samples: sources, criteria, deduplication, aspect buckets, the manifest."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prunella.data.columns import SPELLINGS, TEXT, TEXTS, whole
+from prunella.data.schema import SPELLINGS, TEXT, TEXTS, whole
 from prunella.errors import UserError
 from prunella.params import Filter
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from prunella.data.images import RejectedImage
-from prunella.files import atomic_write_text
+from prunella.storage.files import atomic_write_text
 
 if TYPE_CHECKING:
-    from prunella.data.tally import Example
+    from prunella.data.rejections import Example
 
 SIDE = 144  # pixels of a thumbnail's longer side
 LISTED = "examples.json"

@@ -16,21 +16,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from prunella.compute.workdir import DONE, resume_dir, sweep
-from prunella.data.columns import there
+from prunella.compute.resume import DONE, resume_dir, sweep
 from prunella.data.criteria import CRITERIA, NO_VALUE, PASSED, Facts, judged, lacking, picture_fails
 from prunella.data.dedup import DuplicateFinder
+from prunella.data.image_checks import Look, Score, known, looking
 from prunella.data.images import RejectedImage
-from prunella.data.keeping import BEGUN
-from prunella.data.looking import Look, Score, known, looking
 from prunella.data.manifest import Sample, write_manifest
 from prunella.data.prefetch import threads
-from prunella.data.scanning import candidates
+from prunella.data.rejections import EXAMPLES, Example, Tally
+from prunella.data.scan_rows import candidates
+from prunella.data.schema import there
 from prunella.data.sources import describe, open_source, parquet
-from prunella.data.tally import EXAMPLES, Example, Tally
+from prunella.data.task_files import BEGUN
 from prunella.errors import UserError
-from prunella.files import atomic_write_text
 from prunella.params import Filter, Runtime
+from prunella.storage.files import atomic_write_text
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ over the golden ratio: multiples of it lie far apart
 AT_ONCE = 100_000  # captions that are Python strings at a time

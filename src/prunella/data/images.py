@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageEr
 from scipy.fft import dctn
 
 from prunella.errors import UserError
-from prunella.places import Place, Remote
+from prunella.storage.remote import Place, Remote
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow knows more, and runs programs for some
 MOST_PIXELS = 89_478_485  # as Pillow's own limit: beyond it lies what is made to fill a memory

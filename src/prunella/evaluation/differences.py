@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from prunella.evaluation.stats import CONFIDENCE, Estimate, paired_difference
+from prunella.stats import CONFIDENCE, Estimate, paired_difference
 
 ERROR, REAL = "output_error", "_real"
 BINS = 4  # of timesteps, equally wide

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from prunella.errors import UserError
-from prunella.files import link_or_copy
+from prunella.storage.files import link_or_copy
 
 LEFT_OUT = {"best"}  # a UNet alone, which the Hub would take for a second model
 

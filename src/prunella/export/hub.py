@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 from prunella.errors import UserError
-from prunella.export.card import card
 from prunella.export.folders import link_files, model_files
-from prunella.files import whole_folder
+from prunella.export.model_card import card
+from prunella.storage.files import whole_folder
 
 PICTURES = Path("reports/images")
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"

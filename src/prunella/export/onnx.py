@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from prunella.errors import UserError
-from prunella.evaluation.cost import hardware
-from prunella.evaluation.turns import Turns
 from prunella.export.folders import check_replaceable
-from prunella.export.networks import Part, Size, parts
-from prunella.files import atomic_write_text, whole_folder
+from prunella.export.onnx_modules import Part, Size, parts
 from prunella.models.pipeline import load_pipeline, without_checker
+from prunella.profiling.cost import hardware
+from prunella.profiling.timing import Turns
+from prunella.storage.files import atomic_write_text, whole_folder
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

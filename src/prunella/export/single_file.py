@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from prunella.errors import UserError
-from prunella.export.found import label
-from prunella.export.original import original
+from prunella.export.ldm_keys import original
+from prunella.export.resolve_model import label
 from prunella.models.pipeline import load_pipeline, without_checker
 from prunella.pruning.plan import BESIDE
 

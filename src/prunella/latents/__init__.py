@@ -1,0 +1,1 @@
+"""The read side of latents: encoders and the dataset of shards that trainings read."""

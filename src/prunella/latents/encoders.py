@@ -18,8 +18,8 @@ from torch import Tensor
 from prunella.compute.precision import BITS, autocast, rounding
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, read_manifest
+from prunella.models.fingerprint import latent_space
 from prunella.models.pipeline import load_pipeline
-from prunella.models.vae import latent_space
 from prunella.params import Precision
 
 TOKENS = {"text_encoder": "tokens", "text_encoder_2": "tokens_2"}  # text encoders, and what each is given
@@ -69,7 +69,7 @@ class Encoders:
 
     @cached_property
     def latent_space(self) -> str:
-        """See `prunella.models.vae`."""
+        """See `prunella.models.fingerprint`."""
         return latent_space(self.folder)
 
     def latents(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:

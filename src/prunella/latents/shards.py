@@ -26,11 +26,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from prunella.compute.workdir import work_root
-from prunella.copies import AGAIN, copied, let_go
+from prunella.compute.resume import work_root
 from prunella.errors import UserError
-from prunella.files import atomic_write_text, json_digest, link_or_copy, sha256
-from prunella.places import Remote, place
+from prunella.storage.cache import AGAIN, copied, let_go
+from prunella.storage.files import atomic_write_text, json_digest, link_or_copy, sha256
+from prunella.storage.remote import Remote, place
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
 OF_PICTURE = ("mean", "std")

@@ -10,14 +10,14 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.evaluation.drawing import draw
-from prunella.evaluation.grid import grid
+from prunella.evaluation.frechet import frechet
+from prunella.evaluation.latent_features import features
 from prunella.evaluation.metrics.composition import composition
-from prunella.evaluation.scores.features import features
-from prunella.evaluation.scores.frechet import frechet
 from prunella.latents.encoders import raw_latents, reconstructed
 from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline
+from prunella.reporting.image_grid import grid
+from prunella.sampling.generate import draw
 from prunella.scenes.generator import Scene, Vocabulary, captioned, render
 from prunella.scenes.judge import CLAIMS, look, parse
 

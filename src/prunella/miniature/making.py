@@ -18,14 +18,15 @@ from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from prunella.latents.encoders import raw_latents
-from prunella.miniature import autoencoder, denoiser, naming, tokenizer
+from prunella.miniature import autoencoder, denoiser, naming
 from prunella.miniature.recipe import Part, Recipe
 from prunella.models.pipeline import stored
+from prunella.scenes import tokenizer
 from prunella.scenes.generator import Vocabulary, captioned
 from prunella.training import checkpoint
-from prunella.training.learned import Learned
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.metrics_log import MetricsLog
+from prunella.training.trainable import Learned
 
 PREVIEW_EVERY = 250  # steps
 

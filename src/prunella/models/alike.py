@@ -9,8 +9,8 @@ from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
 from prunella.models.families import blocks, family
+from prunella.models.fingerprint import latent_space, text_space
 from prunella.models.pipeline import load_scheduler
-from prunella.models.vae import latent_space, text_space
 
 SHAPE = ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim")
 

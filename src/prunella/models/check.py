@@ -18,8 +18,8 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor
 
 from prunella.errors import UserError
+from prunella.models.components import check_loads, named
 from prunella.models.configs import models, stem
-from prunella.models.parts import check_loads, named
 from prunella.models.weights import PICKLES, check_finite, check_part, header, not_finite
 
 # What a checkpoint of one file holds beside (EMA, optimizer) is not taken, and need not be finite.

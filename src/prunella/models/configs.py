@@ -16,10 +16,10 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from prunella.errors import UserError
-from prunella.files import read_json
 from prunella.models.families import FAMILIES, called_as, family, shape
 from prunella.models.families.base import Family
 from prunella.params import typed
+from prunella.storage.files import read_json
 
 # Upper bounds are far above any model's; without them building a network from a config of 10**9 layers has no end.
 Width = Annotated[int, Field(ge=1, le=2**20)]

@@ -16,12 +16,12 @@ import diffusers
 import torch
 
 from prunella.errors import UserError
-from prunella.files import atomic_write_text, json_digest, sha256
 from prunella.models import hub
 from prunella.models.check import check_folder, check_single
+from prunella.models.components import named
 from prunella.models.families import FAMILIES
-from prunella.models.parts import named
 from prunella.models.weights import header
+from prunella.storage.files import atomic_write_text, json_digest, sha256
 
 NOTE = "converted.json"  # in a whole folder: the size of each file, in bytes
 

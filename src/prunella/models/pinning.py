@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from prunella.files import atomic_write_text
 from prunella.models.teacher import earlier_pin
+from prunella.storage.files import atomic_write_text
 
 
 def pin_to(out: Path, pin: Callable[[dict], dict]) -> tuple[dict, str]:

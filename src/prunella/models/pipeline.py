@@ -12,14 +12,14 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.files import read_json
 from prunella.models import hub
 from prunella.models.check import check_folder, check_single
+from prunella.models.components import check_loads, load_part, named, stored_dtype
 from prunella.models.configs import MODELS
 from prunella.models.conversion import configs_folder, converted_folder
 from prunella.models.families import plain
-from prunella.models.parts import check_loads, load_part, named, stored_dtype
 from prunella.params import Storage
+from prunella.storage.files import read_json
 
 STORED = {"fp16": torch.float16, "fp32": torch.float32}
 

@@ -6,12 +6,12 @@ Needs no torch: configs and headers are read, not weights. What `prunella.models
 from pathlib import Path
 
 from prunella.errors import UserError
-from prunella.files import read_json, sha256
 from prunella.models import hub
 from prunella.models.configs import Students, described, models, nobody, stem
 from prunella.models.families import family
 from prunella.models.weights import PICKLES, check_part, header, refuse_pickle
 from prunella.params import Teacher
+from prunella.storage.files import read_json, sha256
 
 PINNED = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 # Text encoders' names in single files, and where the configs and tokenizers of such a checkpoint are to be had.

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # typing's own is refused by pydantic before Python 3.12
 
 from prunella.errors import UserError
-from prunella.files import parse_json, read_json
 from prunella.params import typed
+from prunella.storage.files import parse_json, read_json
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 SAFE = ".safetensors"

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from prunella.compute import distributed
 from prunella.compute.precision import autocast, rounding
-from prunella.files import atomic_write_text, json_digest, read_json
 from prunella.params import Precision
 from prunella.planning.units import Layer, Unit, planned
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
-from prunella.training.batch import Batch
+from prunella.storage.files import atomic_write_text, json_digest, read_json
+from prunella.training.data import Batch
 from prunella.training.losses import Task, squares
 
 BINS = 4  # of timesteps, equally wide

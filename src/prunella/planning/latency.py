@@ -19,20 +19,20 @@ from torch import nn
 
 from prunella.compute.precision import autocast, rounding
 from prunella.errors import UserError
-from prunella.evaluation.cost import TOKENS, hardware
-from prunella.evaluation.turns import synchronize
-from prunella.files import atomic_write_text, json_digest, read_json
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
 from prunella.models.families import architecture, predict
 from prunella.models.pipeline import load_unet
 from prunella.params import Precision
-from prunella.planning.prices import Prices, by_part, own, parts
+from prunella.planning.cost_model import Prices, by_part, own, parts
 from prunella.planning.units import End, planned, units
+from prunella.profiling.cost import TOKENS, hardware
+from prunella.profiling.timing import synchronize
 from prunella.pruning.layout import whole_family
 from prunella.pruning.mapping import weight_map
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
+from prunella.storage.files import atomic_write_text, json_digest, read_json
 
 ROUNDS, WARM_UP = 15, 2
 BATCH = 2  # with and without the prompt: what a step of drawing one picture computes

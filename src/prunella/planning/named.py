@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from prunella.files import atomic_write_text
 from prunella.pruning.plan import find_plan
+from prunella.storage.files import atomic_write_text
 
 
 def copied(name: str, own: Path, out: Path, evidence: Path) -> Path:

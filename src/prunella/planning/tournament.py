@@ -10,14 +10,14 @@ from pathlib import Path
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.compute.launch import size
-from prunella.files import json_digest
 from prunella.latents.shards import Latents
 from prunella.params import Distill, Planning, check
+from prunella.params.validation import completed
 from prunella.planning.importance import Error, OutputError
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
-from prunella.settings import completed
-from prunella.training.batch import training_batches
+from prunella.storage.files import json_digest
+from prunella.training.data import training_batches
 from prunella.training.loop import train
 from prunella.training.losses import Distillation
 

@@ -14,10 +14,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from prunella.errors import UserError
-from prunella.files import read_yaml
 from prunella.models.families import FAMILIES
 from prunella.models.families.base import Family
 from prunella.params import Mode, Section, check, unknown
+from prunella.storage.files import read_yaml
 
 Numbers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 BESIDE = "plan.yaml"  # the plan's copy beside a student's UNet

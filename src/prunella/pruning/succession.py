@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from prunella.errors import UserError
 from prunella.params import Phase, unknown
-from prunella.pruning.cuts import partly
 from prunella.pruning.plan import Plan
+from prunella.pruning.progressive import partly
 from prunella.pruning.within import check_within, same
 
 

@@ -1,0 +1,1 @@
+"""Report pages, charts and tables from the results of other stages."""

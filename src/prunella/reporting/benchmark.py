@@ -10,21 +10,21 @@ import numpy as np
 from PIL import Image
 
 from prunella.evaluation.differences import Values, between, timestep_bins
-from prunella.evaluation.gallery.shards import BASE, STAGES, Gallery
-from prunella.evaluation.grid import grid
-from prunella.files import read_json
 from prunella.params import Filter
 from prunella.pruning.layout import layout
 from prunella.pruning.plan import read_plan
-from prunella.reporting import figures
-from prunella.reporting.diagram import svg
-from prunella.reporting.filter_page import Filtered, filter_page
+from prunella.reporting import charts
+from prunella.reporting.filter_report import Filtered, filter_page
 from prunella.reporting.histograms import histograms
+from prunella.reporting.html_report import page
+from prunella.reporting.image_gallery import NO_CLAIMS, Galleries, Judge, samples, shown, wall
+from prunella.reporting.image_grid import grid
 from prunella.reporting.markdown import markdown
-from prunella.reporting.page import page
-from prunella.reporting.reasons import evidence
+from prunella.reporting.plan_explanation import evidence
+from prunella.reporting.plan_svg import svg
 from prunella.reporting.summary import headline
-from prunella.reporting.wall import NO_CLAIMS, Galleries, Judge, samples, shown, wall
+from prunella.sampling.gallery import BASE, STAGES, Gallery
+from prunella.storage.files import read_json
 
 GRID = 8  # pictures in a row of the grids in images/
 ENLARGED = 128  # pixels that a small picture is enlarged towards there
@@ -148,7 +148,7 @@ def write_pages(
         report,
         plans={name: _drawn_plan(sources.plans / f"{name}.yaml") for name in students if name not in others},
         cards=wall(galleries, _errors(sources.scores, students), judge),
-        curves=figures.curves(sources.curves, students, others),
+        curves=charts.curves(sources.curves, students, others),
         samples=samples(sources.curves, students, others),
         histograms=histograms(sources.pairs),
         filtered=filtered,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prunella.reporting.figures import COLOURS, Figure, layout
+from prunella.reporting.charts import COLOURS, Figure, layout
 
 BINS = 30
 

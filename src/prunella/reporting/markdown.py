@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from prunella.reporting import costs, outcome, summary, words
-from prunella.reporting.limits import limits
+from prunella.reporting import cost_tables, findings, labels, summary
+from prunella.reporting.caveats import limits
 from prunella.reporting.render import render_text
 from prunella.reporting.summary import Table
 
@@ -14,15 +14,15 @@ def markdown(report: dict[str, Any]) -> str:
     return render_text(
         "summary.md.j2",
         report=report,
-        outcomes=outcome.outcomes(report),
+        outcomes=findings.outcomes(report),
         quality=_safe(summary.qualities(report)),
         differences=_safe(summary.changes(report)),
-        counted=_safe(costs.counted(report)),
-        timed=_safe(costs.timed(report)),
-        variants=_safe(costs.variants(report)),
-        abouts={words.title(figure): words.about(figure) for figure in figures if words.about(figure)},
+        counted=_safe(cost_tables.counted(report)),
+        timed=_safe(cost_tables.timed(report)),
+        variants=_safe(cost_tables.variants(report)),
+        abouts={labels.title(figure): labels.about(figure) for figure in figures if labels.about(figure)},
         limits=limits(report),
-        word=words,
+        word=labels,
     )
 
 

@@ -4,11 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prunella.files import read_yaml
 from prunella.pruning.plan import CATALOGUE, Plan, read_plan
-from prunella.reporting import words
-from prunella.reporting.outcome import stages, students
+from prunella.reporting import labels
+from prunella.reporting.findings import stages, students
 from prunella.reporting.summary import EMPTY, estimate, quality
+from prunella.storage.files import read_yaml
 
 FILE = Path(__file__).with_suffix(".yaml")
 QUALITY = ("fid", "inception_score", "clip_score")
@@ -63,7 +63,7 @@ def qualities(report: Report) -> list[list[str]]:
     if not rows:
         return []
     table = [
-        ["model", *map(words.title, QUALITY)],
+        ["model", *map(labels.title, QUALITY)],
         *([row["model"], *(f"{row[key]}" for key in QUALITY)] for row in rows),
     ]
     return table + (_measured(report) if report["settings"].get("protocol") == "bk-sdm" else [])
@@ -71,7 +71,7 @@ def qualities(report: Report) -> list[list[str]]:
 
 def _measured(report: Report) -> list[list[str]]:
     lines = [
-        [f"ours: {words.model(name)}", *(estimate(quality(e, key)) for key in QUALITY)]
+        [f"ours: {labels.model(name)}", *(estimate(quality(e, key)) for key in QUALITY)]
         for name, e in report["models"].items()
     ]
     return [line for line in lines if set(line[1:]) != {EMPTY}]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import floor, log10
 from typing import Any
 
-from prunella.reporting import words
+from prunella.reporting import labels
 
 SIZES = ["UNet parameters", "of the teacher's UNet", "latency, ms"]
 Report = dict[str, Any]
@@ -30,7 +30,7 @@ def qualities(report: Report) -> Table:
     """Table cells of quality alone, the head first: a row a model, a column for each figure that has values."""
     models = report["models"]
     figures, floors = ["output_error", *metrics(models)], report.get("floors", {})
-    found = {words.model(name): [quality(entry, figure) for figure in figures] for name, entry in models.items()}
+    found = {labels.model(name): [quality(entry, figure) for figure in figures] for name, entry in models.items()}
     if floors:
         found["real pictures"] = [floors.get(figure) for figure in figures]
     heads, columns = zip(
@@ -43,21 +43,23 @@ def _column(figure: str, column: Sequence[Report | None]) -> tuple[str, list[str
     """A column's head and cells; the number of observations is in the head where all have the same, else in each."""
     counts = {found["n"] for found in column if found}
     if len(counts) == 1:
-        return f"{words.title(figure)}, n = {counts.pop():,}", [estimate(found) for found in column]
-    return words.title(figure), [f"{estimate(found)}, n = {found['n']:,}" if found else EMPTY for found in column]
+        return f"{labels.title(figure)}, n = {counts.pop():,}", [estimate(found) for found in column]
+    return labels.title(figure), [f"{estimate(found)}, n = {found['n']:,}" if found else EMPTY for found in column]
 
 
 def by_part(report: Report) -> dict[str, Table]:
     """By its caption, a table for each metric with parts, as composition by claim: a row a model, a column a part."""
     models = report["models"]
     there = [name for name in metrics(models) if any(f"{name}_by" in entry for entry in models.values())]
-    return {f"{words.begun(words.title(name))} by {words.parts(name)}": _parts(models, f"{name}_by") for name in there}
+    return {
+        f"{labels.begun(labels.title(name))} by {labels.parts(name)}": _parts(models, f"{name}_by") for name in there
+    }
 
 
 def _parts(models: dict[str, Report], kind: str) -> Table:
     measured = {name: entry[kind] for name, entry in models.items() if kind in entry}
     names = list(dict.fromkeys(part for parts in measured.values() for part in parts))
-    shares = [[words.model(name), *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
+    shares = [[labels.model(name), *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
     return [["model", *names], *shares]
 
 
@@ -66,19 +68,19 @@ def changes(report: Report) -> Table:
     lines = _differences(report)
     names = list(dict.fromkeys(name for _, entry in lines for name, found in entry.items() if "low" in found))
     cells = [[line, *(estimate(entry.get(name)) for name in names)] for line, entry in lines]
-    return [["paired difference", *map(words.title, names)], *cells] if cells else []
+    return [["paired difference", *map(labels.title, names)], *cells] if cells else []
 
 
 def changes_by(report: Report) -> dict[str, Table]:
     """By its caption, a table for each figure whose paired differences are measured by part, as by timesteps."""
     lines = _differences(report)
     kinds = dict.fromkeys(name for _, entry in lines for name in entry if name.endswith("_by"))
-    return {
-        f"Paired difference of {words.title(figure := kind.removesuffix('_by'))} by {words.parts(figure)}": _changes_by(
-            [(line, entry[kind]) for line, entry in lines if kind in entry]
-        )
-        for kind in kinds
-    }
+    tables = {}
+    for kind in kinds:
+        figure = kind.removesuffix("_by")
+        rows = [(line, entry[kind]) for line, entry in lines if kind in entry]
+        tables[f"Paired difference of {labels.title(figure)} by {labels.parts(figure)}"] = _changes_by(rows)
+    return tables
 
 
 def _changes_by(lines: list[tuple[str, Report]]) -> Table:
@@ -93,9 +95,9 @@ def _differences(report: Report) -> list[tuple[str, Report]]:
     """(what is subtracted from what, its estimates); some of the pairs alone ("on_…") are lines of their own."""
     lines = []
     for pair, entry in report.get("differences", {}).items():
-        name = " − ".join(map(words.model, pair.split(" - ")))
+        name = " − ".join(map(labels.model, pair.split(" - ")))
         lines.append((name, {key: found for key, found in entry.items() if not key.startswith("on_")}))
-        lines += [(f"{name}, {words.some(key)}", found) for key, found in entry.items() if key.startswith("on_")]
+        lines += [(f"{name}, {labels.some(key)}", found) for key, found in entry.items() if key.startswith("on_")]
     return lines
 
 

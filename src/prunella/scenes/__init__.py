@@ -1,0 +1,1 @@
+"""The embedded data: rendered scenes, a judge of their captions' claims, the miniature's tokenizer."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from prunella.errors import UserError
-from prunella.files import read_yaml
+from prunella.storage.files import read_yaml
 
 Colour = tuple[int, int, int]
 

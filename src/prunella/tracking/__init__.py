@@ -1,0 +1,1 @@
+"""MLflow: runs, a journal while the server is away, the registry, serving."""

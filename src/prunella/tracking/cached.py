@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from prunella.files import json_digest
+from prunella.storage.files import json_digest
 
 LOCK = Path("dvc.lock")
 OUTS = "dvc.outs"  # tag: a sum over the hashes of what a stage made

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.tracking.mlflow import opened, said, shown_store, store
-from prunella.tracking.origin import origin_tags
+from prunella.tracking.run import opened, said, shown_store, store
+from prunella.tracking.tags import origin_tags
 
-SERVED = Path(__file__).with_name("served.py")
+SERVED = Path(__file__).with_name("serving.py")
 NEEDED = ("torch", "diffusers", "transformers", "accelerate", "mlflow", "pillow")  # of the served model
 EXAMPLE = {"prompt": "a small red heart", "negative_prompt": "", "seed": 0, "steps": 25, "guidance": 4.0}
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from prunella.errors import UserError
 from prunella.tracking.journal import Found, Row, found, journals
-from prunella.tracking.mlflow import (
+from prunella.tracking.run import (
     experiment_number,
     journal_folder,
     make_store,
@@ -23,7 +23,7 @@ from prunella.tracking.mlflow import (
     store_lock,
     wait_at_most,
 )
-from prunella.tracking.sending import Place, begin, parts, send
+from prunella.tracking.sender import Place, begin, parts, send
 
 
 class Outcome(NamedTuple):

@@ -1,0 +1,1 @@
+"""Distillation and fine-tuning: the loop, losses, checkpoints, validation."""

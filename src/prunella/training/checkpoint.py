@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prunella.files import link_or_copy, sha256
+from prunella.storage.files import link_or_copy, sha256
 
 KEPT = 2
 _sums: dict[tuple[int, ...], str] = {}  # of files that this process has summed, until they change

@@ -7,11 +7,11 @@ from prunella.compute.device import Placement
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill
 from prunella.pruning.plan import BESIDE, read_plan
-from prunella.training.job import run_job, state_folder
+from prunella.training.callback import Observer
 from prunella.training.lesson import lesson
-from prunella.training.named import read_named
-from prunella.training.observer import Observer
+from prunella.training.phase_refs import read_named
 from prunella.training.phases import taught_in_phases
+from prunella.training.trainer import run_job, state_folder
 
 
 def distill(
@@ -29,8 +29,8 @@ def distill(
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report.
 
-    `phases` holds the plans and further teachers that the phases name, as `prunella.training.named` writes it; without
-    it plans are looked up.
+    `phases` holds the plans and further teachers that the phases name, as `prunella.training.phase_refs` writes it;
+    without it plans are looked up.
     """
     plan, inputs = read_plan(student / "unet" / BESIDE), [student, latents / "manifest.json", teacher / "unet"]
     if params.phases and phases:

@@ -8,18 +8,18 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
+from prunella.latents.compat import check_fit
 from prunella.latents.encoders import open_latents
-from prunella.latents.fit import check_fit
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
-from prunella.training.adapters import ATTENTION, put_on
-from prunella.training.batch import PRIOR, REHEARSAL
-from prunella.training.inversion import Word
-from prunella.training.job import TrainingJob, run_job, state_folder
+from prunella.training.callback import Observer
+from prunella.training.data import PRIOR, REHEARSAL
+from prunella.training.lora import ATTENTION, put_on
 from prunella.training.losses import TASK, Loss, Preserving, Task, Taught
-from prunella.training.observer import Observer
-from prunella.training.speaking import Speaking, Spoken, rates, speaking
+from prunella.training.text_encoders import Speaking, Spoken, rates, speaking
+from prunella.training.textual_inversion import Word
+from prunella.training.trainer import TrainingJob, run_job, state_folder
 from prunella.training.validation import Data
 
 

@@ -11,8 +11,8 @@ from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import Plan
-from prunella.training.job import TrainingJob
 from prunella.training.losses import OUTPUT, Distillation
+from prunella.training.trainer import TrainingJob
 from prunella.training.validation import Data
 
 

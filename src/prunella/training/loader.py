@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from prunella.training.batch import Batch
+from prunella.training.data import Batch
 
 AHEAD = 4  # batches that are being made, a thread each: rows that are not in memory yet are waited for side by side
 

@@ -20,18 +20,18 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from prunella.compute import distributed, sharding
+from prunella.compute import distributed, fsdp
 from prunella.compute.kernels import fast_kernels
 from prunella.compute.precision import autocast, rounding
 from prunella.compute.seeds import STEP, generator
 from prunella.params import Training
 from prunella.training import checkpoint
-from prunella.training.batch import Batch
-from prunella.training.learned import Learned
+from prunella.training.data import Batch
 from prunella.training.loader import loaded_batches
 from prunella.training.optimizer import adamw
-from prunella.training.readings import Readings, Terms, reads_late
-from prunella.training.shutdown import graceful_shutdown
+from prunella.training.preemption import graceful_shutdown
+from prunella.training.step_metrics import Readings, Terms, reads_late
+from prunella.training.trainable import Learned
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
     then those before the step.
     """
-    device, sharded = next(model.parameters()).device, sharding.sharded(model)
+    device, sharded = next(model.parameters()).device, fsdp.sharded(model)
     team = distributed.team(device)
     learned, last = Learned(model), until or settings.steps
     optimizer = adamw(groups or learned.parameters(), settings)
@@ -92,7 +92,7 @@ def train(
             torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
             terms, pairs = passes(forward, feed, settings, step, scaler, team, micro_batch)
             scaler.unscale_(optimizer)
-            norm = sharding.total(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+            norm = fsdp.total(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
             told = torch.stack([*terms.values(), norm, norm.new_full((), float(stop.asked))])
             readings.add(step, list(terms), team.reduce(told, "mean"), pairs)
             readings.guard(optimizer)
@@ -129,7 +129,7 @@ def _resumed(parts: dict[str, Any], learned: Learned, state: dict[str, Any] | No
     if state is None:
         return 0
     for name in parts.keys() & {"optimizer", "ema"}:
-        state[name] = sharding.parts_of(state[name], learned.parameters())
+        state[name] = fsdp.parts_of(state[name], learned.parameters())
     for name, part in parts.items():
         part.load_state_dict(state.pop(name))
     return state["step"]
@@ -137,7 +137,7 @@ def _resumed(parts: dict[str, Any], learned: Learned, state: dict[str, Any] | No
 
 def _save(parts: dict[str, Any], done: int, folder: Path, first: bool) -> None:
     """Keep the state after `done` steps; of tensors that processes have parts of all come here, and the first saves."""
-    state = sharding.whole({name: part.state_dict() for name, part in parts.items()}, keep=first)
+    state = fsdp.whole({name: part.state_dict() for name, part in parts.items()}, keep=first)
     if first:
         checkpoint.save(folder, done, state | {"step": done})
 
@@ -158,7 +158,7 @@ def passes(
     """
     seen: list[Tensor] = []
     pairs: list[int] = []
-    device, sharded = next(forward.parameters()).device, sharding.sharded(forward)
+    device, sharded = next(forward.parameters()).device, fsdp.sharded(forward)
     for left in reversed(range(settings.accumulation)):
         batch = next(feed)
         parts = batch.cut(micro_batch)

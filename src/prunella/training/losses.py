@@ -19,10 +19,10 @@ from prunella.compute.compile import fused
 from prunella.models.families import predict
 from prunella.params import Distill, Normalisation, Weight, used
 from prunella.pruning.mapping import FeaturePair
-from prunella.training.batch import Batch, beside
-from prunella.training.hooks import capture_outputs
+from prunella.training.data import Batch, beside
+from prunella.training.feature_capture import capture_outputs
 from prunella.training.objectives import Objective, objective
-from prunella.training.remembered import Remembered, Said
+from prunella.training.teacher_cache import Remembered, Said
 
 OUTPUT, TASK = "output", "task"
 Loss = Callable[[Any, Batch], dict[str, Tensor]]

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from prunella.files import atomic_write_text
+from prunella.storage.files import atomic_write_text
 
 Told = Callable[[int, dict[str, float]], None]
 

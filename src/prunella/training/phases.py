@@ -18,19 +18,19 @@ from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.models.pipeline import empty_unet, load_unet
 from prunella.params import Distill, Phase, Terms
-from prunella.pruning.cuts import origins
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import Plan
+from prunella.pruning.progressive import origins
 from prunella.pruning.prune import prune
 from prunella.pruning.succession import succession
 from prunella.pruning.within import same
 from prunella.training import checkpoint
-from prunella.training.job import METRICS, run_job
+from prunella.training.callback import Observer
 from prunella.training.lesson import lesson
 from prunella.training.loop import rate
 from prunella.training.metrics_log import MetricsLog
-from prunella.training.named import Named
-from prunella.training.observer import Observer
+from prunella.training.phase_refs import Named
+from prunella.training.trainer import METRICS, run_job
 from prunella.training.validation import BEST, BEST_AT_END, HELDOUT
 
 PHASE = "phase"  # in a state at a border: the phase that it begins

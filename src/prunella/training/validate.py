@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from prunella.compute.distributed import gathered
 from prunella.compute.precision import autocast, rounding
 from prunella.params import Precision
-from prunella.training.batch import Batch
+from prunella.training.data import Batch
 
 Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]
 

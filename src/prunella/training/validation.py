@@ -10,16 +10,16 @@ import numpy as np
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from prunella.compute import distributed, sharding
+from prunella.compute import distributed, fsdp
 from prunella.compute.compile import eager
 from prunella.compute.launch import rank
 from prunella.latents.shards import Latents
 from prunella.params import Learning
 from prunella.training import checkpoint
-from prunella.training.batch import Batch, heldout_batches
-from prunella.training.learned import Learned
+from prunella.training.data import Batch, heldout_batches
 from prunella.training.loop import ema_weights
 from prunella.training.metrics_log import MetricsLog
+from prunella.training.trainable import Learned
 from prunella.training.validate import evaluate_loss
 
 HELDOUT = "heldout"
@@ -77,7 +77,7 @@ class Validation:
     def __call__(self, done: int, ema: EMAModel | None) -> None:
         if not self.due(done):
             return
-        data, params, sharded = self.data, self.params, sharding.sharded(self.model)
+        data, params, sharded = self.data, self.params, fsdp.sharded(self.model)
         batches = heldout_batches(
             data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among, shared=not sharded
         )
@@ -86,7 +86,7 @@ class Validation:
             first = rank() == 0
             better = first and bool(values) and self._noted(done, values)
             if distributed.agreed(lambda: better) if sharded else better:
-                weights = sharding.whole(Learned(self.model).state_dict(), keep=first)
+                weights = fsdp.whole(Learned(self.model).state_dict(), keep=first)
                 if first:
                     self._keep(done, weights)
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prunella.data.columns import MOST_CAPTIONS
 from prunella.data.images import RejectedImage
+from prunella.data.schema import MOST_CAPTIONS
 from prunella.data.sources import parquet
 from prunella.data.sources.parquet import Parquet
 from prunella.errors import UserError

@@ -9,8 +9,8 @@ from conftest import ROOT
 from prunella.errors import UserError
 from prunella.evaluation.metrics import check_metrics, find_metric, metric_names
 from prunella.evaluation.metrics.base import figures
-from prunella.evaluation.stats import Estimate
 from prunella.params import read_params
+from prunella.stats import Estimate
 
 
 def test_every_file_is_a_metric_with_a_builder():

@@ -10,12 +10,12 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model
 
 from prunella.data.manifest import read_manifest
-from prunella.evaluation.gallery.shards import Gallery
+from prunella.evaluation.frechet import frechet
 from prunella.evaluation.metrics import find_metric
 from prunella.evaluation.metrics.base import Unavailable
 from prunella.evaluation.metrics.inception_score import inception_score
-from prunella.evaluation.scores.frechet import frechet
 from prunella.params import Real
+from prunella.sampling.gallery import Gallery
 
 SEEN = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in range(7)]
 
@@ -190,7 +190,7 @@ def test_fid_from_ten_pictures_a_feature_on(make_subject, networks, monkeypatch,
 def test_precision_and_recall_in_inception_s_features(make_subject, networks, real, monkeypatch):
     with pytest.raises(Unavailable, match=r"7 drawn and 11 real pictures; 1000 of each are needed"):
         find_metric("recall").build(make_subject(7, backbones=networks, real=real[0]))
-    monkeypatch.setattr("prunella.evaluation.scores.manifold.FEWEST", 7)
+    monkeypatch.setattr("prunella.evaluation.precision_recall.FEWEST", 7)
     metrics = [measured(name, make_subject(7, backbones=networks, real=real[0])) for name in ("precision", "recall")]
     one, other = in_inception(networks, SEEN), in_inception(networks, real[1])
     expected = [

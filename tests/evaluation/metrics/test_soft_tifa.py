@@ -12,7 +12,7 @@ from prunella.errors import UserError
 from prunella.evaluation.metrics import find_metric, unmet
 from prunella.evaluation.metrics.base import Unavailable, figures
 from prunella.evaluation.metrics.soft_tifa import read_questions
-from prunella.evaluation.scores.answers import spellings
+from prunella.evaluation.vqa import spellings
 
 SEEN = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in range(3)]
 ASKED = [

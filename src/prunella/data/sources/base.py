@@ -30,7 +30,7 @@ class Source(Protocol):
     def __init__(self, source: dict): ...
 
     def rows(self) -> Iterator[pa.Table]:
-        """The rows as `prunella.data.columns` describes them. Raises UserError where the layout is another."""
+        """The rows as `prunella.data.schema` describes them. Raises UserError where the layout is another."""
         ...
 
     def pieces(self) -> list[str]:

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from prunella.data.columns import NO_UTF8, faulty, found, of_rows
 from prunella.data.images import PICTURES, RejectedImage, machine_faults, of_the_machine, read_bytes
+from prunella.data.schema import NO_UTF8, faulty, found, of_rows
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
 from prunella.params import Filter
-from prunella.places import Place, Remote, below, found_below, place, side_by_side
+from prunella.storage.remote import Place, Remote, below, found_below, place, side_by_side
 
 LISTINGS = ("metadata.jsonl", "metadata.csv")
 NAMES = ("file_name", "file", "filename", "path", "image", "image_path")

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from threading import Lock
 
-from prunella.places import Place
+from prunella.storage.remote import Place
 
 LOOK = """
 import sys

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from prunella.data.sources.webdataset import WebDataset
 from prunella.errors import UserError
-from prunella.files import read_json, sha256
-from prunella.places import Place, place
+from prunella.storage.files import read_json, sha256
+from prunella.storage.remote import Place, place
 
 MANIFEST = "manifest.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from prunella.data.columns import WANTED, canonical, found
+from prunella.data.schema import WANTED, canonical, found
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import inside
 from prunella.data.sources.parquet import content

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prunella.data.columns import TEXT, WANTED, as_captions, canonical, caption_bytes, faulty, found, is_list, whole
 from prunella.data.images import RejectedImage, machine_faults, of_the_machine
+from prunella.data.schema import TEXT, WANTED, as_captions, canonical, caption_bytes, faulty, found, is_list, whole
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import inside
 from prunella.data.sources.footers import survivable, with_footer
 from prunella.errors import UserError
-from prunella.places import AHEAD, Place, Remote, below, found_below, place
+from prunella.storage.remote import AHEAD, Place, Remote, below, found_below, place
 
 BATCH = 131_072  # rows at a time
 FEW = 1024  # rows at a time of columns that cannot be read as dictionaries

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
-from prunella.data.columns import of_rows
+from prunella.data.schema import of_rows
 from prunella.data.sources.base import Source
 from prunella.params import Filter
 from prunella.scenes.generator import caption, captioned, read_vocabulary

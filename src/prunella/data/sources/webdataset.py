@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from prunella.data.columns import faulty, found, of_rows
 from prunella.data.images import LARGEST, PICTURES, RejectedImage, machine_faults, of_the_machine
+from prunella.data.schema import faulty, found, of_rows
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
-from prunella.places import Place, Remote, below, found_below, place, size_of
+from prunella.storage.remote import Place, Remote, below, found_below, place, size_of
 
 LARGEST_TEXT = 16 << 20  # bytes of a caption or its JSON; more is none
 BATCH = 16384

@@ -33,8 +33,8 @@ def unmet(params: Benchmark) -> dict[str, str]:
 
     That is a backbone that is not on this machine, or what a metric's own `lacks` says.
     """
+    from prunella.evaluation.backbones import place
     from prunella.evaluation.metrics.base import Unavailable
-    from prunella.evaluation.scores.backbones import place
 
     found: dict[str, str] = {}
     for name in params.metrics:

@@ -6,8 +6,8 @@ from PIL import Image
 
 from prunella.data.aesthetic import Aesthetic
 from prunella.errors import UserError
+from prunella.evaluation.backbones import place
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject, Unavailable
-from prunella.evaluation.scores.backbones import place
 
 NEEDS = ("aesthetic", "clip")  # of benchmark.backbones
 

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunella.data.manifest import read_manifest
-from prunella.evaluation.gallery.prompts import Prompt
-from prunella.evaluation.stats import Estimate, mean
 from prunella.latents.shards import Latents
 from prunella.params import Backbones, Real
+from prunella.sampling.benchmark_prompts import Prompt
+from prunella.stats import Estimate, mean
 
 Images = Sequence[np.ndarray]  # HWC uint8 each, all of one size in one batch
 

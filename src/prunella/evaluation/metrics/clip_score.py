@@ -5,8 +5,8 @@ Neither clipped at 0 nor times 100 or 2.5: BK-SDM and others report the mean cos
 
 from collections.abc import Sequence
 
+from prunella.evaluation.backbones import clip
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject
-from prunella.evaluation.scores.backbones import clip
 
 NEEDS = ("clip",)  # of benchmark.backbones
 

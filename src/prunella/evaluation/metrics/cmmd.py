@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
+from prunella.evaluation.backbones import clip
 from prunella.evaluation.metrics.base import Images, Subject
-from prunella.evaluation.scores.backbones import clip
-from prunella.evaluation.scores.distance import SetMetric, enough
-from prunella.evaluation.scores.kernels import FEWEST, discrepancy, gaussian
-from prunella.evaluation.scores.real import picture_space
+from prunella.evaluation.mmd import FEWEST, discrepancy, gaussian
+from prunella.evaluation.reference_images import picture_space
+from prunella.evaluation.set_distance import SetMetric, enough
 
 NEEDS = ("clip",)  # of benchmark.backbones
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from prunella.evaluation.metrics.base import Images, Subject, Unavailable, figures
-from prunella.evaluation.stats import Estimate, share
 from prunella.scenes.generator import Vocabulary, read_vocabulary
 from prunella.scenes.judge import CLAIMS, judge
+from prunella.stats import Estimate, share
 
 
 class Composition:

@@ -4,11 +4,11 @@ Biased upwards where pictures are few, so it is refused below ten a feature, 20,
 with fewer.
 """
 
+from prunella.evaluation.backbones import inception
+from prunella.evaluation.frechet import A_FEATURE, frechet
 from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.scores.backbones import inception
-from prunella.evaluation.scores.distance import SetMetric, enough
-from prunella.evaluation.scores.frechet import A_FEATURE, frechet
-from prunella.evaluation.scores.real import picture_space
+from prunella.evaluation.reference_images import picture_space
+from prunella.evaluation.set_distance import SetMetric, enough
 
 NEEDS = ("inception",)  # of benchmark.backbones
 

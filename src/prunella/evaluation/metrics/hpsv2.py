@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prunella.evaluation.backbones import clip
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject
-from prunella.evaluation.scores.backbones import clip
 
 NEEDS = ("hpsv2",)  # of benchmark.backbones
 

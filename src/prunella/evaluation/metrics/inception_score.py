@@ -10,9 +10,9 @@ import numpy as np
 from scipy.special import rel_entr
 from scipy.stats import t
 
+from prunella.evaluation.backbones import Inception, inception
 from prunella.evaluation.metrics.base import Images, OfAll, Subject, Unavailable
-from prunella.evaluation.scores.backbones import Inception, inception
-from prunella.evaluation.stats import CONFIDENCE, Estimate
+from prunella.stats import CONFIDENCE, Estimate
 
 NEEDS = ("inception",)  # of benchmark.backbones
 

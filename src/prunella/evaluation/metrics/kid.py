@@ -6,11 +6,11 @@ subsets are drawn by chance.
 
 from functools import partial
 
+from prunella.evaluation.backbones import inception
 from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.scores.backbones import inception
-from prunella.evaluation.scores.distance import SetMetric, enough
-from prunella.evaluation.scores.kernels import FEWEST, cubic, discrepancy
-from prunella.evaluation.scores.real import picture_space
+from prunella.evaluation.mmd import FEWEST, cubic, discrepancy
+from prunella.evaluation.reference_images import picture_space
+from prunella.evaluation.set_distance import SetMetric, enough
 
 NEEDS = ("inception",)  # of benchmark.backbones
 

@@ -4,10 +4,10 @@ It is biased upwards where pictures are few: 64 real pictures against 64 others 
 1,000 against 1,000 give 0.29. So it is refused below ten pictures a feature; `latent_kid` has no such bias.
 """
 
+from prunella.evaluation.frechet import A_FEATURE, frechet
+from prunella.evaluation.latent_features import latent_features
 from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.scores.distance import SetMetric, enough
-from prunella.evaluation.scores.features import latent_features
-from prunella.evaluation.scores.frechet import A_FEATURE, frechet
+from prunella.evaluation.set_distance import SetMetric, enough
 
 
 def build(subject: Subject) -> SetMetric:

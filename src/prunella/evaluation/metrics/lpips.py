@@ -7,9 +7,9 @@ each model: features of whole pictures are too large to be kept.
 from collections.abc import Sequence
 from itertools import islice
 
+from prunella.evaluation.backbones import vgg
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject
-from prunella.evaluation.scores.backbones import vgg
-from prunella.evaluation.scores.similarity import taught
+from prunella.evaluation.similarity import taught
 
 NEEDS = ("vgg",)  # of benchmark.backbones
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from prunella.evaluation.backbones import clip
 from prunella.evaluation.metrics.base import Images, PerPicture, Subject
-from prunella.evaluation.scores.backbones import clip
 
 NEEDS = ("preference",)  # of benchmark.backbones
 

@@ -4,16 +4,16 @@ Kynkäänniemi et al. 2019, arXiv 1904.06991; a low one says that pictures are f
 values compare only within one network, and at equal numbers of drawn and of real pictures.
 """
 
+from prunella.evaluation import precision_recall
+from prunella.evaluation.backbones import inception
 from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.scores import manifold
-from prunella.evaluation.scores.backbones import inception
-from prunella.evaluation.scores.distance import SetMetric, enough
-from prunella.evaluation.scores.real import picture_space
+from prunella.evaluation.reference_images import picture_space
+from prunella.evaluation.set_distance import SetMetric, enough
 
 NEEDS = ("inception",)  # of benchmark.backbones
 
 
 def build(subject: Subject) -> SetMetric:
     space = picture_space(subject, "inception", inception(subject).features)
-    enough(space, len(subject.prompts), manifold.FEWEST, "benchmark.prompts, benchmark.real")
-    return SetMetric(space, manifold.precision, manifold.FEWEST)
+    enough(space, len(subject.prompts), precision_recall.FEWEST, "benchmark.prompts, benchmark.real")
+    return SetMetric(space, precision_recall.precision, precision_recall.FEWEST)

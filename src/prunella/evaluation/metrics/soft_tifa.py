@@ -13,11 +13,11 @@ import numpy as np
 from scipy.stats import gmean
 
 from prunella.errors import UserError
-from prunella.evaluation.gallery.prompts import rows
 from prunella.evaluation.metrics.base import Images, Subject, Unavailable
-from prunella.evaluation.scores.answers import Answers, answers
-from prunella.evaluation.stats import Estimate, mean
+from prunella.evaluation.vqa import Answers, answers
 from prunella.params import Benchmark
+from prunella.sampling.benchmark_prompts import rows
+from prunella.stats import Estimate, mean
 
 NEEDS = ("vqa",)  # of benchmark.backbones
 GIVEN_BY = (

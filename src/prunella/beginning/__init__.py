@@ -1,1 +1,0 @@
-"""From a checkpoint, pictures and a GPU to a parameter file: what `prunella init` works out."""

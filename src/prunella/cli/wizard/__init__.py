@@ -1,0 +1,1 @@
+"""`prunella init`: from a checkpoint, images and a GPU to a parameter file."""

@@ -1,0 +1,34 @@
+"""Whether encoded pairs are made for a model: what would else end in a stack trace, or in a model that learns noise."""
+
+import json
+from pathlib import Path
+
+from prunella.errors import UserError
+from prunella.latents.shards import Latents
+from prunella.models.families import architecture
+from prunella.models.fingerprint import latent_space
+
+
+def check_fit(latents: Latents, model: Path) -> None:
+    """Raises UserError, naming both, where the pipeline folder `model` cannot learn from the pairs."""
+    unet = json.loads((model / "unet" / "config.json").read_text(encoding="utf-8"))
+    kind, row = architecture(unet), latents.take([0])
+    if ("pooled" in latents.empty) != (kind.embeds is not None):
+        other = "Stable Diffusion XL" if "pooled" in latents.empty else "Stable Diffusion 1.x or 2.x"
+        raise _odd(latents, f"of {other}", model, f"of family {kind.title}")
+    width = latents.empty["text"].shape[-1]
+    if width != unet["cross_attention_dim"]:
+        raise _odd(latents, f"with text of width {width}", model, f"of width {unet['cross_attention_dim']}")
+    channels = row["mean"].shape[1]
+    if channels != unet["in_channels"]:
+        raise _odd(latents, f"of {channels} channels", model, f"of {unet['in_channels']}")
+    theirs = latents.manifest.get("vae")  # as encoded by a version that noted it
+    if theirs not in (None, ours := latent_space(model)):
+        raise _odd(latents, f"of another VAE ({theirs})", model, f"with one of its own ({ours})")
+
+
+def _odd(latents: Latents, theirs: str, model: Path, ours: str) -> UserError:
+    return UserError(
+        f"{latents.folder} holds pairs {theirs}, and {model} is a model {ours}; encode pictures with this model's own "
+        "VAE and text encoders (docs/finetuning.md)"
+    )

@@ -1,0 +1,40 @@
+"""A UNet whose linear layers' weights have fewer bits, by torchao and diffusers' own quantizer."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from prunella.errors import UserError
+from prunella.models.components import check_loads
+from prunella.params import Bits
+
+# Only weights, so that nothing has to be calibrated: torchao multiplies activations of full precision with them.
+CONFIGS = {"int8": "Int8WeightOnlyConfig", "int4": "Int4WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
+
+
+def load_quantised(folder: Path, bits: Bits, dtype: torch.dtype, device: str = "cpu") -> UNet2DConditionModel:
+    """The UNet of a pipeline folder, the weights of its linear layers in `bits` and all others in `dtype`.
+
+    Convolutions stay as they are, as torchao leaves them. Raises UserError where torchao is not installed, or has no
+    such weights on this device, and as `load_unet` where the files are damaged.
+    """
+    if find_spec("torchao") is None:
+        raise UserError(f"{bits} weights need torchao, which is not installed here: pip install 'prunella[torchao]'")
+    part = folder / "unet"
+    check_loads(part, "diffusers", UNet2DConditionModel.__name__)  # so that what fails below is no fault of the files
+    try:
+        unet = UNet2DConditionModel.from_pretrained(part, quantization_config=_how(bits), torch_dtype=dtype)
+        return unet.to(device)
+    except (ImportError, RuntimeError, NotImplementedError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{bits}: torchao has no such weights on this device ({device}): {reason}") from error
+
+
+def _how(bits: Bits) -> Any:
+    import torchao.quantization
+    from diffusers import TorchAoConfig
+
+    return TorchAoConfig(getattr(torchao.quantization, CONFIGS[bits])())

@@ -1,0 +1,1 @@
+"""Cost of a model: latency, memory, energy, operations, size on disk."""

@@ -1,0 +1,1 @@
+"""Files: local and remote paths, a cache of remote files, uploads in the background."""

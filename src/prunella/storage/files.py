@@ -1,0 +1,88 @@
+"""Files that are whole or absent, their sums, and short names for what something was made of."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunella.errors import UserError
+from prunella.storage.remote import Place
+
+MOST_VALUES = 100_000  # in a YAML file, aliases followed; a parameter file has 200
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a file beside and rename it, so that whoever is killed meanwhile leaves the old one or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".half")
+    half.write_text(text, encoding="utf-8")
+    half.replace(path)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when all went well, and is gone otherwise."""
+    half = out.with_name(out.name + ".half")
+    shutil.rmtree(half, ignore_errors=True)  # of one that was killed
+    half.mkdir(parents=True)
+    try:
+        yield half
+        shutil.rmtree(out, ignore_errors=True)
+        half.rename(out)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def link_or_copy(file: Path, to: Path) -> None:
+    """The file at another place, without a second copy where the file system can."""
+    to.unlink(missing_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copy2(file, to)
+
+
+def json_digest(known: Any) -> str:
+    """16 digits that stand for something that JSON can hold."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sha256(path: Place) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Place) -> Any:
+    """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
+    return parse_json(path.read_bytes(), f"{path}: not valid JSON")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, whoever wrote it. Raises UserError, naming the file, where that is no YAML."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {said}") from None
+    left, values = MOST_VALUES, [content]
+    while values and left:  # an alias costs a line and may stand for thousands, or for what it is in
+        value, left = values.pop(), left - 1
+        values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not left:
+        raise UserError(f"{path}: holds more than {MOST_VALUES} values, its aliases followed")
+    return content
+
+
+def parse_json(text: bytes, fault: str) -> Any:
+    """What JSON (UTF-8) holds, whoever wrote it. Raises UserError that begins with `fault`."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        said = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise UserError(f"{fault}: {said}") from None
