@@ -10,7 +10,7 @@ from pathlib import Path
 from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows
 from prunella.bench.setting import encoded_here
 from prunella.params import read_params
-from prunella.reporting.summary import aligned
+from prunella.reporting.summary import format_table
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--students", nargs="+", default=["sd-small", "sd-tiny"])
@@ -24,4 +24,4 @@ shared = encoded_here(params)
 variants = by_steps(given.steps, params.distill) if given.steps else VARIANTS
 results = ablation(shared, variants, given.students, given.seeds, Path("work/ablation"))
 given.out.write_text(json.dumps(results, indent=1) + "\n")
-print(aligned(rows(results)))
+print(format_table(rows(results)))

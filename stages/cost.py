@@ -1,17 +1,17 @@
 """Measure what the teacher, every student and others' models cost: size, operations, memory, latency in turns."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("cost", __doc__, argv, "teacher", "models", "bases", "report") as ctx:
-        from prunella.models.pipeline import teacher_folder
+    with run_stage("cost", __doc__, argv, "teacher", "models", "bases", "report") as ctx:
+        from prunella.models.pipeline import resolve_teacher_dir
         from prunella.profiling.cost import measure_costs
 
         params, paths = ctx.params, ctx.paths
         side = params.encode.resolution
         own = {student: paths.models / student for student in params.students}
-        own |= {name: teacher_folder(paths.bases / f"{name}.json") for name in params.finetune.base}
+        own |= {name: resolve_teacher_dir(paths.bases / f"{name}.json") for name in params.finetune.base}
         costed = {
             f"{name}{ending}": folder
             for name, folder in own.items()
@@ -19,12 +19,12 @@ def main(argv: list[str] | None = None) -> None:
         }
         report = measure_costs(
             params.benchmark,
-            models={"teacher": teacher_folder(paths.teacher)} | costed,
+            models={"teacher": resolve_teacher_dir(paths.teacher)} | costed,
             size=(side, side),
             device=ctx.device,
         )
         medians = ", ".join(f"{name} {entry['latency_ms_p50']:.0f}" for name, entry in report["models"].items())
-        ctx.done(f"median latency in ms: {medians}", report)
+        ctx.finish(f"median latency in ms: {medians}", report)
 
 
 if __name__ == "__main__":

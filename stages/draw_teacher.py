@@ -1,24 +1,24 @@
 """Draw the benchmark's prompts with the teacher."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("draw_teacher", __doc__, argv, "teacher", "latents", "out", "report", team=True) as ctx:
-        from prunella.models.pipeline import teacher_folder
-        from prunella.sampling.benchmark_images import draw_gallery
+    with run_stage("draw_teacher", __doc__, argv, "teacher", "latents", "out", "report", distributed=True) as ctx:
+        from prunella.models.pipeline import resolve_teacher_dir
+        from prunella.sampling.benchmark_images import generate_benchmark_images
 
         params, paths = ctx.params, ctx.paths
-        drawn = draw_gallery(
+        drawn = generate_benchmark_images(
             params.benchmark,
             name="teacher",
-            model=teacher_folder(paths.teacher),
-            latents=paths.latents,
+            model_dir=resolve_teacher_dir(paths.teacher),
+            latents_dir=paths.latents,
             out=paths.out,
             device=ctx.device,
         )
-        if ctx.first:
-            ctx.done(f"{drawn['pictures']} pictures", {"models": {"teacher": drawn}})
+        if ctx.is_main_process:
+            ctx.finish(f"{drawn['pictures']} pictures", {"models": {"teacher": drawn}})
 
 
 if __name__ == "__main__":

@@ -1,21 +1,30 @@
 """Encode the chosen pairs with the teacher's VAE and text encoder."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context(
-        "encode", __doc__, argv, "teacher", "pairs", "out", "report", section="encode", team=True, own=True
+    with run_stage(
+        "encode",
+        __doc__,
+        argv,
+        "teacher",
+        "pairs",
+        "out",
+        "report",
+        section="encode",
+        distributed=True,
+        per_dataset=True,
     ) as ctx:
         from prunella.encoding.encode import encoded
-        from prunella.models.pipeline import teacher_folder
+        from prunella.models.pipeline import resolve_teacher_dir
 
-        paths, teacher, runtime = ctx.paths, teacher_folder(ctx.paths.teacher), ctx.params.runtime
+        paths, teacher, runtime = ctx.paths, resolve_teacher_dir(ctx.paths.teacher), ctx.params.runtime
         asked = ctx.params.encode, ctx.params.seed, teacher, paths.pairs, paths.out, ctx.device
         report = encoded(*asked, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
-        if ctx.first:
+        if ctx.is_main_process:
             counts = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
-            ctx.done(f"{counts}, captions cut: {report['captions_cut']}", report)
+            ctx.finish(f"{counts}, captions cut: {report['captions_cut']}", report)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """Write a student in the forms that other programs read."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("export", __doc__, argv, "model", "out") as ctx:
-        from prunella.export.formats import exported_as, write_form
-        from prunella.storage.files import whole_folder
+    with run_stage("export", __doc__, argv, "model", "out") as ctx:
+        from prunella.export.formats import export_file_name, write_export
+        from prunella.storage.files import atomic_folder
 
         asked, paths, student = ctx.params.export, ctx.paths, ctx.paths.out.name
-        with whole_folder(paths.out) as half:
-            names = {form: exported_as(form, student) for form in asked.to}
+        with atomic_folder(paths.out) as half:
+            names = {form: export_file_name(form, student) for form in asked.to}
             report = {
-                name: write_form(form, paths.model, half / name, asked.dtype).told for form, name in names.items()
+                name: write_export(form, paths.model, half / name, asked.dtype).details for form, name in names.items()
             }
-        ctx.done(f"{student}: {', '.join(report)}", report)
+        ctx.finish(f"{student}: {', '.join(report)}", report)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
 """Choose the image-caption pairs to learn from; pixels stay where they are."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
     names = ("out", "report", "examples", "counts")
-    with stage_context("filter", __doc__, argv, *names, section="filter", own=True) as ctx:
+    with run_stage("filter", __doc__, argv, *names, section="filter", per_dataset=True) as ctx:
         from prunella.data.examples import write_examples
-        from prunella.data.filter import counted, filtered
-        from prunella.data.image_checks import aesthetic
+        from prunella.data.filter import filter_dataset, format_counts_csv
+        from prunella.data.image_checks import load_aesthetic_scorer
         from prunella.data.sources import open_source
 
         params, paths, runtime = ctx.params, ctx.paths, ctx.params.runtime
         cluster = runtime if runtime.engine == "ray" else None
-        score = None if cluster else aesthetic(params.filter, lambda: ctx.device)
+        score = None if cluster else load_aesthetic_scorer(params.filter, lambda: ctx.device)
         asked = params.filter, params.seed, paths.out, runtime.workers, score
-        report, examples, source = filtered(*asked, resumed=True, cluster=cluster)
-        write_examples(paths.examples, examples, open_source(source).image)
+        report, examples, source = filter_dataset(*asked, resume=True, cluster=cluster)
+        write_examples(paths.examples, examples, open_source(source).load_image)
         paths.counts.parent.mkdir(parents=True, exist_ok=True)
-        paths.counts.write_text(counted(report), encoding="utf-8")
+        paths.counts.write_text(format_counts_csv(report), encoding="utf-8")
         for path in (paths.examples, paths.counts, paths.out / "pairs.jsonl"):
-            ctx.run.artifact(path)
+            ctx.run.log_artifact(path)
         fell = ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
-        ctx.done(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)
+        ctx.finish(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,39 @@
 """Train the distilled student on a narrow domain."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("teacher", "latents", "student", "out", "curves", "report")
-    with stage_context("finetune", __doc__, argv, *names, section="finetune", team=True, optional=("main",)) as ctx:
-        from prunella.compute.device import place
-        from prunella.models.pipeline import located, teacher_folder
-        from prunella.params import untuned
-        from prunella.sampling.class_images import class_latents
-        from prunella.tracking.training_callback import TrainingWatch
+    names, main = ("teacher", "latents", "student", "out", "curves", "report"), ("main",)
+    with run_stage("finetune", __doc__, argv, *names, section="finetune", distributed=True, optional_paths=main) as ctx:
+        from prunella.compute.device import make_placement
+        from prunella.models.pipeline import resolve_pipeline_dir, resolve_teacher_dir
+        from prunella.params import students_not_finetuned
+        from prunella.sampling.class_images import make_class_latents
+        from prunella.tracking.training_callback import TrackingCallback
         from prunella.training.finetune import finetune
         from prunella.training.pass_on import pass_on
 
         params, paths = ctx.params, ctx.paths
-        if paths.out.name in untuned(params):
-            if ctx.first:
-                said = f"{paths.out.name}: not tuned (finetune.students), passed on as it is"
-                ctx.done(said, pass_on(paths.student, paths.out, paths.curves))
+        if paths.out.name in students_not_finetuned(params):
+            if ctx.is_main_process:
+                report = pass_on(paths.student, paths.out, paths.curves)
+                ctx.finish(f"{paths.out.name}: not tuned (finetune.students), passed on as it is", report)
             return
-        student = located(paths.student)  # a folder, or pinned by stage base
+        student = resolve_pipeline_dir(paths.student)  # a folder, or pinned by stage base
         report = finetune(
             params.finetune,
-            teacher=teacher_folder(paths.teacher),
+            teacher=resolve_teacher_dir(paths.teacher),
             student=student,
             **{name: getattr(paths, name) for name in ("latents", "main", "out", "curves")},
-            placement=place(params.runtime, ctx.device),
-            draw_class=lambda: class_latents(params.finetune, student, paths.latents, ctx.device),
+            placement=make_placement(params.runtime, ctx.device),
+            draw_class=lambda: make_class_latents(params.finetune, student, paths.latents, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,
-            observer=TrainingWatch(params.watch, ctx.run),
+            observer=TrackingCallback(params.watch, ctx.run),
         )
-        if ctx.first:
+        if ctx.is_main_process:
             task = f"held-out task error {report['heldout'].get('task', float('nan')):.4f}"
-            ctx.done(f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task}", report)
+            ctx.finish(f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task}", report)
 
 
 if __name__ == "__main__":

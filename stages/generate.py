@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("generate", __doc__, argv, "out", "report", team=True) as ctx:
+    with run_stage("generate", __doc__, argv, "out", "report", distributed=True) as ctx:
         from prunella.errors import UserError
-        from prunella.sampling.training_images import generated
+        from prunella.sampling.training_images import generate_images
 
         paths, name = ctx.paths, ctx.paths.out.name
         if name not in ctx.params.generate:
@@ -16,9 +16,9 @@ def main(argv: list[str] | None = None) -> None:
         entry = ctx.params.generate[name]  # its paths come from here: in a command they could be one of their own
         runtime = ctx.params.runtime
         cluster = runtime if runtime.engine == "ray" else None
-        report = generated(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device, cluster)
-        if ctx.first:
-            ctx.done(f"{name}: {report['pictures']} pictures of {report['prompts']} prompts", report)
+        report = generate_images(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device, cluster)
+        if ctx.is_main_process:
+            ctx.finish(f"{name}: {report['pictures']} pictures of {report['prompts']} prompts", report)
 
 
 if __name__ == "__main__":

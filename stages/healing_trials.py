@@ -13,7 +13,7 @@ from prunella.bench.evidence import known_row
 from prunella.bench.healing_trials import TRIALS, trial
 from prunella.bench.setting import encoded_here
 from prunella.params import read_params
-from prunella.pipeline.stage import quiet
+from prunella.pipeline.stage import silence_libraries
 
 arguments = argparse.ArgumentParser(description=__doc__)
 arguments.add_argument("--student", default="sd-small")
@@ -24,7 +24,7 @@ arguments.add_argument("--pictures", type=int, default=0, help="of the scenes of
 arguments.add_argument("--out", type=Path, default=Path("docs/evidence/healing-trials.jsonl"))
 given = arguments.parse_args()
 
-quiet()
+silence_libraries()
 setting = encoded_here(read_params())
 setting = setting._replace(benchmark=setting.benchmark.model_copy(update={"prompts": given.pictures}))
 command = {"command": shlex.join(["python", "stages/healing_trials.py", *sys.argv[1:]])}

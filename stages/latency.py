@@ -1,18 +1,20 @@
 """Measure how long each part of the teacher takes here, once, where a student's budget is in milliseconds."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("latency", __doc__, argv, "teacher", "latents", "out", logged=False) as ctx:
-        from prunella.models.pipeline import teacher_folder
-        from prunella.planning.latency import kept_or_measured
+    with run_stage("latency", __doc__, argv, "teacher", "latents", "out", log_to_mlflow=False) as ctx:
+        from prunella.models.pipeline import resolve_teacher_dir
+        from prunella.planning.latency import load_or_measure_latency
 
         params, paths = ctx.params, ctx.paths
         asked = [params.plan.students[name] for name in params.students if name in params.plan.students]
         wanted = any("ms" in student.budget for student in asked)
-        teacher = teacher_folder(paths.teacher)
-        ctx.done(kept_or_measured(params.plan.precision, wanted, teacher, paths.latents, paths.out, ctx.device))
+        teacher = resolve_teacher_dir(paths.teacher)
+        ctx.finish(
+            load_or_measure_latency(params.plan.precision, wanted, teacher, paths.latents, paths.out, ctx.device)
+        )
 
 
 if __name__ == "__main__":

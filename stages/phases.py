@@ -1,16 +1,16 @@
 """Look up the plans and teachers that phases of the distillation name, and check that each can follow the first."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("phases", __doc__, argv, "teacher", "teachers", "plans", "out", logged=False) as ctx:
+    with run_stage("phases", __doc__, argv, "teacher", "teachers", "plans", "out", log_to_mlflow=False) as ctx:
         from prunella.training.phase_refs import write_named
 
         phases, paths = ctx.params.distill.phases, ctx.paths
         named = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
         names = ", ".join([*named.plans, *named.teachers]) or "nothing that has to be looked up"
-        ctx.done(f"{len(phases)} phases name {names}")
+        ctx.finish(f"{len(phases)} phases name {names}")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
 """Find the plan of a student, among the user's own or the shipped ones; or choose it, where the student says so."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
     names = ("plans", "teacher", "latents", "latency", "out", "evidence")
-    with stage_context("plan", __doc__, argv, *names, section="plan", team=True) as ctx:
-        from prunella.planning.named import copied
+    with run_stage("plan", __doc__, argv, *names, section="plan", distributed=True) as ctx:
+        from prunella.planning.named import copy_plan
 
         planning, paths, student = ctx.params.plan, ctx.paths, ctx.paths.out.stem
         if student not in planning.students:
-            ctx.done(f"{student}: {copied(student, paths.plans, paths.out, paths.evidence)}")
+            ctx.finish(f"{student}: {copy_plan(student, paths.plans, paths.out, paths.evidence)}")
             return
-        from prunella.models.pipeline import teacher_folder
-        from prunella.planning.search import chosen, said
+        from prunella.models.pipeline import resolve_teacher_dir
+        from prunella.planning.search import format_search_result, search_plan
 
-        report = chosen(
+        report = search_plan(
             planning,
             student,
-            teacher=teacher_folder(paths.teacher),
-            latents=paths.latents,
-            table=paths.latency,
-            out=paths.out,
-            evidence=paths.evidence,
+            teacher_dir=resolve_teacher_dir(paths.teacher),
+            latents_dir=paths.latents,
+            latency_table=paths.latency,
+            plan_path=paths.out,
+            evidence_path=paths.evidence,
             device=ctx.device,
         )
-        if ctx.first:
+        if ctx.is_main_process:
             for point in report["curve"]:  # of quality against size
-                ctx.run.metrics(int(point["params"]), {"curve.error": point["error"]})
-            ctx.run.artifact(paths.evidence)
-            ctx.done(said(report), report)
+                ctx.run.log_metrics(int(point["params"]), {"curve.error": point["error"]})
+            ctx.run.log_artifact(paths.evidence)
+            ctx.finish(format_search_result(report), report)
 
 
 if __name__ == "__main__":

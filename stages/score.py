@@ -1,34 +1,36 @@
 """Score a student, or another's model, at every stage: pictures by metrics, its UNet against the teacher's."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
     names, teacher = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
-    with stage_context("score", __doc__, argv, *names, *teacher, optional=("pruned", "distilled", "base")) as ctx:
+    with run_stage("score", __doc__, argv, *names, *teacher, optional_paths=("pruned", "distilled", "base")) as ctx:
         from prunella.evaluation.score import score_student
-        from prunella.models.pipeline import located, teacher_folder
-        from prunella.sampling.gallery import FOREIGN, TRAINED, stage_folders
+        from prunella.models.pipeline import resolve_pipeline_dir, resolve_teacher_dir
+        from prunella.sampling.gallery import BASE_STAGES, STUDENT_STAGES, map_stage_folders
 
         params, paths = ctx.params, ctx.paths
-        stages = FOREIGN if paths.base else TRAINED
+        stages = BASE_STAGES if paths.base else STUDENT_STAGES
         report = score_student(
             params.benchmark,
-            words=params.finetune.words,
+            keywords=params.finetune.caption_keywords,
             student=paths.drawn.name,
-            models=stage_folders(lambda stage: located(getattr(paths, stage)), params.benchmark.quantised, stages),
-            teacher=teacher_folder(paths.teacher),
+            models=map_stage_folders(
+                lambda stage: resolve_pipeline_dir(getattr(paths, stage)), params.benchmark.quantised, stages
+            ),
+            teacher_dir=resolve_teacher_dir(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
-            drawn=paths.drawn,
-            taught=paths.taught,
+            images_dir=paths.drawn,
+            teacher_images_dir=paths.taught,
             predictions=paths.predictions,
             device=ctx.device,
         )
         errors = [
             f"{name} {entry['output_error']:.4f}" for name, entry in report["models"].items() if "output_error" in entry
         ]
-        ctx.done(f"output error: {', '.join(errors)}", report)
+        ctx.finish(f"output error: {', '.join(errors)}", report)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
 """Score the teacher's pictures, and write its predictions on the held-out pairs, which students are held against."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
     names = ("teacher", "latents", "pairs", "drawn", "predictions", "report")
-    with stage_context("score_teacher", __doc__, argv, *names) as ctx:
+    with run_stage("score_teacher", __doc__, argv, *names) as ctx:
         from prunella.evaluation.score import score_teacher
-        from prunella.models.pipeline import teacher_folder
+        from prunella.models.pipeline import resolve_teacher_dir
 
         params, paths = ctx.params, ctx.paths
         report = score_teacher(
             params.benchmark,
-            teacher=teacher_folder(paths.teacher),
+            teacher_dir=resolve_teacher_dir(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
-            drawn=paths.drawn,
+            images_dir=paths.drawn,
             predictions=paths.predictions,
             device=ctx.device,
         )
         why = report["unavailable"]
         measured = [name for name in params.benchmark.metrics if name not in why]
         missing = [f"not measured: {name}: {reason}" for name, reason in why.items()]
-        ctx.done("\n".join([f"measured: {', '.join(measured) or 'the output error alone'}", *missing]), report)
+        ctx.finish("\n".join([f"measured: {', '.join(measured) or 'the output error alone'}", *missing]), report)
 
 
 if __name__ == "__main__":

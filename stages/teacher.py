@@ -1,17 +1,19 @@
 """Say what the teacher is, check it, and pin it by its files' hashes; its weights stay where they are."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("teacher", __doc__, argv, "out", section="teacher") as ctx:
-        from prunella.models.pinning import pin_to
-        from prunella.models.teacher import pin
+    with run_stage("teacher", __doc__, argv, "out", section="teacher") as ctx:
+        from prunella.models.pinning import write_pin
+        from prunella.models.teacher import pin_teacher
         from prunella.pruning.layout import is_student
 
-        pinned, where = pin_to(ctx.paths.out, lambda earlier: pin(ctx.params.teacher, earlier, students=is_student))
-        ctx.run.artifact(ctx.paths.out)
-        ctx.done(f"{where}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+        pinned, where = write_pin(
+            ctx.paths.out, lambda earlier: pin_teacher(ctx.params.teacher, earlier, accepts_student=is_student)
+        )
+        ctx.run.log_artifact(ctx.paths.out)
+        ctx.finish(f"{where}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
 
 
 if __name__ == "__main__":

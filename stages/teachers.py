@@ -1,23 +1,23 @@
 """Say what a further teacher is, check it, and pin it as the first is; its weights stay where they are."""
 
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    with stage_context("teachers", __doc__, argv, "out") as ctx:
+    with run_stage("teachers", __doc__, argv, "out") as ctx:
         from prunella.errors import UserError
-        from prunella.models.pinning import pin_to
-        from prunella.models.teacher import pin
+        from prunella.models.pinning import write_pin
+        from prunella.models.teacher import pin_teacher
         from prunella.pruning.layout import is_student
 
         out, name = ctx.paths.out, ctx.paths.out.stem
         if name not in ctx.params.teachers:
             raise UserError(f"teachers: the section has no entry {name!r}")
-        pinned, where = pin_to(
-            out, lambda earlier: pin(ctx.params.teachers[name], earlier, f"teachers.{name}", is_student)
+        pinned, where = write_pin(
+            out, lambda earlier: pin_teacher(ctx.params.teachers[name], earlier, f"teachers.{name}", is_student)
         )
-        ctx.run.artifact(out)
-        ctx.done(f"{name}, {where}: family {pinned['family']}, {len(pinned['files'])} files")
+        ctx.run.log_artifact(out)
+        ctx.finish(f"{name}, {where}: family {pinned['family']}, {len(pinned['files'])} files")
 
 
 if __name__ == "__main__":

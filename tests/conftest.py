@@ -12,11 +12,11 @@ from once import Once, made_once
 from PIL import Image
 from warm import interpreter
 
-from prunella.params import Params, Teacher, check
-from prunella.params.recipes import DEFAULTS, merge_recipe, recipe_text
-from prunella.pipeline.stage import quiet
+from prunella.params import ModelSource, Params, validate_config
+from prunella.params.recipes import DEFAULTS, load_recipe, merge_recipe
+from prunella.pipeline.stage import silence_libraries
 
-quiet()
+silence_libraries()
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # two workers, a core each
 
@@ -24,15 +24,15 @@ torch.set_num_threads(1)  # two workers, a core each
 SIDE, LATENT, TOKENS, WIDTH = 32, 8, 19, 24
 
 TRAINING = {
-    "accumulation": 1,
+    "gradient_accumulation_steps": 1,
     "optimizer": "adamw",
     "steps": 2,
     "batch_size": 3,
     "learning_rate": 1e-3,
-    "warmup_steps": 1,
-    "schedule": "cosine",
+    "lr_warmup_steps": 1,
+    "lr_scheduler": "cosine",
     "weight_decay": 0.0,
-    "clip_norm": 1.0,
+    "max_grad_norm": 1.0,
     "ema_decay": 0.9,
     "precision": "fp32",
     "seed": 0,
@@ -53,23 +53,28 @@ LORA = {
     "rank": 3,
     "alpha": 5,
     "dropout": 0.0,
-    "targets": ["to_q", "to_k", "to_v", "to_out.0"],
+    "target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
     "dora": False,
     "rslora": False,
     "text_encoder": False,
     "text_learning_rate": None,
 }
-TUNING = LEARNING | {"stage": "distilled", "latents": "data/latents", "data": {}, "base": {}, "words": []}
-DREAMBOOTH = {"weights": "full", "class_prompts": ["a ring", "a red heart"], "class_pictures": 5, "prior_weight": 0.5}
-DREAMBOOTH |= {"inference_steps": 2, "guidance": 3.0, "text_encoder": False, "text_learning_rate": None}
+TUNING = LEARNING | {"stage": "distilled", "latents": "data/latents", "data": {}, "base": {}, "caption_keywords": []}
+DREAMBOOTH = {
+    "weights": "full",
+    "class_prompts": ["a ring", "a red heart"],
+    "class_images": 5,
+    "prior_loss_weight": 0.5,
+}
+DREAMBOOTH |= {"num_inference_steps": 2, "guidance_scale": 3.0, "text_encoder": False, "text_learning_rate": None}
 TUNING |= {
     "students": None,
     "output_weight": 0.0,
-    "rehearsal": 0.0,
+    "replay_weight": 0.0,
     "method": "full",
     "lora": LORA,
     "dreambooth": DREAMBOOTH,
-    "inversion": {"word": None, "vectors": 1, "begin": None},
+    "inversion": {"placeholder_token": None, "num_vectors": 1, "initializer_token": None},
 }
 DISTILLING = LEARNING | {
     "task_weight": 1.0,
@@ -77,29 +82,36 @@ DISTILLING = LEARNING | {
     "feature_weight": 0.5,
     "phases": [],
     "features": None,
-    "feature_normalisation": "none",
+    "feature_normalization": "none",
 }
 
 
 def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict:
     """A whole parameter file that runs in seconds, on a folder of pictures: the committed one, or a recipe's."""
     text = DEFAULTS.read_text()
-    content = yaml.safe_load(merge_recipe(recipe_text(recipe), text) if recipe else text)
+    content = yaml.safe_load(merge_recipe(load_recipe(recipe), text) if recipe else text)
     content["teacher"] |= {"source": "folder", "path": str(teacher)}
     content["filter"] |= {"source": "folder", "path": str(pictures), "samples": 29, "min_side": 16}
     content["filter"] |= {"aesthetic": {"min": None, "model": None, "clip": None}, "near_duplicates": None}
     content["encode"] |= {"resolution": SIDE, "buckets": "square", "batch_size": 5, "heldout": 7, "shard_size": 10}
     content["encode"]["storage"] = "fp32"
-    content["plan"] |= {"pairs": 5, "best": 3, "rounds": 1, "steps": 1, "batch_size": 3, "precision": "fp32"}
+    content["plan"] |= {
+        "samples": 5,
+        "candidates": 3,
+        "tournament_rounds": 1,
+        "steps": 1,
+        "batch_size": 3,
+        "precision": "fp32",
+    }
     for section in ("distill", "finetune"):
         content[section] |= {name: LEARNING[name] for name in ("steps", "batch_size", "evaluate_every", "ema_decay")}
-        content[section]["accumulation"] = 1
+        content[section]["gradient_accumulation_steps"] = 1
         content[section]["precision"] = "fp32"
     content["encode"]["precision"] = "fp32"
-    content["watch"] |= {"checkpoint_every": 1, "picture_every": 2, "prompts": 3, "steps": 2}
+    content["watch"] |= {"checkpoint_every": 1, "image_every": 2, "prompts": 3, "num_inference_steps": 2}
     content["benchmark"] |= {
         "prompts": 3,
-        "inference_steps": 2,
+        "num_inference_steps": 2,
         "batch_size": 2,
         "latency_rounds": 1,
         "metrics": ["composition", "latent_kid"],
@@ -108,10 +120,10 @@ def toy_params(teacher: Path, pictures: Path, recipe: str | None = None) -> dict
     return content
 
 
-def asked(path, **changes) -> Teacher:
+def asked(path, **changes) -> ModelSource:
     """The section `teacher` for a folder, with `changes`."""
     choice = {"source": "folder", "path": str(path), "id": None, "revision": "main", "config": None}
-    return Teacher(**choice | {"allow_pickle": False} | changes)
+    return ModelSource(**choice | {"allow_pickle": False} | changes)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +152,7 @@ def recipe():
         "projection_dim": WIDTH,
     }
     content["denoiser"] |= {"naming": part, "training": part}
-    return check(Recipe, content, "toy recipe")
+    return validate_config(Recipe, content, "toy recipe")
 
 
 @pytest.fixture(scope="session")
@@ -192,12 +204,12 @@ def pictures(vocabulary, once) -> Path:
     """A folder of 29 captioned pictures of several sizes, as `datasets`' imagefolder has them."""
     import json
 
-    from prunella.scenes.generator import captioned
+    from prunella.scenes.generator import render_sample
 
     def toy(folder: Path) -> None:
         with (folder / "metadata.jsonl").open("w") as listing:
             for i in range(29):
-                text, pixels = captioned(vocabulary, 5, i)
+                text, pixels = render_sample(vocabulary, 5, i)
                 picture = Image.fromarray(pixels).resize((40 + i, 50))
                 picture.save(folder / f"{i}.png")
                 listing.write(json.dumps({"file_name": f"{i}.png", "text": text}) + "\n")
@@ -207,14 +219,14 @@ def pictures(vocabulary, once) -> Path:
 
 @pytest.fixture(scope="session")
 def params(teacher, pictures) -> Params:
-    return check(Params, toy_params(teacher, pictures), "toy params")
+    return validate_config(Params, toy_params(teacher, pictures), "toy params")
 
 
 @pytest.fixture(scope="session")
 def manifest(params, once) -> Path:
-    from prunella.data.filter import filtered
+    from prunella.data.filter import filter_dataset
 
-    return once("filtered", lambda out: filtered(params.filter, params.seed, out))
+    return once("filtered", lambda out: filter_dataset(params.filter, params.seed, out))
 
 
 @pytest.fixture(scope="session")
@@ -254,21 +266,23 @@ def _encode(params: Params, teacher: Path, manifest: Path, folder: Path) -> None
 @pytest.fixture(scope="session")
 def pruned_tiny(params, teacher, once) -> Path:
     """sd-tiny of the toy teacher, as a pipeline folder."""
-    from prunella.pruning.plan import CATALOGUE
-    from prunella.pruning.prune import pruned
+    from prunella.pruning.plan import SHIPPED_PLANS
+    from prunella.pruning.prune import prune_to_folder
 
-    plan = CATALOGUE / "sd-tiny.yaml"
-    return once("pruned", lambda folder: pruned(params.prune, teacher, plan, folder / "sd-tiny")) / "sd-tiny"
+    plan = SHIPPED_PLANS / "sd-tiny.yaml"
+    return once("pruned", lambda folder: prune_to_folder(params.prune, teacher, plan, folder / "sd-tiny")) / "sd-tiny"
 
 
 @pytest.fixture(scope="session")
 def pruned_xl(params, xl_teacher, once) -> Path:
     """ssd-1b of the toy SDXL teacher, as a pipeline folder."""
-    from prunella.pruning.plan import CATALOGUE
-    from prunella.pruning.prune import pruned
+    from prunella.pruning.plan import SHIPPED_PLANS
+    from prunella.pruning.prune import prune_to_folder
 
-    plan = CATALOGUE / "ssd-1b.yaml"
-    return once("pruned-xl", lambda folder: pruned(params.prune, xl_teacher, plan, folder / "ssd-1b")) / "ssd-1b"
+    plan = SHIPPED_PLANS / "ssd-1b.yaml"
+    return (
+        once("pruned-xl", lambda folder: prune_to_folder(params.prune, xl_teacher, plan, folder / "ssd-1b")) / "ssd-1b"
+    )
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def folder(tmp_path, monkeypatch):
 
 def test_changes_are_named_by_dotted_keys_and_checked():
     assert parameters().distill.steps == prunella.read_params(DEFAULTS).distill.steps
-    params = parameters("sd-tiny", {"distill.steps": 7, "finetune.words": [], "seed": 3})
-    assert (params.distill.steps, params.finetune.words, params.seed) == (7, [], 3)
+    params = parameters("sd-tiny", {"distill.steps": 7, "finetune.caption_keywords": [], "seed": 3})
+    assert (params.distill.steps, params.finetune.caption_keywords, params.seed) == (7, [], 3)
     assert params.distill.learning_rate == 1e-4  # of the recipe
     for changes, said in {
         ("distill.stpes", 7): "did you mean 'steps'",
@@ -45,7 +45,7 @@ def test_a_student_is_made_and_drawn_without_dvc(params, teacher, tmp_path):
     report = prunella.distill(params, teacher=teacher, latents=latents, student=student, out="distilled")
     assert report["steps"] == 2 and report["heldout"]["output"] > 0
     assert (tmp_path / "distilled-curves").is_dir() and (tmp_path / "work" / "distill").is_dir()
-    tuning = params.model_copy(update={"finetune": params.finetune.model_copy(update={"words": []})})
+    tuning = params.model_copy(update={"finetune": params.finetune.model_copy(update={"caption_keywords": []})})
     assert prunella.finetune(tuning, latents=latents, student="distilled", out="finetuned")["pairs"] == 22
     pipeline = prunella.load_student("finetuned", device="cpu")
     first, second = prunella.sample(pipeline, ["a ring", "a heart"], steps=2, seed=5)

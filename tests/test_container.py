@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from prunella.tracking.registry import NEEDED
+from prunella.tracking.registry import REQUIREMENTS
 
 FILE = ROOT / "launch" / "serve" / "Containerfile"
 
@@ -32,7 +32,7 @@ def test_what_it_copies_is_there_and_what_it_installs_is_pinned(said):
             assert "--constraint /opt/constraints.txt" in words
             options = re.sub(r"--(constraint|index-url) \S+|--no-cache-dir", "", words)
             installed += options.split()[2:]
-    assert sorted(installed) == sorted(NEEDED) and set(installed) <= pinned
+    assert sorted(installed) == sorted(REQUIREMENTS) and set(installed) <= pinned
 
 
 def test_it_serves_as_a_plain_user_and_holds_no_secret(said):

@@ -9,10 +9,10 @@ from fuzzing import FUZZ, MARKS, mostly, spoilt, watched
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunella.models.weights import check_finite, header
+from prunella.models.weights import check_finite_safetensors, read_header
 from prunella.params import Params, read_params
 from prunella.params.recipes import DEFAULTS
-from prunella.pruning.plan import CATALOGUE, Plan, read_plan
+from prunella.pruning.plan import SHIPPED_PLANS, Plan, read_plan
 
 pytestmark = MARKS
 __all__ = ["watched"]  # a fixture
@@ -51,12 +51,12 @@ def test_weights(watched, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "a.safetensors"
     path.write_bytes(data)
     with watched():
-        assert isinstance(header(path), dict)
-        check_finite(path)
+        assert isinstance(read_header(path), dict)
+        check_finite_safetensors(path)
 
 
 PARAMS = [DEFAULTS.read_bytes()]
-PLANS = [path.read_bytes() for path in sorted(CATALOGUE.glob("*.yaml"))]
+PLANS = [path.read_bytes() for path in sorted(SHIPPED_PLANS.glob("*.yaml"))]
 # Values that YAML knows and that a line may be given in place of its own.
 ODD = [
     b"null",

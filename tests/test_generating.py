@@ -7,8 +7,9 @@ import yaml
 from toygraph import DVC, cloned, committed, run, stages_run
 
 SET = {
-    "prompts": "prompts.txt", "samples": 99, "pictures": 2, "model": "models/teacher.json", "id": None,
-    "revision": "main", "negative_prompt": "", "guidance": 3.0, "scheduler": "DDIMScheduler", "inference_steps": 2,
+    "prompts": "prompts.txt", "samples": 99, "images_per_prompt": 2, "model": "models/teacher.json", "id": None,
+    "revision": "main", "negative_prompt": "", "guidance_scale": 3.0, "scheduler": "DDIMScheduler",
+    "num_inference_steps": 2,
     "sizes": [[32, 32]], "batch_size": 4, "precision": "fp32", "storage": "fp32", "seed": 0,
 }  # fmt: skip
 
@@ -32,7 +33,7 @@ def test_a_student_learns_from_captions_alone(teacher, pictures, tmp_path, warm)
     assert (clone / "models/distilled/sd-tiny/model_index.json").is_file()
     assert stages_run(run(clone, DVC, "repro", "distill@sd-tiny", **warm)) == set()
 
-    content["generate"]["captions"]["guidance"] = 2.0
+    content["generate"]["captions"]["guidance_scale"] = 2.0
     (clone / "params.yaml").write_text(yaml.safe_dump(content))
     again = stages_run(run(clone, DVC, "repro", "--dry", "--force-downstream", "distill@sd-tiny"))
     assert {"generate@captions", "filter", "encode", "distill@sd-tiny"} <= again

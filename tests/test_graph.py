@@ -91,7 +91,7 @@ def promoted(clone: Path) -> str:
 
 @pytest.mark.graph
 def test_figures_of_other_weights_promote_nothing(clone):
-    gate = {"figure": "latency_ms_p50", "min": None, "max": 1000, "of_teacher": True}
+    gate = {"metric": "latency_ms_p50", "min": None, "max": 1000, "relative_to_teacher": True}
     changed(clone, "promote", "gates", [gate])
     assert promoted(clone).endswith("at most 1000.0 is asked: holds\n")
     weights = clone / "models" / "finetuned" / "sd-tiny" / "unet" / "diffusion_pytorch_model.safetensors"
@@ -190,7 +190,7 @@ def test_what_observes_reruns_nothing_and_a_loss_what_learns(clone):
 
 @pytest.mark.graph
 def test_new_pairs_rerun_no_prune_of_a_named_student(clone):
-    changed(clone, "plan", "best", 2)
+    changed(clone, "plan", "candidates", 2)
     assert stages_run(run(clone, DVC, "repro", "prune@sd-tiny")) == {"latency", "plan@sd-tiny"}
 
 
@@ -198,10 +198,10 @@ def told(clone: Path) -> dict[str, str]:
     """Tags of the newest teacher run in the clone's MLflow store."""
     from mlflow import MlflowClient
 
-    from prunella.tracking.run import EXPERIMENT
+    from prunella.tracking.run import DEFAULT_EXPERIMENT
 
     client = MlflowClient(f"sqlite:///{clone / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    experiment = client.get_experiment_by_name(DEFAULT_EXPERIMENT).experiment_id
     return client.search_runs([experiment], "tags.stage = 'teacher'", order_by=["attributes.start_time DESC"])[
         0
     ].data.tags

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from toygraph import DVC, ENVIRONMENT, IDENTITY, run, stages_run
 
-from prunella.pipeline.input_guard import declared
+from prunella.pipeline.input_guard import read_stage_spec
 
 SHELL = "$(touch PWNED)/../sd-tiny"
 OUTSIDE = "../../docs/../precious"
@@ -93,7 +93,7 @@ def test_every_stage_that_holds_a_name_comes_after_the_check(name):
     sets = {"teachers": {"x": {"path": "t"}}, "generate": {"x": {"prompts": "p", "model": "m"}}, "finetune": tuning}
     known = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"students": ["x"]} | sets
     made = {
-        each: declared(f"{each}@x" if "do" in stage else each, known, ROOT / "dvc.yaml")
+        each: read_stage_spec(f"{each}@x" if "do" in stage else each, known, ROOT / "dvc.yaml")
         for each, stage in GRAPH.items()
     }
     waiting, before = [name], set()

@@ -5,14 +5,14 @@ import re
 import yaml
 from conftest import ROOT
 
-from prunella.params.recipes import recipe_names
+from prunella.params.recipes import list_recipes
 
 LAUNCH = ROOT / "launch"
 
 
 def test_the_task_of_skypilot_changes_what_is_there():
     task = yaml.safe_load((LAUNCH / "sky.yaml").read_text())
-    assert task["envs"]["RECIPE"] in recipe_names()
+    assert task["envs"]["RECIPE"] in list_recipes()
     changed = re.search(r'sed -i "s/(\^.*?)/', task["run"])[1]
     assert len(re.findall(changed, (ROOT / "params.yaml").read_text(), re.M)) == 1  # runtime.processes alone
     (persisted,) = task["file_mounts"]

@@ -21,7 +21,7 @@ def folder(teacher, pictures, tmp_path, monkeypatch):
     content = toy_params(teacher, pictures)
     filtering = {"source": "folder", "path": str(pictures), "caption": "a red thing", "samples": 11}
     entry = {"filter": filtering, "encode": {"heldout": 3, "text": "tokens"}}
-    content["finetune"] |= {"data": {"red": entry}, "latents": OWN, "words": [], "method": "lora"} | {
+    content["finetune"] |= {"data": {"red": entry}, "latents": OWN, "caption_keywords": [], "method": "lora"} | {
         name: LEARNING[name] for name in ("steps", "batch_size")
     }
     content["finetune"]["lora"]["text_encoder"] = True

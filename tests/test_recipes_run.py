@@ -9,8 +9,8 @@ from toygraph import stages_run, started
 
 from prunella import STUDENTS
 from prunella.models.pipeline import load_unet
-from prunella.pruning.plan import CATALOGUE
-from prunella.pruning.prune import pruned
+from prunella.pruning.plan import SHIPPED_PLANS
+from prunella.pruning.prune import prune_to_folder
 
 
 def check(folder: Path, students: set[str], stages: set[str]) -> None:
@@ -43,7 +43,7 @@ def test_the_other_recipes(name, teacher, xl_teacher, pictures, tmp_path, monkey
 def test_sd_tiny_of_a_published_sd_small(params, teacher, pictures, tmp_path, monkeypatch):
     """A student as the teacher of the whole graph."""
     small, run = tmp_path / "small-sd", tmp_path / "run"
-    pruned(params.prune, teacher, CATALOGUE / "sd-small.yaml", small)
+    prune_to_folder(params.prune, teacher, SHIPPED_PLANS / "sd-small.yaml", small)
     run.mkdir()
     check(run, {"sd-tiny"}, set(inprocess.reproduced(run, small, pictures, "sd-tiny", monkeypatch)))
     report = json.loads((run / "reports" / "benchmark.json").read_text())

@@ -9,11 +9,11 @@ from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.params import Distill, Finetune, check
-from prunella.profiling.cost import macs
-from prunella.pruning.plan import CATALOGUE
-from prunella.pruning.prune import pruned
-from prunella.sampling.generate import draw
+from prunella.params import Distill, Finetune, validate_config
+from prunella.profiling.cost import count_macs
+from prunella.pruning.plan import SHIPPED_PLANS
+from prunella.pruning.prune import prune_to_folder
+from prunella.sampling.generate import generate
 from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
@@ -38,8 +38,8 @@ def test_pairs_carry_size_conditioning(xl_latents):
 @pytest.mark.parametrize("student", ["segmind-vega", *ALIKE])
 def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp_path):
     small, out, curves = tmp_path / "pruned", tmp_path / "distilled", tmp_path / "curves"
-    pruned(params.prune, xl_teacher, CATALOGUE / f"{student}.yaml", small)
-    learning = check(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12}, "distill")
+    prune_to_folder(params.prune, xl_teacher, SHIPPED_PLANS / f"{student}.yaml", small)
+    learning = validate_config(Distill, DISTILLING | {"steps": 12, "evaluate_every": 12}, "distill")
     report = distill(
         learning,
         teacher=xl_teacher,
@@ -58,14 +58,14 @@ def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp
     assert report["heldout"]["task"] < before["task"]
     stock = DiffusionPipeline.from_pretrained(out)
     stock.set_progress_bar_config(disable=True)
-    (picture,) = draw(stock, ["a small red heart"], steps=2, guidance=4.0, seed=0, batch_size=1)
+    (picture,) = generate(stock, ["a small red heart"], steps=2, guidance=4.0, seed=0, batch_size=1)
     assert picture.shape == (32, 32, 3)
 
 
 def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_path):
     small = tmp_path / "pruned"
-    pruned(params.prune, xl_teacher, CATALOGUE / "segmind-vega.yaml", small)
-    tuning = check(Finetune, TUNING, "finetune")
+    prune_to_folder(params.prune, xl_teacher, SHIPPED_PLANS / "segmind-vega.yaml", small)
+    tuning = validate_config(Finetune, TUNING, "finetune")
     report = finetune(
         tuning,
         teacher=xl_teacher,
@@ -90,10 +90,10 @@ def test_size_and_pooled_text_reach_the_unet(xl_teacher, xl_latents):
 
 
 def test_its_costs_are_counted(xl_teacher):
-    counted = macs(dict(load_unet(xl_teacher).config))
+    counted = count_macs(dict(load_unet(xl_teacher).config))
     assert 0 < counted["macs_conv_linear"] < counted["macs"]
 
 
 def test_a_plan_of_the_other_family_is_refused(params, xl_teacher, tmp_path):
     with pytest.raises(UserError, match=r"family 'sd' .* this teacher is Stable Diffusion XL"):
-        pruned(params.prune, xl_teacher, CATALOGUE / "sd-tiny.yaml", tmp_path / "out")
+        prune_to_folder(params.prune, xl_teacher, SHIPPED_PLANS / "sd-tiny.yaml", tmp_path / "out")

@@ -10,7 +10,7 @@ import inprocess
 import pytest
 import yaml
 
-from prunella.tracking.run import EXPERIMENT
+from prunella.tracking.run import DEFAULT_EXPERIMENT
 
 TINY = "models/{}/sd-tiny"
 
@@ -82,7 +82,7 @@ def test_mlflow_has_a_run_a_stage_under_one_parent(folder):
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(DEFAULT_EXPERIMENT).experiment_id])
     parents = [run for run in runs if "stage" not in run.data.tags]
     stages = {run.data.tags["stage"]: run for run in runs if "stage" in run.data.tags}
     assert len(parents) == 1

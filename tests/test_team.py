@@ -17,7 +17,12 @@ from stagefolder import curve, stage_folder
 def distilled(folder: Path, teacher: Path, pictures: Path, latents: Path, pruned: Path, processes: int) -> Path:
     """Run the stage in `folder`."""
     content = toy_params(teacher, pictures)
-    content["distill"] |= {"steps": 4, "batch_size": 4, "accumulation": 2, "feature_normalisation": "teacher"}
+    content["distill"] |= {
+        "steps": 4,
+        "batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "feature_normalization": "teacher",
+    }
     content["runtime"] |= {"processes": processes, "device": "cpu"}
     stage_folder(folder, content, teacher, latents, pruned)
     done = subprocess.run(

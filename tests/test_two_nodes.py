@@ -29,7 +29,7 @@ def folder(teacher, pictures, latents, pruned_tiny, tmp_path):
     def make(name: str) -> Path:
         content = toy_params(teacher, pictures)
         content["distill"] |= {"steps": STEPS, "batch_size": 2, "evaluate_every": 20}
-        content["watch"] |= {"picture_every": 1000}
+        content["watch"] |= {"image_every": 1000}
         content["runtime"] |= {"device": "cpu"}
         stage_folder(tmp_path / name, content, teacher, latents, pruned_tiny)
         return tmp_path / name

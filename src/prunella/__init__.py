@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-_HOMES = {
+_EXPORTS = {
     "parameters": "prunella.params.recipes",
     "read_params": "prunella.params",
     "encode": "prunella.api",
@@ -36,16 +36,16 @@ _HOMES = {
 }
 MINIATURE = Path(__file__).parent / "bundled" / "miniature"
 """The pipeline folder of the bundled teacher: a genuine, tiny Stable Diffusion that draws scenes of 64 × 64 pixels."""
-__all__ = list(_HOMES)
+__all__ = list(_EXPORTS)
 __all__ += ["MINIATURE"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'prunella' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_EXPORTS])

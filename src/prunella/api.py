@@ -10,26 +10,26 @@ from pathlib import Path
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from prunella.compute.device import Placement, place
-from prunella.compute.device import device as device_of
-from prunella.data.filter import filtered
-from prunella.data.image_checks import aesthetic
+from prunella.compute.device import Placement, make_placement
+from prunella.compute.device import resolve_device as device_of
+from prunella.data.filter import filter_dataset
+from prunella.data.image_checks import load_aesthetic_scorer
 from prunella.encoding.encode import encoded
 from prunella.errors import UserError
-from prunella.models.teacher import describe_folder
-from prunella.params import Params, Precision, Runtime, check, completed
+from prunella.models.teacher import describe_pipeline_dir
+from prunella.params import Params, Precision, Runtime, fill_section, validate_config
 from prunella.pruning.layout import is_student
 from prunella.pruning.plan import find_plan
-from prunella.pruning.prune import pruned
-from prunella.sampling.generate import draw, load_to_draw
+from prunella.pruning.prune import prune_to_folder
+from prunella.sampling.generate import generate, load_for_inference
 from prunella.training import distill as distilling
 from prunella.training import finetune as finetuning
 from prunella.training.callback import Observer
 
-Where = Path | str
+StrPath = Path | str
 
 
-def encode(params: Params, *, teacher: Where, out: Where) -> Path:
+def encode(params: Params, *, teacher: StrPath, out: StrPath) -> Path:
     """Choose pairs of pictures and captions and encode them with a teacher; the folder of their latents, `out`/latents.
 
     `params` are those of `parameters` or `read_params`; of them `filter` (which pictures), `encode` (at which size,
@@ -40,15 +40,15 @@ def encode(params: Params, *, teacher: Where, out: Where) -> Path:
 
     Raises UserError where no pair passes, or fewer than are to be held out.
     """
-    pairs, latents, workers = Path(out) / "filtered", Path(out) / "latents", params.runtime.workers
+    manifest_dir, latents_dir, workers = Path(out) / "filtered", Path(out) / "latents", params.runtime.workers
     device = device_of(params.runtime)
-    score = aesthetic(params.filter, lambda: device)
-    filtered(params.filter, params.seed, pairs, workers, score, resumed=True)
-    encoded(params.encode, params.seed, _teacher(teacher), pairs, latents, device, workers)
-    return latents
+    score_images = load_aesthetic_scorer(params.filter, lambda: device)
+    filter_dataset(params.filter, params.seed, manifest_dir, workers, score_images, resume=True)
+    encoded(params.encode, params.seed, _check_teacher_dir(teacher), manifest_dir, latents_dir, device, workers)
+    return latents_dir
 
 
-def prune_folder(params: Params, *, teacher: Where, student: str, out: Where) -> Path:
+def prune_folder(params: Params, *, teacher: StrPath, student: str, out: StrPath) -> Path:
     """Build a student and give it the weights of `teacher`, a pipeline folder; write the student's, `out`.
 
     `student` names a plan, one of `STUDENTS`; `params.prune.storage` is the precision on disk. VAE, text encoders,
@@ -57,12 +57,18 @@ def prune_folder(params: Params, *, teacher: Where, student: str, out: Where) ->
 
     Raises UserError for an unknown student, and where the plan is for another family than the teacher's.
     """
-    pruned(params.prune, _teacher(teacher), find_plan(student), Path(out))
+    prune_to_folder(params.prune, _check_teacher_dir(teacher), find_plan(student), Path(out))
     return Path(out)
 
 
 def distill(
-    params: Params, *, teacher: Where, latents: Where, student: Where, out: Where, observer: Observer | None = None
+    params: Params,
+    *,
+    teacher: StrPath,
+    latents: StrPath,
+    student: StrPath,
+    out: StrPath,
+    observer: Observer | None = None,
 ) -> dict:
     """Let a pruned student learn from its teacher; write the pipeline folder `out` and return the training's report.
 
@@ -80,12 +86,12 @@ def distill(
     """
     return distilling.distill(
         params.distill,
-        teacher=_teacher(teacher),
+        teacher=_check_teacher_dir(teacher),
         latents=Path(latents),
         student=Path(student),
         out=Path(out),
-        curves=_curves(out),
-        placement=_placement(params),
+        curves=_curves_dir(out),
+        placement=_make_placement(params),
         checkpoint_every=params.watch.checkpoint_every,
         observer=observer,
     )
@@ -94,11 +100,11 @@ def distill(
 def finetune(
     params: Params,
     *,
-    latents: Where,
-    student: Where,
-    out: Where,
-    teacher: Where | None = None,
-    main: Where | None = None,
+    latents: StrPath,
+    student: StrPath,
+    out: StrPath,
+    teacher: StrPath | None = None,
+    main: StrPath | None = None,
     observer: Observer | None = None,
 ) -> dict:
     """Tune a student to pictures of one kind; write the pipeline folder `out` and return the training's report.
@@ -114,25 +120,25 @@ def finetune(
     tuning = params.finetune
     if tuning.output_weight and teacher is None:
         raise UserError("finetune.output_weight: the teacher goes on teaching; name its folder as teacher=")
-    if tuning.prior:
+    if tuning.prior_weight:
         raise UserError(
-            "finetune.dreambooth.prior_weight: 0 is expected here; `dvc repro` draws the pictures of a class"
+            "finetune.dreambooth.prior_loss_weight: 0 is expected here; `dvc repro` draws the pictures of a class"
         )
     return finetuning.finetune(
         tuning,
-        teacher=_teacher(teacher) if teacher else Path(student),
+        teacher=_check_teacher_dir(teacher) if teacher else Path(student),
         latents=Path(latents),
         main=Path(main) if main else None,
         student=Path(student),
         out=Path(out),
-        curves=_curves(out),
-        placement=_placement(params),
+        curves=_curves_dir(out),
+        placement=_make_placement(params),
         checkpoint_every=params.watch.checkpoint_every,
         observer=observer,
     )
 
 
-def load_student(folder: Where, *, device: str = "auto", precision: Precision = "fp32") -> DiffusionPipeline:
+def load_student(folder: StrPath, *, device: str = "auto", precision: Precision = "fp32") -> DiffusionPipeline:
     """The pipeline in `folder`, a student's or a teacher's, as diffusers' pipeline, ready to draw.
 
     The safety checker is left out, since it blackens what freshly pruned models draw; stock
@@ -144,13 +150,13 @@ def load_student(folder: Where, *, device: str = "auto", precision: Precision = 
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder}: is no diffusers pipeline folder; it has no model_index.json")
-    return load_to_draw(
-        folder, device_of(check(Runtime, completed("runtime", {"device": device}), "runtime")), precision
+    return load_for_inference(
+        folder, device_of(validate_config(Runtime, fill_section("runtime", {"device": device}), "runtime")), precision
     )
 
 
 def sample(
-    model: DiffusionPipeline | Where,
+    model: DiffusionPipeline | StrPath,
     prompts: str | Sequence[str],
     *,
     steps: int = 25,
@@ -171,10 +177,10 @@ def sample(
     pipeline = model if isinstance(model, DiffusionPipeline) else load_student(model)
     if size is not None and (size < 1 or size % pipeline.vae_scale_factor):
         raise UserError(f"size: {size}; a multiple of {pipeline.vae_scale_factor} pixels is expected")
-    asked = [prompts] if isinstance(prompts, str) else list(prompts)
-    drawn = draw(
+    prompt_list = [prompts] if isinstance(prompts, str) else list(prompts)
+    images = generate(
         pipeline,
-        asked,
+        prompt_list,
         seed=seed,
         steps=steps,
         guidance=guidance,
@@ -182,18 +188,18 @@ def sample(
         size=size,
         batch_size=1,
     )
-    return [Image.fromarray(pixels) for pixels in drawn]
+    return [Image.fromarray(pixels) for pixels in images]
 
 
-def _teacher(folder: Where) -> Path:
+def _check_teacher_dir(folder: StrPath) -> Path:
     """The folder, whose configs are those of a teacher."""
-    describe_folder(Path(folder), is_student)
+    describe_pipeline_dir(Path(folder), is_student)
     return Path(folder)
 
 
-def _placement(params: Params) -> Placement:
-    return place(params.runtime, device_of(params.runtime))
+def _make_placement(params: Params) -> Placement:
+    return make_placement(params.runtime, device_of(params.runtime))
 
 
-def _curves(out: Where) -> Path:
+def _curves_dir(out: StrPath) -> Path:
     return Path(f"{out}-curves")

@@ -8,14 +8,14 @@ from prunella.bench import ablation as rooms
 from prunella.bench.ablation import VARIANTS, ablation, by_steps, rows, run
 from prunella.bench.setting import Setting
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, check
-from prunella.profiling.cost import macs
+from prunella.params import Distill, validate_config
+from prunella.profiling.cost import count_macs
 from prunella.pruning.plan import STUDENTS
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
-    distill = check(Distill, DISTILLING | {"steps": 6, "warmup_steps": 2}, "distill")
+    distill = validate_config(Distill, DISTILLING | {"steps": 6, "lr_warmup_steps": 2}, "distill")
     return toy_setting(distill, teacher, latents, prompts=2)
 
 
@@ -27,15 +27,15 @@ def test_a_run_is_measured_as_every_other(setting):
 
 def test_no_two_variants_are_the_same_whatever_the_parameters_say(setting):
     for normalisation in ("none", "teacher"):
-        distill = setting.distill.model_copy(update={"feature_normalisation": normalisation})
+        distill = setting.distill.model_copy(update={"feature_normalization": normalisation})
         asked = [(str(distill.model_copy(update=v.changes)), v.random, v.equal_flops) for v in VARIANTS.values()]
         assert len(set(asked)) == len(VARIANTS)
 
 
 def test_as_many_operations_are_more_steps(setting):
     figures = run(setting, STUDENTS["sd-tiny"], VARIANTS["task, as many operations"], 0, "task")
-    teacher = macs(dict(load_unet(setting.teacher).config))["macs"]
-    student = macs(dict(rooms.prune(load_unet(setting.teacher), STUDENTS["sd-tiny"]).config))["macs"]
+    teacher = count_macs(dict(load_unet(setting.teacher).config))["macs"]
+    student = count_macs(dict(rooms.prune(load_unet(setting.teacher), STUDENTS["sd-tiny"]).config))["macs"]
     assert figures["steps"] == round(6 * (teacher + 3 * student) / (3 * student))
 
 

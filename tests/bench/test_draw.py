@@ -7,7 +7,7 @@ import torch
 
 from prunella.bench.draw import WARMUP, Case, measured, random_unet, table, variants
 from prunella.cli import main
-from prunella.models.reference_configs import teacher_config
+from prunella.models.reference_configs import load_teacher_config
 from prunella.profiling.energy import EnergyMeter
 from prunella.pruning.plan import STUDENTS
 
@@ -54,7 +54,7 @@ def test_whole_pictures_take_every_step_and_the_vae(teacher, monkeypatch):
 
 
 def test_random_weights_are_made_in_their_own_precision(teacher):
-    unet = random_unet(teacher_config(str(teacher)), "cpu", torch.bfloat16)
+    unet = random_unet(load_teacher_config(str(teacher)), "cpu", torch.bfloat16)
     weights = torch.cat([weight.flatten().float() for weight in unet.parameters()])
     assert {weight.dtype for weight in unet.parameters()} == {torch.bfloat16}
     assert weights.isfinite().all() and weights.std() == pytest.approx(0.02, rel=0.05)

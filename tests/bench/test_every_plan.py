@@ -5,20 +5,20 @@ from known import SD15
 from prunella import STUDENTS
 from prunella.bench.every_plan import COLUMNS, code, every, read, sampled
 from prunella.bench.plan_figures import correlation, greedy, normalised, picture, summary
-from prunella.planning.importance import Error
-from prunella.planning.solver import choose
-from prunella.planning.units import Thin, planned, units
+from prunella.planning.importance import ErrorStats
+from prunella.planning.solver import solve_candidates
+from prunella.planning.units import ThinStage, list_units, plan_without
 
 
 def test_a_plan_on_one_line():
     assert code(STUDENTS["sd-tiny"]) == "0/02 0/02 0/02 - drop"
-    assert code(planned("sd", [Thin(1, (0,), (0, 2), ("down", "up"))])) == "01/012 0/02du 01/012 01/012 keep"
+    assert code(plan_without("sd", [ThinStage(1, (0,), (0, 2), ("down", "up"))])) == "01/012 0/02du 01/012 01/012 keep"
 
 
 def test_every_plan_once():
-    without, having = (list(every(units("sd", SD15, attention), 4)) for attention in (False, True))
+    without, having = (list(every(list_units("sd", SD15, attention), 4)) for attention in (False, True))
     assert (len(without), len(having)) == (720, 46_080)  # 5·2·3·7·3 + 5·2·3·3; (5·4)·(2·4)·(3·4)·7·3 + 20·8·12·3
-    assert len({code(planned("sd", lacking)) for lacking in without}) == 720
+    assert len({code(plan_without("sd", lacking)) for lacking in without}) == 720
     assert sampled(having, 5, 0) == sampled(having, 5, 0) != sampled(having, 5, 1)
 
 
@@ -51,25 +51,32 @@ def test_the_picture_marks_what_is_named():
 
 
 def test_the_exact_choice_is_never_worse_than_the_greedy_walk():
-    found = units("sd", SD15, attention=False)
+    found = list_units("sd", SD15, may_drop_attention=False)
     source = random.Random(2)
     importance = {unit: source.random() for unit in found}
 
     def cost(lacking) -> float:
-        plan = planned("sd", lacking)
-        return sum(len(pairs) for way in ("down", "up") for _, pairs in plan.stages(way)) + 3 * (plan.mid == "keep")
+        plan = plan_without("sd", lacking)
+        return sum(len(pairs) for way in ("down", "up") for _, pairs in plan.list_kept_stages(way)) + 3 * (
+            plan.mid == "keep"
+        )
 
     for most in (14, 17, 20):
         walked = greedy(found, importance, cost, most)
-        (exact,) = choose(found, 4, importance, cost, most, 1)
-        assert exact.predicted <= sum(importance[unit] for unit in walked) + 1e-12 and cost(walked) <= most
+        (exact,) = solve_candidates(found, 4, importance, cost, most, 1)
+        assert exact.predicted_error <= sum(importance[unit] for unit in walked) + 1e-12 and cost(walked) <= most
 
 
 def test_normalised_importance_counts_every_bin_alike():
-    ways = [Thin(0, (0,), (0, 1)), Thin(0, (0,), (0, 2)), Thin(1, (0,), (0, 2))]
+    ways = [ThinStage(0, (0,), (0, 1)), ThinStage(0, (0,), (0, 2)), ThinStage(1, (0,), (0, 2))]
     rows = [
-        {"plan": code(planned("sd", [way])), "error": str(error)} for way, error in zip(ways, (1, 2, 3), strict=True)
+        {"plan": code(plan_without("sd", [way])), "error": str(error)}
+        for way, error in zip(ways, (1, 2, 3), strict=True)
     ]
-    errors = dict(zip(ways, [Error(5.0, (10.0, 0.0)), Error(1.0, (1.0, 1.0)), Error(1.05, (0.1, 2.0))], strict=True))
+    errors = dict(
+        zip(
+            ways, [ErrorStats(5.0, (10.0, 0.0)), ErrorStats(1.0, (1.0, 1.0)), ErrorStats(1.05, (0.1, 2.0))], strict=True
+        )
+    )
     # Over the bins' means 3.7 and 1: 1.35, 0.64 and 1.01, against 1, 2 and 3.
     assert round(normalised(rows, errors, [(way,) for way in ways]), 9) == -0.5

@@ -7,12 +7,12 @@ from conftest import DISTILLING
 from prunella.bench.evidence import read_rows
 from prunella.bench.healing import Ledger, heal, healing_settings
 from prunella.bench.setting import Setting
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
-    distill = healing_settings(check(Distill, DISTILLING, "distill"), 1e-3, 0.9)
+    distill = healing_settings(validate_config(Distill, DISTILLING, "distill"), 1e-3, 0.9)
     return toy_setting(distill, teacher, latents, prompts=3)
 
 

@@ -3,12 +3,12 @@ from benches import toy_setting
 from conftest import DISTILLING
 
 from prunella.bench.healing_trials import CONSTANT, TRIALS, trial
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 
 
 @pytest.fixture
 def setting(teacher, latents):
-    return toy_setting(check(Distill, DISTILLING, "distill"), teacher, latents, prompts=3)
+    return toy_setting(validate_config(Distill, DISTILLING, "distill"), teacher, latents, prompts=3)
 
 
 def test_a_trial_differs_by_its_change_alone_and_is_measured(setting):
@@ -22,4 +22,4 @@ def test_a_trial_differs_by_its_change_alone_and_is_measured(setting):
 
 @pytest.mark.parametrize("name", TRIALS)
 def test_every_trial_is_a_distillation(name):
-    assert check(Distill, DISTILLING | CONSTANT | TRIALS[name], "distill")
+    assert validate_config(Distill, DISTILLING | CONSTANT | TRIALS[name], "distill")

@@ -5,10 +5,10 @@ import pytest
 from conftest import ROOT
 
 from prunella.bench.new_thing import BEFORE, SHOWN, Case, measured, rows, scenes_of, write_thing
-from prunella.scenes.generator import render
-from prunella.scenes.judge import judge
+from prunella.scenes.generator import render_scene
+from prunella.scenes.judge import judge_image
 
-SETTINGS = {"method": "lora", "steps": 1, "batch_size": 2, "words": [], "warmup_steps": 0}
+SETTINGS = {"method": "lora", "steps": 1, "batch_size": 2, "caption_keywords": [], "lr_warmup_steps": 0}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_the_shipped_pictures_are_those_that_are_described(case, tmp_path):
 
 def test_the_judge_sees_the_thing_in_every_rendered_scene(case):
     for scene, text, rng in scenes_of(case.words, "arrow", SHOWN, 30):
-        assert all(judge(render(scene, case.words, rng), text, case.words).values())
+        assert all(judge_image(render_scene(scene, case.words, rng), text, case.words).values())
 
 
 def test_a_row_says_of_each_picture_whether_it_is_right(case):

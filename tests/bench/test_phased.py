@@ -8,18 +8,18 @@ from prunella.bench import phased
 from prunella.bench.phased import WAYS, Contest, contest, table
 from prunella.cli import bench_phases
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, Finetune, check
-from prunella.profiling.cost import macs
+from prunella.params import Distill, Finetune, validate_config
+from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
-from prunella.pruning.progressive import partly
+from prunella.pruning.progressive import plan_at_fraction
 
 
 @pytest.fixture
 def what(teacher, latents, tmp_path, monkeypatch) -> Contest:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    setting = toy_setting(check(Distill, DISTILLING, "distill"), teacher, latents, prompts=1)
-    tuning = check(Finetune, TUNING | {"steps": 1}, "finetune")
+    setting = toy_setting(validate_config(Distill, DISTILLING, "distill"), teacher, latents, prompts=1)
+    tuning = validate_config(Finetune, TUNING | {"steps": 1}, "finetune")
     return Contest(setting, tuning, "sd-tiny", 9, tmp_path / "rows.jsonl", tmp_path / "work", {"command": "c"})
 
 
@@ -27,8 +27,11 @@ def what(teacher, latents, tmp_path, monkeypatch) -> Contest:
 def test_ways_cost_as_much_as_one_training_and_are_run_once(what, monkeypatch):
     rows = list(contest(what, ["at once", "progressive"], [4]))
     config = dict(load_unet(what.setting.teacher).config)
-    teacher, plan = macs(config)["macs"], STUDENTS["sd-tiny"]
-    costs = [teacher + 3 * macs(student_config(partly(plan, cuts), config))["macs"] for cuts in (0.4, 0.8, 1.0)]
+    teacher, plan = count_macs(config)["macs"], STUDENTS["sd-tiny"]
+    costs = [
+        teacher + 3 * count_macs(student_config(plan_at_fraction(plan, cuts), config))["macs"]
+        for cuts in (0.4, 0.8, 1.0)
+    ]
     assert rows[0]["steps"] == [9] and rows[1]["steps"] == [round(3 * costs[2] / cost) for cost in costs]
     assert rows[0]["tflop"] == pytest.approx(2 * 9 * costs[2] * 3 / 1e12, abs=6e-4)
     assert all(row["output"] > 0 and row["task"] > 0 and row["command"] == "c" for row in rows)

@@ -7,8 +7,8 @@ from conftest import DISTILLING
 from prunella.bench import race as rooms
 from prunella.bench.race import ENCODING, OURS, PUBLISHED, RATE, TURNS, Course, Race, finishes, interval, race, table
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, check
-from prunella.profiling.cost import macs
+from prunella.params import Distill, validate_config
+from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
 
@@ -17,8 +17,8 @@ STUDENT = "sd-tiny"
 
 @pytest.fixture
 def course(teacher, latents, tmp_path) -> Course:
-    ours = {"feature_normalisation": "teacher", "schedule": "cosine", "warmup_steps": 5, "batch_size": 2}
-    distill = check(Distill, DISTILLING | ours | {"learning_rate": 1e-3}, "distill")
+    ours = {"feature_normalization": "teacher", "lr_scheduler": "cosine", "lr_warmup_steps": 5, "batch_size": 2}
+    distill = validate_config(Distill, DISTILLING | ours | {"learning_rate": 1e-3}, "distill")
     return Course(toy_setting(distill, teacher, latents, prompts=1), STUDENT, tmp_path / "race.jsonl", {"command": "c"})
 
 
@@ -26,21 +26,21 @@ def test_the_published_procedure_is_that_of_the_scripts_whatever_the_parameters_
     ours = course.setting.distill.model_copy(update={"snr_gamma": 5.0, "ema_decay": 0.9, "output_weight": 0.3})
     theirs = Race(7, 3, [], [], 0).published(ours, RATE)
     assert (theirs.task_weight, theirs.output_weight, theirs.feature_weight) == (1, 1, 1)
-    assert (theirs.feature_normalisation, theirs.schedule, theirs.warmup_steps) == ("none", "constant", 0)
-    assert (theirs.learning_rate, theirs.weight_decay, theirs.clip_norm) == (5e-5, 0.01, 1.0)
+    assert (theirs.feature_normalization, theirs.lr_scheduler, theirs.lr_warmup_steps) == ("none", "constant", 0)
+    assert (theirs.learning_rate, theirs.weight_decay, theirs.max_grad_norm) == (5e-5, 0.01, 1.0)
     assert (theirs.snr_gamma, theirs.ema_decay, theirs.caption_dropout) == (None, 0, 0)
     assert (theirs.steps, theirs.batch_size, theirs.precision) == (7, 3, ours.precision)
 
 
 def test_ours_of_another_length_warms_up_for_a_tenth_at_most(course):
     lengths = {steps: Race(1, 1, [], [], 0).ours(course.setting.distill, steps) for steps in (9, 20, 90)}
-    assert {steps: (it.steps, it.warmup_steps) for steps, it in lengths.items()} == {
+    assert {steps: (it.steps, it.lr_warmup_steps) for steps, it in lengths.items()} == {
         9: (9, 0),
         20: (20, 2),
         90: (90, 5),
     }
-    assert lengths[9].model_dump(exclude={"steps", "warmup_steps"}) == course.setting.distill.model_dump(
-        exclude={"steps", "warmup_steps"}
+    assert lengths[9].model_dump(exclude={"steps", "lr_warmup_steps"}) == course.setting.distill.model_dump(
+        exclude={"steps", "lr_warmup_steps"}
     )
 
 
@@ -51,7 +51,7 @@ def test_a_race_is_run_once(course, monkeypatch):
     assert [row["arm"] for row in rows][:3] == [PUBLISHED, PUBLISHED, OURS] and rows[-1]["arm"] == TURNS
     assert [row["learning_rate"] for row in rows[:2]] == [RATE, 1e-2]
     teacher = dict(load_unet(course.setting.teacher).config)
-    flop = 2 * macs(teacher)["macs"] + 6 * macs(student_config(STUDENTS[STUDENT], teacher))["macs"]
+    flop = 2 * count_macs(teacher)["macs"] + 6 * count_macs(student_config(STUDENTS[STUDENT], teacher))["macs"]
     assert rows[0]["examples"] == 3 and rows[0]["tflop"] == pytest.approx(3 * flop / 1e12, abs=1e-4)
     assert all(rows[-1][way] > 0 for way in (OURS, PUBLISHED, ENCODING))
     assert json.loads(course.out.read_text().splitlines()[0]) == rows[0] and rows[0]["command"] == "c"

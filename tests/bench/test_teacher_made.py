@@ -8,12 +8,12 @@ from prunella.bench.evidence import read_rows
 from prunella.bench.setting import Setting
 from prunella.bench.teacher_made import GENERATED, RENDERED, Unit, compared, learned_from, measured, waiting
 from prunella.latents.shards import Latents
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 
 
 @pytest.fixture
 def setting(teacher, latents) -> Setting:
-    distill = check(Distill, DISTILLING | {"steps": 2}, "distill")
+    distill = validate_config(Distill, DISTILLING | {"steps": 2}, "distill")
     return toy_setting(distill, teacher, latents, prompts=2)
 
 

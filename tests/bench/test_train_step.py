@@ -9,8 +9,8 @@ from prunella.bench.workload import Workload, encoder_flops, settings
 from prunella.cli import main
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.models.reference_configs import teacher_config
-from prunella.profiling.cost import macs
+from prunella.models.reference_configs import load_teacher_config
+from prunella.profiling.cost import count_macs
 from prunella.pruning.plan import STUDENTS
 from prunella.training.loop import train
 
@@ -22,11 +22,11 @@ def case(request, teacher, xl_teacher) -> Workload:
     plan = STUDENTS[request.param]
     folder = teacher if plan.family == "sd" else xl_teacher
     encoders = folder if plan.family == "sd" else None
-    return Workload(plan, teacher_config(str(folder)), settings(batch_size=2), Placement(), None, encoders)
+    return Workload(plan, load_teacher_config(str(folder)), settings(batch_size=2), Placement(), None, encoders)
 
 
 def test_operations_are_the_teachers_forward_and_three_times_the_students(case):
-    expected = 2 * macs(case.teacher)["macs"] + 6 * macs(case.student)["macs"]
+    expected = 2 * count_macs(case.teacher)["macs"] + 6 * count_macs(case.student)["macs"]
     assert case.flops() == expected
 
 
@@ -49,7 +49,7 @@ def test_our_steps_are_those_of_the_training_loop(case, monkeypatch):
             yield row
 
     monkeypatch.setattr(baselines, "train", counted)
-    longer = case._replace(settings=settings(batch_size=2, accumulation=2, ema_decay=0.9))
+    longer = case._replace(settings=settings(batch_size=2, gradient_accumulation_steps=2, ema_decay=0.9))
     figures = report(longer, compared(longer, 2, 1, (Ours,)))
     assert len(made) == 2 + 2 * 2 and list(figures["ways"]["ours"]["shares"]) == PARTS
     ours = figures["ways"]["ours"]
@@ -58,7 +58,7 @@ def test_our_steps_are_those_of_the_training_loop(case, monkeypatch):
 
 def test_the_published_procedure_encodes_in_every_step(teacher):
     case = Workload(
-        STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
+        STUDENTS["sd-tiny"], load_teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
     )
     timings = compared(case, 1, 2, (Ours, Published))
     assert list(timings["published"][0].parts) == ["data", "encoders", *PARTS[1:]]
@@ -73,13 +73,13 @@ def test_the_published_procedure_encodes_in_every_step(teacher):
 
 
 def test_the_counted_ratio_of_sd_small_at_512_px():
-    case = Workload(STUDENTS["sd-small"], teacher_config("sd15"), settings(), Placement(), 512)
+    case = Workload(STUDENTS["sd-small"], load_teacher_config("sd15"), settings(), Placement(), 512)
     assert case.flops() == pytest.approx(2.4e12, rel=0.02)  # counted by others: 0.80 + 1.57 TFLOP
     assert encoder_flops(case) / case.flops() == pytest.approx(0.46, abs=0.05)
 
 
 def test_resolutions_that_do_not_fit_are_refused(teacher):
-    case = Workload(STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(), Placement(), 36, teacher)
+    case = Workload(STUDENTS["sd-tiny"], load_teacher_config(str(teacher)), settings(), Placement(), 36, teacher)
     with pytest.raises(UserError, match="--resolution: 36 is no multiple of 32, which this teacher needs"):
         case.flops()
 

@@ -3,14 +3,14 @@ import pytest
 from prunella.bench.tuning_step import WAYS, rows, timed
 from prunella.bench.workload import Workload, settings
 from prunella.compute.device import Placement
-from prunella.models.reference_configs import teacher_config
+from prunella.models.reference_configs import load_teacher_config
 from prunella.pruning.plan import STUDENTS
 
 
 @pytest.fixture
 def case(teacher) -> Workload:
     return Workload(
-        STUDENTS["sd-tiny"], teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
+        STUDENTS["sd-tiny"], load_teacher_config(str(teacher)), settings(batch_size=2), Placement(), None, teacher
     )
 
 

@@ -9,7 +9,7 @@ from commands import refused, said
 from conftest import toy_params
 
 from prunella.data import image_checks
-from prunella.data.manifest import read_manifest
+from prunella.data.manifest import read_sample_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def folder(teacher, pictures, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(toy_params(teacher, pictures)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(image_checks, "TASK", 3)
+    monkeypatch.setattr(image_checks, "IMAGES_PER_TASK", 3)
     return tmp_path
 
 
@@ -34,11 +34,11 @@ def test_parts_are_made_and_merged_and_the_stage_only_judges(capsys, folder, mon
         said(capsys, "filter", "--merge", *parts) == "all 29 pictures were looked at; `dvc repro filter` judges them\n"
     )
     monkeypatch.setattr(image_checks, "perceptual_hash", None)
-    monkeypatch.setattr(image_checks, "unpacked", None)
+    monkeypatch.setattr(image_checks, "open_rgb", None)
     places = ("--out", "pairs", "--report", "f.json", "--examples", "examples", "--counts", "f.csv")
     inprocess.run(["stages/filter.py", *places])
     assert "filter: 29 of 29 pictures were looked at before (" in capsys.readouterr().out
-    assert len(read_manifest(folder / "pairs")[1]) == json.loads((folder / "f.json").read_text())["kept"] == 29
+    assert len(read_sample_manifest(folder / "pairs")[1]) == json.loads((folder / "f.json").read_text())["kept"] == 29
 
 
 def test_a_range_or_parts_are_asked_for():

@@ -15,7 +15,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_bytes(DEFAULTS.read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-    monkeypatch.setattr(TrainingEstimate, "say", lambda estimate: print(estimate.title))
+    monkeypatch.setattr(TrainingEstimate, "print_summary", lambda estimate: print(estimate.title))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_another_file_is_moved_before_it_runs(capsys, flags):
     text = said(capsys, *line(flags, "--out", "my own.yaml", "--words", "heart", "ring"))
     assert "prunella check 'my own.yaml'" in text and "cp 'my own.yaml' params.yaml && " in text
     assert "on captions with heart, ring" in text and "no dvc.yaml" not in text
-    assert read_params("my own.yaml").finetune.words == ["heart", "ring"]
+    assert read_params("my own.yaml").finetune.caption_keywords == ["heart", "ring"]
 
 
 def test_what_someone_has_changed_is_kept_without_force(capsys, flags, tmp_path):
@@ -102,7 +102,7 @@ def test_a_terminal_that_ends_leaves_all_as_it_was(monkeypatch, tmp_path):
 
 def test_of_a_hub_model_that_is_not_here_the_student_tells_the_family(capsys, flags, monkeypatch):
     sizes = init_sizes()
-    monkeypatch.setattr("prunella.cli.wizard.params_file.sized", lambda *_: sizes)
+    monkeypatch.setattr("prunella.cli.wizard.params_file.fit_to_gpu", lambda *_: sizes)
     text = said(capsys, *line(flags | {"teacher": "someone/of-mine", "student": "koala-700m"}))
     assert "someone/of-mine is not downloaded: taken for " in text and "Stable Diffusion XL, 1024 pixels" in text
     params = read_params()
@@ -111,6 +111,6 @@ def test_of_a_hub_model_that_is_not_here_the_student_tells_the_family(capsys, fl
 
 
 def init_sizes():
-    from prunella.cli.wizard.gpu_fit import Sizes
+    from prunella.cli.wizard.gpu_fit import GpuFit
 
-    return Sizes(2, {}, 20.0)
+    return GpuFit(2, {}, 20.0)

@@ -1,7 +1,7 @@
 from commands import refused, said
 
 from prunella.params import read_params
-from prunella.params.recipes import recipe_names
+from prunella.params.recipes import list_recipes
 
 
 def test_a_recipe_is_written_as_a_whole_parameter_file(capsys, tmp_path):
@@ -27,7 +27,7 @@ def test_a_recipe_changes_a_parameter_file_that_is_there(capsys, tmp_path):
 
 
 def test_recipes_are_listed_when_none_is_named(capsys):
-    assert [line.split()[0] for line in said(capsys, "recipe").splitlines()] == recipe_names()
+    assert [line.split()[0] for line in said(capsys, "recipe").splitlines()] == list_recipes()
 
 
 def test_an_unknown_recipe_is_refused():

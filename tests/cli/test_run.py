@@ -6,8 +6,8 @@ from commands import refused, said
 from conftest import ROOT, toy_params
 
 from prunella.cli.main import main
-from prunella.data.examples import LISTED
-from prunella.tracking.journal import begun
+from prunella.data.examples import EXAMPLES_FILE
+from prunella.tracking.journal import create_journal
 from prunella.tracking.training_estimate import TrainingEstimate
 
 TEACHER = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
@@ -17,7 +17,7 @@ TEACHER = {"params": 1_000_000, "latency_ms_p50": 12.3, "output_error": 0.0}
 def folder(tmp_path, monkeypatch):
     """A folder of its own; of what a training takes, which is reckoned for seconds, the title alone is said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(TrainingEstimate, "say", lambda estimate: print(estimate.title))
+    monkeypatch.setattr(TrainingEstimate, "print_summary", lambda estimate: print(estimate.title))
 
 
 def test_check_says_that_all_is_well_or_what_is_not(capsys, tmp_path):
@@ -49,7 +49,7 @@ def test_filtered_writes_the_page_before_anything_is_trained_and_leaves_an_equal
     assert refused("filtered").startswith("prunella: reports/filter.json: ")
     examples = tmp_path / "reports" / "filter"
     examples.mkdir(parents=True)
-    (examples / LISTED).write_text("{}")
+    (examples / EXAMPLES_FILE).write_text("{}")
     fell = {"source": "folder", "read": 7, "looked_at": 5, "kept": 4, "passed": 4, "fell": {"small": 3}, "causes": {}}
     (tmp_path / "reports" / "filter.json").write_text(json.dumps(fell))
     page = tmp_path / "reports" / "filter.html"
@@ -75,10 +75,10 @@ def test_summary_says_what_mlflow_lacks_but_for_a_stage_that_is_running(capsys, 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": {"teacher": TEACHER}}))
-    running = begun(tmp_path / "work" / "tracking")
+    running = create_journal(tmp_path / "work" / "tracking")
     running.add("start", {})
     assert "MLflow lacks" not in said(capsys, "summary")
-    running.close(whole=False)  # as a kill does
+    running.close(complete=False)  # as a kill does
     assert "MLflow lacks the end of 1 stage, killed or without a server; `prunella sync` sends it" in said(
         capsys, "summary"
     )

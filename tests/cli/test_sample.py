@@ -45,5 +45,5 @@ def test_what_is_asked_wrongly_is_said_in_a_line(capsys, student):
     assert "sd-tiny (distilled)" in refused("sample", "sd-tinny", "a ring")
     assert "no pruned student" in refused("sample", "sd-tiny", "a ring", "--at", "pruned")
     assert "models/teacher.json" in refused("sample", "teacher", "a ring")
-    assert "inference_steps" in refused("sample", "sd-tiny", "a ring", "--steps", "0")
+    assert "num_inference_steps" in refused("sample", "sd-tiny", "a ring", "--steps", "0")
     assert "multiple of" in refused("sample", "sd-tiny", "a ring", "--size", "33", *FEW)

@@ -2,7 +2,7 @@ import pytest
 from commands import refused, said
 
 from prunella.params.recipes import DEFAULTS
-from prunella.pruning.plan import CATALOGUE
+from prunella.pruning.plan import SHIPPED_PLANS
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_a_plan_is_told_and_drawn(capsys, tmp_path):
 
 
 def test_an_own_plan_is_checked_by_its_file(tmp_path):
-    text = (CATALOGUE / "sd-tiny.yaml").read_text()
+    text = (SHIPPED_PLANS / "sd-tiny.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text.replace("down: [[0], [0]", "down: [[0], [3]"))
     message = refused("plan", "mine.yaml")
     assert message.startswith("prunella: mine.yaml: ")

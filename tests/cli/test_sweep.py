@@ -1,7 +1,7 @@
 import pytest
 from commands import said
 
-from prunella.compute.resume import DONE, IDENTITY, locked
+from prunella.compute.resume import DONE_FILE, IDENTITY_FILE, lock_run_dir
 
 
 @pytest.fixture
@@ -12,10 +12,10 @@ def work(tmp_path, monkeypatch):
         folder = tmp_path / "work" / name
         folder.mkdir(parents=True)
         if not name.startswith("ablation"):
-            (folder / IDENTITY).write_text("{}")
+            (folder / IDENTITY_FILE).write_text("{}")
         (folder / "state").write_bytes(b"0" * 10_000_000)
         if done:
-            (folder / DONE).write_text("{}")
+            (folder / DONE_FILE).write_text("{}")
     return tmp_path / "work"
 
 
@@ -49,7 +49,7 @@ def test_finished_runs_go_and_all_on_demand(work, capsys):
 
 
 def test_what_another_process_has_stays(work, capsys):
-    with locked(work / "distill" / "aa", wait=False):
+    with lock_run_dir(work / "distill" / "aa", wait=False):
         printed = said(capsys, "sweep", "--all")
     assert left(work) == {"aa", "dd"}
     assert "in use" in printed.splitlines()[0]

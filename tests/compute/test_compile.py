@@ -8,7 +8,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from prunella.compute import compile
-from prunella.compute.compile import compiled, eager, fused
+from prunella.compute.compile import compile_function, compile_regions, disable_compile
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
 from prunella.training.losses import feature_error
@@ -49,7 +49,7 @@ def inputs(side: int = LATENT, batch: int = 2) -> tuple:
 
 def test_the_largest_parts_without_a_tap_inside_are_compiled(teacher):
     unet = load_unet(teacher)
-    with compiled(unet, ["up_blocks.1", "mid_block.attentions.0.transformer_blocks.0.attn1"], "eager") as names:
+    with compile_regions(unet, ["up_blocks.1", "mid_block.attentions.0.transformer_blocks.0.attn1"], "eager") as names:
         # A stage whose output is tapped is a part, and so is one without a tap.
         assert {"down_blocks.0", "up_blocks.3", "mid_block.resnets.0"} < set(names)
         # Where a tap is inside, its parts are.
@@ -63,7 +63,7 @@ def test_the_largest_parts_without_a_tap_inside_are_compiled(teacher):
 
 
 def test_an_upsampler_is_a_part_of_its_own(teacher):
-    with compiled(load_unet(teacher), [], "eager") as names:
+    with compile_regions(load_unet(teacher), [], "eager") as names:
         assert "up_blocks.1" not in names and "up_blocks.3" in names  # the last stage has none
         assert {"up_blocks.1.upsamplers.0", "up_blocks.1.resnets.0", "up_blocks.1.attentions.0"} < set(names)
 
@@ -90,7 +90,7 @@ def test_before_an_upsampler_gradients_are_not_lost_in_bf16():
         return [part.grad.clone() for part in both.parameters()]
 
     expected = gradients()
-    with compiled(both, []) as names:
+    with compile_regions(both, []) as names:
         assert names == ["resnet", "upsampler"]
         for ours, theirs in zip(gradients(), expected, strict=True):
             assert torch.allclose(ours, theirs, rtol=0.05, atol=0.05 * theirs.abs().max())
@@ -99,18 +99,18 @@ def test_before_an_upsampler_gradients_are_not_lost_in_bf16():
 def test_parts_that_run_again_are_not_inside_of_one(teacher):
     unet = load_unet(teacher)
     unet.enable_gradient_checkpointing()
-    with compiled(unet, [], "eager") as names:
+    with compile_regions(unet, [], "eager") as names:
         assert "down_blocks.0" not in names
         assert {"down_blocks.0.resnets.0", "down_blocks.0.attentions.0.transformer_blocks.0"} <= set(names)
 
 
 def test_many_layers_alike_are_compiled_once(teacher, monkeypatch):
     unet = load_unet(teacher)
-    monkeypatch.setattr(compile, "LAYERS", 1)
-    with compiled(unet, [], "eager") as names:
+    monkeypatch.setattr(compile, "MAX_LAYERS_PER_REGION", 1)
+    with compile_regions(unet, [], "eager") as names:
         assert "down_blocks.0" not in names and "down_blocks.0.attentions.0" in names and "down_blocks.3" in names
-    monkeypatch.setattr(compile, "LAYERS", 0)
-    with compiled(unet, [], "eager") as names:
+    monkeypatch.setattr(compile, "MAX_LAYERS_PER_REGION", 0)
+    with compile_regions(unet, [], "eager") as names:
         assert "down_blocks.0.attentions.0.transformer_blocks.0.attn1" in names
 
 
@@ -119,7 +119,7 @@ def test_many_layers_alike_are_compiled_once(teacher, monkeypatch):
 )
 def test_what_is_left_outside_is_little(teacher, tapped, most):
     unet, regions, given = load_unet(teacher).requires_grad_(False), Regions(), inputs()
-    with compiled(unet, [tapped], regions), torch.no_grad():
+    with compile_regions(unet, [tapped], regions), torch.no_grad():
         unet(*given)
         left = outside(lambda: unet(*given))
     # Time embedding, first and last convolution, last norm, skips of stages with an upsampler; no norm, no product.
@@ -133,22 +133,22 @@ def test_what_is_left_outside_is_little(teacher, tapped, most):
 @pytest.mark.slow
 def test_several_sizes_share_their_code(teacher):
     unet, regions = load_unet(teacher).requires_grad_(False), Regions()
-    with compiled(unet, [], regions, sizes=3), torch.no_grad():
+    with compile_regions(unet, [], regions, sizes=3), torch.no_grad():
         unet(*inputs(16, batch=5))  # 5: two sizes that happen to be equal would be taken for one
         made = regions.compiled
         for side in (24, 32):
             x = inputs(side, batch=5)
             ours = unet(*x).sample
-            with eager():
+            with disable_compile():
                 assert torch.equal(ours, unet(*x).sample)
     assert regions.compiled == made > 5
 
 
 def test_more_shapes_than_are_compiled_stop_the_run(teacher, monkeypatch):
     unet = load_unet(teacher).requires_grad_(False)
-    monkeypatch.setattr(compile, "VARIANTS", 2)
+    monkeypatch.setattr(compile, "MAX_VARIANTS", 2)
     said = r"torch.compile: a part of the UNet came in more than 2 shapes; runtime.compile: false runs without"
-    with pytest.raises(UserError, match=said), compiled(unet, [], "eager"), torch.no_grad():
+    with pytest.raises(UserError, match=said), compile_regions(unet, [], "eager"), torch.no_grad():
         for side in (8, 16, 24, 32):
             unet(*inputs(side))
 
@@ -156,7 +156,7 @@ def test_more_shapes_than_are_compiled_stop_the_run(teacher, monkeypatch):
 @pytest.mark.parametrize("normalisation", ["none", "teacher"])
 def test_a_features_error_is_one_region_for_all_sizes(normalisation):
     regions = Regions()
-    one = fused(feature_error, regions)
+    one = compile_function(feature_error, regions)
     for shape in ((2, 3, 8, 6), (2, 5, 4, 7), (3, 3, 8, 9)):
         ours, theirs = torch.randn(shape, requires_grad=True), torch.randn(shape)
         assert torch.allclose(one(ours, theirs, normalisation), feature_error(ours, theirs, normalisation))
@@ -179,9 +179,9 @@ def test_inductor_computes_the_same_also_under_checkpointing():
         return [part.grad.clone() for part in block.parameters()]
 
     expected = gradients()
-    with compiled(block, []) as names:
+    with compile_regions(block, []) as names:
         assert names == ["0"]
         for ours, theirs in zip(gradients(), expected, strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 * theirs.abs().max())
-        with eager(), torch.no_grad():
+        with disable_compile(), torch.no_grad():
             assert torch.equal(block[0](x, t), block[0](x, t))

@@ -9,7 +9,7 @@ from conftest import TRAINING
 from prunella.compute import distributed
 from prunella.errors import UserError
 
-CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "accumulation": 3, "learning_rate": 0.01}
+CONTENT = TRAINING | {"steps": 5, "batch_size": 4, "gradient_accumulation_steps": 3, "learning_rate": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -41,4 +41,4 @@ def test_a_process_that_ends_before_all_are_there_is_said(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(distributed, "Accelerator", gone)
     with pytest.raises(UserError, match=r"^another of the 2 processes ended before all had found one another"):
-        distributed.team("cpu")
+        distributed.get_accelerator("cpu")

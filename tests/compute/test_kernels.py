@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from prunella.compute.kernels import fast_kernels
+from prunella.compute.kernels import use_fast_kernels
 
 
 def order() -> list[int]:
@@ -12,7 +12,7 @@ def order() -> list[int]:
 def test_hopper_takes_cudnns_attention_and_every_gpu_tries_its_convolutions(monkeypatch, capability, first):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     before, benchmark = order(), torch.backends.cudnn.benchmark
-    with fast_kernels(torch.device("cuda")):
+    with use_fast_kernels(torch.device("cuda")):
         assert order()[0] == (int(getattr(torch.nn.attention.SDPBackend, first)) if first else before[0])
         assert torch.backends.cudnn.benchmark
     assert order() == before and torch.backends.cudnn.benchmark == benchmark
@@ -20,5 +20,5 @@ def test_hopper_takes_cudnns_attention_and_every_gpu_tries_its_convolutions(monk
 
 def test_a_cpu_is_left_alone():
     before = order()
-    with fast_kernels(torch.device("cpu")):
+    with use_fast_kernels(torch.device("cpu")):
         assert order() == before and not torch.backends.cudnn.benchmark

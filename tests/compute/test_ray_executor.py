@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from raycluster import cluster, pids
 
-from prunella.compute.ray_executor import LOSSES, on_ray
+from prunella.compute.ray_executor import MAX_LOST_WORKERS, iter_ray_results
 from prunella.errors import UserError
 
 COUNT = 12
@@ -43,7 +43,9 @@ def gone() -> bool:
 
 
 def done(folder: Path, **how) -> list[str]:
-    return list(on_ray(partial(Writer, folder, **how), [str(i) for i in range(COUNT)], gpu=False, named=str))
+    return list(
+        iter_ray_results(partial(Writer, folder, **how), [str(i) for i in range(COUNT)], gpu=False, format_task=str)
+    )
 
 
 @pytest.mark.slow
@@ -67,14 +69,16 @@ class TestTwoNodes:
 
     def test_a_lost_nodes_tasks_are_done_by_the_other(self, two, tmp_path):
         found = []
-        for name in on_ray(partial(Writer, tmp_path), [str(i) for i in range(COUNT)], gpu=False, named=str):
+        for name in iter_ray_results(
+            partial(Writer, tmp_path), [str(i) for i in range(COUNT)], gpu=False, format_task=str
+        ):
             found.append(name)
             if len(found) == 3:
                 two.remove_node(two.second, allow_graceful=False)
         assert sorted(found, key=int) == [str(i) for i in range(COUNT)]
 
     def test_a_task_that_takes_its_workers_along_is_named(self, tmp_path):
-        with pytest.raises(UserError, match=f"^5: {LOSSES} workers were lost while they made it"):
+        with pytest.raises(UserError, match=f"^5: {MAX_LOST_WORKERS} workers were lost while they made it"):
             done(tmp_path, lethal="5", always=True)
 
     def test_what_a_worker_refuses_is_raised_here(self, tmp_path):
@@ -126,7 +130,7 @@ def played(monkeypatch):
 
     def make(answers: list[tuple[int, bool]]) -> Played:
         it = Played(answers)
-        monkeypatch.setattr("prunella.compute.ray_executor.connected", lambda: nullcontext(it))
+        monkeypatch.setattr("prunella.compute.ray_executor.ray_session", lambda: nullcontext(it))
         monkeypatch.setattr("torch.get_num_threads", lambda: 1)
         return it
 
@@ -136,26 +140,28 @@ def played(monkeypatch):
 def test_a_task_that_is_lost_last_is_done_by_who_has_nothing_left_to_do(played):
     # Both are ready; the first has done "a" when the second is lost with "b".
     ray = played([(0, False), (1, False), (0, False), (1, True), (0, False)])
-    assert list(on_ray(dict, ["a", "b"], gpu=False, named=str)) == ["a", "b"]
+    assert list(iter_ray_results(dict, ["a", "b"], gpu=False, format_task=str)) == ["a", "b"]
     assert ray.given == [(0,), (1,), (0, "a"), (1, "b"), (0, "b")]
 
 
 def test_workers_that_are_lost_while_they_load_are_said_and_end_it(played, capsys):
     ray = played([(0, True), (1, True), (2, True)])
     ray.kill = lambda worker: None  # its machine stays
-    with pytest.raises(UserError, match=f"^what a worker loads: {LOSSES} workers were lost while they made it"):
-        list(on_ray(dict, ["a", "b"], gpu=False, named=str))
+    with pytest.raises(
+        UserError, match=f"^what a worker loads: {MAX_LOST_WORKERS} workers were lost while they made it"
+    ):
+        list(iter_ray_results(dict, ["a", "b"], gpu=False, format_task=str))
     assert capsys.readouterr().err.count("what a worker loads: its worker was lost (Lost)") == 2
 
 
 def test_without_an_address(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"^runtime.engine: ray, but RAY_ADDRESS is not set; `ray start --head`"):
-        next(on_ray(dict, [1], gpu=False, named=str))
+        next(iter_ray_results(dict, [1], gpu=False, format_task=str))
 
 
 def test_without_ray(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"needs Ray: pip install 'prunella\[ray\]'"):
-        next(on_ray(dict, [1], gpu=False, named=str))
+        next(iter_ray_results(dict, [1], gpu=False, format_task=str))

@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from prunella.data.aesthetic import Aesthetic, Processor
+from prunella.data.aesthetic import AestheticScorer, Processor
 from prunella.errors import UserError
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # OpenAI's CLIP
@@ -63,7 +63,7 @@ def test_one_linear_layer_scores_the_unit_embedding(clip, linear):
     weight, bias = (tensor.double().numpy() for tensor in torch.load(linear).values())
     shown = [picture(0), picture(1), picture(2)]
     expected = [float(weight[0] @ embedding(clip, one) + bias[0]) for one in shown]
-    assert Aesthetic(linear, clip, "cpu")(shown) == pytest.approx(expected, abs=1e-5)
+    assert AestheticScorer(linear, clip, "cpu")(shown) == pytest.approx(expected, abs=1e-5)
     assert len(set(expected)) == 3
 
 
@@ -83,17 +83,17 @@ def test_a_chain_of_layers_is_applied_in_numeric_order(clip, tmp_path):
     for at in places:
         value = state[f"layers.{at}.weight"].double().numpy() @ value + state[f"layers.{at}.bias"].double().numpy()
     for name in ("head.safetensors", "head.pt"):
-        assert Aesthetic(tmp_path / name, clip, "cpu")([picture(3)]) == pytest.approx([float(value[0])], abs=1e-4)
+        assert AestheticScorer(tmp_path / name, clip, "cpu")([picture(3)]) == pytest.approx([float(value[0])], abs=1e-4)
 
 
 def test_layers_may_do_without_a_bias(clip, tmp_path):
     save_file({"weight": torch.eye(WIDTH)[4:5].contiguous()}, tmp_path / "head.safetensors")
-    (score,) = Aesthetic(tmp_path / "head.safetensors", clip, "cpu")([picture(4)])
+    (score,) = AestheticScorer(tmp_path / "head.safetensors", clip, "cpu")([picture(4)])
     assert score == pytest.approx(embedding(clip, picture(4))[4], abs=1e-5)
 
 
 def test_pictures_are_cut_to_the_centre_whatever_their_mode(clip, linear):
-    aesthetic = Aesthetic(linear, clip, "cpu")
+    aesthetic = AestheticScorer(linear, clip, "cpu")
     wide = Image.new("RGB", (3 * SIDE, SIDE))
     wide.paste(picture(5), (SIDE, 0))
     big = Image.new("L", (5 * SIDE, 3 * SIDE), 90)
@@ -113,7 +113,7 @@ def test_of_a_whole_clip_the_vision_tower_is_taken(linear, tmp_path):
         pixels = Processor.from_pretrained(tmp_path)([picture(6)], return_tensors="pt").pixel_values
         found = whole.visual_projection(whole.vision_model(pixels).pooler_output)[0]
         expected = found / found.norm() @ weight[0] + bias[0]
-    assert Aesthetic(linear, tmp_path, "cpu")([picture(6)]) == pytest.approx([float(expected)], abs=1e-5)
+    assert AestheticScorer(linear, tmp_path, "cpu")([picture(6)]) == pytest.approx([float(expected)], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_of_a_whole_clip_the_vision_tower_is_taken(linear, tmp_path):
 def test_a_head_that_does_not_fit_is_refused(clip, tmp_path, shapes, message):
     torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "head.pth")
     with pytest.raises(UserError, match=message):
-        Aesthetic(tmp_path / "head.pth", clip, "cpu")
+        AestheticScorer(tmp_path / "head.pth", clip, "cpu")
 
 
 def test_files_that_are_no_head_are_refused(clip, tmp_path):
     with pytest.raises(UserError, match=r"none.pth: there is no such file"):
-        Aesthetic(tmp_path / "none.pth", clip, "cpu")
+        AestheticScorer(tmp_path / "none.pth", clip, "cpu")
     for name, content, message in (
         ("head.json", b"{}", r"head.json: a head is a .safetensors, .pth or .pt file"),
         ("cut.safetensors", b"\x20\0\0\0\0\0\0\0{}", r"cut.safetensors: is no whole safetensors file"),
@@ -151,24 +151,24 @@ def test_files_that_are_no_head_are_refused(clip, tmp_path):
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
-            Aesthetic(tmp_path / name, clip, "cpu")
+            AestheticScorer(tmp_path / name, clip, "cpu")
     torch.save(torch.nn.Linear(WIDTH, 1), tmp_path / "module.pth")  # a pickled object, not tensors
     with pytest.raises(UserError, match=r"module.pth: cannot be loaded as plain tensors"):
-        Aesthetic(tmp_path / "module.pth", clip, "cpu")
+        AestheticScorer(tmp_path / "module.pth", clip, "cpu")
     torch.save({"epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(UserError, match=r"other.pth: is no state dict"):
-        Aesthetic(tmp_path / "other.pth", clip, "cpu")
+        AestheticScorer(tmp_path / "other.pth", clip, "cpu")
 
 
 def test_folders_that_are_no_clip_are_refused(linear, tmp_path):
     with pytest.raises(UserError, match=r"clip: has no config.json; a transformers folder of a CLIP"):
-        Aesthetic(linear, tmp_path / "clip", "cpu")
+        AestheticScorer(linear, tmp_path / "clip", "cpu")
     CLIPVisionModel(CLIPVisionConfig(**TOWER)).save_pretrained(tmp_path / "clip")
     with pytest.raises(UserError, match=r"clip: has no preprocessor_config.json"):
-        Aesthetic(linear, tmp_path / "clip", "cpu")
+        AestheticScorer(linear, tmp_path / "clip", "cpu")
     preprocessor(tmp_path / "clip")
     with pytest.raises(UserError, match=r"clip: has no visual_projection.weight \(1 missing in all\)"):
-        Aesthetic(linear, tmp_path / "clip", "cpu")
+        AestheticScorer(linear, tmp_path / "clip", "cpu")
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"clip: cannot be loaded as a CLIP: .*model.safetensors"):
-        Aesthetic(linear, tmp_path / "clip", "cpu")
+        AestheticScorer(linear, tmp_path / "clip", "cpu")

@@ -12,9 +12,9 @@ from layouts import LIMITS, drawn
 from raycluster import cluster, pids
 
 from prunella.data import image_checks
-from prunella.data.filter import filtered
+from prunella.data.filter import filter_dataset
 from prunella.errors import UserError
-from prunella.params import Filter, check, completed
+from prunella.params import Filter, fill_section, validate_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves files and sockets unclosed
 SIDE = 700  # pixels; large enough that a task takes a while
@@ -23,7 +23,7 @@ SIDE = 700  # pixels; large enough that a task takes a while
 @pytest.fixture
 def two(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(image_checks, "TASK", 5)
+    monkeypatch.setattr(image_checks, "IMAGES_PER_TASK", 5)
     with cluster(monkeypatch) as it:
         yield it
 
@@ -34,7 +34,7 @@ def given(tmp_path) -> Filter:
     rows = [(f"{i:03d}.png", b"" if i % 9 == 8 else drawn(i, (SIDE, SIDE)), f"caption {i}") for i in range(133)]
     path = layouts.webdataset(tmp_path / "data", rows, per_file=20)
     changes = {"source": "webdataset", "path": str(path), "samples": 101, "near_duplicates": 2, "min_contrast": 1.0}
-    return check(Filter, completed("filter", LIMITS | changes), "filter")
+    return validate_config(Filter, fill_section("filter", LIMITS | changes), "filter")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -56,12 +56,12 @@ def kill_a_worker(root: Path, count: int, found: list[int]) -> threading.Thread:
 
 
 def test_the_bytes_are_the_local_engines_with_a_worker_lost(params, given, tmp_path, two, capsys):
-    plain = filtered(given, 0, tmp_path / "local")
+    plain = filter_dataset(given, 0, tmp_path / "local")
     assert plain[0]["kept"] == 101 and plain[0]["looked_at"] > 110  # 21 tasks, then replacements
     found: list[int] = []
     thread = kill_a_worker(tmp_path, 3, found)
     runtime = params.runtime.model_copy(update={"workers": 1})
-    assert filtered(given, 0, tmp_path / "ray", cluster=runtime) == plain
+    assert filter_dataset(given, 0, tmp_path / "ray", cluster=runtime) == plain
     thread.join(60)
     assert found and found[0] < 21
     assert content(tmp_path / "ray") == content(tmp_path / "local")
@@ -69,12 +69,12 @@ def test_the_bytes_are_the_local_engines_with_a_worker_lost(params, given, tmp_p
 
 
 def test_too_many_broken_pictures_stop_it_in_the_middle(params, given, tmp_path, two, monkeypatch):
-    monkeypatch.setattr("prunella.data.filter.SURE", 20)
-    strict = given.model_copy(update={"max_broken": 0.03})
+    monkeypatch.setattr("prunella.data.filter.MIN_IMAGES_BEFORE_STOP", 20)
+    strict = given.model_copy(update={"max_corrupt_fraction": 0.03})
     with pytest.raises(UserError) as local:
-        filtered(strict, 0, tmp_path / "out")
+        filter_dataset(strict, 0, tmp_path / "out")
     assert "pictures to look at" in str(local.value)
     with pytest.raises(UserError) as error:
-        filtered(strict, 0, tmp_path / "out", cluster=params.runtime)
+        filter_dataset(strict, 0, tmp_path / "out", cluster=params.runtime)
     assert str(error.value) == str(local.value)
     assert len(list(tmp_path.glob("work/filter/*/[0-9]-*.found"))) < 21

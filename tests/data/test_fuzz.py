@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from prunella.data.criteria import CRITERIA
-from prunella.data.filter import filtered
-from prunella.data.images import RejectedImage, contrast, decoded, perceptual_hash
-from prunella.data.manifest import read_manifest
-from prunella.params import Filter, check, completed
+from prunella.data.filter import filter_dataset
+from prunella.data.images import RejectedImage, decode_image, measure_contrast, perceptual_hash
+from prunella.data.manifest import read_sample_manifest
+from prunella.params import Filter, fill_section, validate_config
 
 pytestmark = MARKS
 __all__ = ["watched"]  # a fixture
@@ -55,23 +55,30 @@ PICTURES = [
 def test_pictures(watched, data):
     with watched():
         try:
-            picture = decoded(data)
+            picture = decode_image(data)
         except RejectedImage as rejected:
             assert rejected.criterion in CRITERIA
             raise
         assert picture.mode == "RGB" and min(picture.size) > 0
-        assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= contrast(picture) <= 128
+        assert 0 <= perceptual_hash(picture) < 1 << 128 and 0 <= measure_contrast(picture) <= 128
 
 
 def passed(watched: Watched, root: Path, source: str, scored: bool) -> None:
     """The whole filter on what lies at `root`, held to what it promises; `scored` asks for columns too."""
-    limits = {"samples": 5, "min_side": 1, "max_aspect": 100, "min_caption": 1, "max_caption": 100, "max_broken": 1.0}
+    limits = {
+        "samples": 5,
+        "min_side": 1,
+        "max_aspect": 100,
+        "min_caption": 1,
+        "max_caption": 100,
+        "max_corrupt_fraction": 1.0,
+    }
     limits |= {"near_duplicates": 3, "blocked_words": ["bad"]}
     limits |= {"languages": ["en", "de"], "max_punsafe": 0.5} if scored else {}
-    params = check(Filter, completed("filter", limits | {"source": source, "path": str(root)}), "filter")
+    params = validate_config(Filter, fill_section("filter", limits | {"source": source, "path": str(root)}), "filter")
     with watched():
-        report, *_ = filtered(params, 0, root.parent / "out", 1)
-        pairs = read_manifest(root.parent / "out")[1]
+        report, *_ = filter_dataset(params, 0, root.parent / "out", 1)
+        pairs = read_sample_manifest(root.parent / "out")[1]
         assert report["kept"] == len(pairs) > 0
         assert report["read"] == report["passed"] + sum(report["fell"].values())
         assert all(0 < len(caption) <= 100 for pair in pairs for caption in pair.captions)

@@ -1,4 +1,4 @@
-from prunella.data.manifest import Sample, chunks, read_manifest, write_manifest
+from prunella.data.manifest import Sample, batched, read_sample_manifest, write_sample_manifest
 
 
 def test_a_manifest_comes_back_as_it_was(tmp_path):
@@ -9,8 +9,8 @@ def test_a_manifest_comes_back_as_it_was(tmp_path):
         Sample("c", odd, 2, 2, ""),
     ]
     pairs.append(Sample("d", ["one", "two"], 3, 3, "1"))
-    write_manifest(tmp_path / "m", {"source": "folder", "path": "x"}, pairs)
-    assert read_manifest(tmp_path / "m") == ({"source": "folder", "path": "x"}, pairs)
+    write_sample_manifest(tmp_path / "m", {"source": "folder", "path": "x"}, pairs)
+    assert read_sample_manifest(tmp_path / "m") == ({"source": "folder", "path": "x"}, pairs)
 
 
 def test_a_pair_has_one_caption_or_several():
@@ -19,5 +19,5 @@ def test_a_pair_has_one_caption_or_several():
 
 
 def test_chunks_leave_nothing_out():
-    assert list(chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
-    assert list(chunks([], 2)) == []
+    assert list(batched([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
+    assert list(batched([], 2)) == []

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from prunella.data.prefetch import ahead, threads
+from prunella.data.prefetch import count_threads, prefetch
 from prunella.errors import UserError
 
 
@@ -14,8 +14,8 @@ def test_results_come_in_order_whatever_takes_longest():
         time.sleep(0.02 if number < 2 else 0)
         return number * number
 
-    assert list(ahead(slow_at_first, range(7), 3, 4)) == [0, 1, 4, 9, 16, 25, 36]
-    assert list(ahead(slow_at_first, [], 3, 4)) == []
+    assert list(prefetch(slow_at_first, range(7), 3, 4)) == [0, 1, 4, 9, 16, 25, 36]
+    assert list(prefetch(slow_at_first, [], 3, 4)) == []
 
 
 def test_no_more_is_made_than_asked_for():
@@ -26,7 +26,7 @@ def test_no_more_is_made_than_asked_for():
             made.append(number)
         return number
 
-    results = ahead(note, iter(range(100)), 2, 5)
+    results = prefetch(note, iter(range(100)), 2, 5)
     assert next(results) == 0
     time.sleep(0.05)
     assert len(made) <= 6
@@ -35,11 +35,11 @@ def test_no_more_is_made_than_asked_for():
 
 def test_an_error_comes_out():
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda number: 1 // number, [1, 0, 2], 2, 3))
+        list(prefetch(lambda number: 1 // number, [1, 0, 2], 2, 3))
 
 
 def test_zero_is_a_thread_a_core():
-    assert threads(3) == 3 and threads(0) >= 1
+    assert count_threads(3) == 3 and count_threads(0) >= 1
 
 
 def test_an_item_that_never_ends_is_named():
@@ -47,7 +47,7 @@ def test_an_item_that_never_ends_is_named():
     items = ["a.png", "slow.png", "c.png"]
     try:
         with pytest.raises(UserError, match=r"^slow\.png!: took more than 0\.2 seconds"):
-            list(ahead(lambda key: key == "slow.png" and release.wait(60), items, 2, 3, lambda key: f"{key}!", 0.2))
+            list(prefetch(lambda key: key == "slow.png" and release.wait(60), items, 2, 3, lambda key: f"{key}!", 0.2))
     finally:
         release.set()
 
@@ -57,19 +57,19 @@ def test_a_time_out_of_its_own_comes_out():
         raise TimeoutError("the network's")
 
     with pytest.raises(TimeoutError, match="the network's"):
-        list(ahead(fails, [0], 1, 1))
+        list(prefetch(fails, [0], 1, 1))
 
 
 STUCK = """
 import os, signal, sys, threading, time
-from prunella.data.prefetch import ahead
+from prunella.data.prefetch import prefetch
 from prunella.errors import UserError
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 if sys.argv[1] == "term":
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
 never, _ = os.pipe()
 try:
-    list(ahead(lambda _: os.read(never, 1), ["a.png"], 2, 2, most_seconds=0.5 if sys.argv[1] == "clock" else 60))
+    list(prefetch(lambda _: os.read(never, 1), ["a.png"], 2, 2, max_seconds=0.5 if sys.argv[1] == "clock" else 60))
 except UserError as error:
     sys.exit(f"filter: {error}")
 """

@@ -9,15 +9,15 @@ from killing import killed
 from layouts import LIMITS, drawn
 
 from prunella.data import scan_rows
-from prunella.data.rejections import Tally
-from prunella.data.scan_rows import Piece, candidates, pieces
-from prunella.data.sources import describe, open_source
+from prunella.data.rejections import RejectionStats
+from prunella.data.scan_rows import ScanTask, list_scan_tasks, scan_source
+from prunella.data.sources import describe_source, open_source
 from prunella.errors import UserError
-from prunella.params import Filter, check, completed
+from prunella.params import Filter, fill_section, validate_config
 
 
 def asked(path, layout="webdataset", **changes) -> Filter:
-    return check(Filter, completed("filter", LIMITS | layouts.settings(layout, path) | changes), "filter")
+    return validate_config(Filter, fill_section("filter", LIMITS | layouts.settings(layout, path) | changes), "filter")
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def folder(tmp_path) -> Path:
 
 
 def scanned(params: Filter, work: Path | None = None) -> tuple:
-    tally = Tally()
-    rows, read = candidates(describe(params, 0), params, tally, work)
-    return rows, read, list(tally.fell.items()), list(tally.causes.items()), list(tally.examples.items())
+    tally = RejectionStats()
+    rows, read = scan_source(describe_source(params, 0), params, tally, work)
+    return rows, read, list(tally.counts.items()), list(tally.causes.items()), list(tally.examples.items())
 
 
 def same(one: tuple, other: tuple) -> bool:
@@ -58,22 +58,26 @@ def test_pieces_give_what_one_pass_gives(folder, tmp_path):
 def test_an_interrupted_scan_goes_on(folder, tmp_path, capsys, monkeypatch):
     given = asked(folder)
     plain = scanned(given)
-    with killed(scan_rows, "keep", 4):
+    with killed(scan_rows, "write_result", 4):
         scanned(given, tmp_path)
     assert len(list(tmp_path.glob("*.found"))) == 3
-    kept, real = [], scan_rows.keep
-    monkeypatch.setattr(scan_rows, "keep", lambda work, piece, data: kept.append(piece.of) or real(work, piece, data))
+    kept, real = [], scan_rows.write_result
+    monkeypatch.setattr(
+        scan_rows, "write_result", lambda work, piece, data: kept.append(piece.payload) or real(work, piece, data)
+    )
     assert same(scanned(given, tmp_path), plain)
     assert "filter: 3 of 10 files were scanned before (" in capsys.readouterr().out
     assert kept == [f"{number:05d}.tar" for number in (3, 4, 5, 6, 7, 8, 10)]
 
 
 def test_the_pieces_of_a_source(folder, tmp_path):
-    assert pieces(open_source(describe(asked(folder), 0)))[-1] == Piece(9, "00010.tar")
+    assert list_scan_tasks(open_source(describe_source(asked(folder), 0)))[-1] == ScanTask(9, "00010.tar")
     alone = asked(folder / "00001.tar")
-    assert pieces(open_source(describe(alone, 0))) == [Piece(0, "00001.tar")] and scanned(alone)[1] == 5
+    assert (
+        list_scan_tasks(open_source(describe_source(alone, 0))) == [ScanTask(0, "00001.tar")] and scanned(alone)[1] == 5
+    )
     other = asked(layouts.parquet(tmp_path / "p", [("a.png", drawn(0), "caption")]), "parquet")
-    assert pieces(open_source(describe(other, 0))) == []
+    assert list_scan_tasks(open_source(describe_source(other, 0))) == []
     assert same(scanned(other, tmp_path), scanned(other)) and not list(tmp_path.glob("*.found"))
 
 

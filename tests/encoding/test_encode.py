@@ -11,9 +11,9 @@ from layouts import LIMITS, drawn
 from safetensors.torch import load_file, save_file
 from toygraph import together
 
-from prunella.data.filter import filtered
-from prunella.data.images import fitted
-from prunella.data.manifest import Sample, read_manifest
+from prunella.data.filter import filter_dataset
+from prunella.data.images import center_crop_resize
+from prunella.data.manifest import Sample, read_sample_manifest
 from prunella.data.sources import open_source
 from prunella.encoding import shard_writer
 from prunella.encoding.encode import encoded, planned, split_off
@@ -21,7 +21,7 @@ from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
-from prunella.params import Encode, Filter, Learning, check
+from prunella.params import DiffusionTraining, Encode, Filter, validate_config
 from prunella.training.data import heldout_batches, training_batches
 
 
@@ -121,8 +121,10 @@ def tall_and_wide(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def bucketed(params, xl_teacher, tall_and_wide, tmp_path) -> Path:
-    given = check(Filter, LIMITS | {"source": "folder", "path": str(tall_and_wide), "max_aspect": 3.0}, "filter")
-    filtered(given, 0, tmp_path / "pairs")
+    given = validate_config(
+        Filter, LIMITS | {"source": "folder", "path": str(tall_and_wide), "max_aspect": 3.0}, "filter"
+    )
+    filter_dataset(given, 0, tmp_path / "pairs")
     settings = changed(params, resolution=96, buckets="computed", heldout=6, max_upscale=1.0)
     report = encoded(settings, 0, xl_teacher, tmp_path / "pairs", tmp_path / "latents", "cpu")
     assert set(report["sizes"]) == {"96 x 96", "64 x 128", "128 x 64"} and report["too_small"] == 0
@@ -131,7 +133,7 @@ def bucketed(params, xl_teacher, tall_and_wide, tmp_path) -> Path:
 
 def test_batches_are_of_one_size(bucketed):
     train, heldout = Latents(bucketed, "train"), Latents(bucketed, "heldout")
-    learning = check(Learning, LEARNING | {"batch_size": 2}, "learning")
+    learning = validate_config(DiffusionTraining, LEARNING | {"batch_size": 2}, "learning")
     shapes = set()
     for number in range(20):
         batch = training_batches(train, 2, learning, 1000)(number)
@@ -157,11 +159,11 @@ def test_what_is_measured_in_several_sizes_does_not_depend_on_the_batches(bucket
 @pytest.mark.parametrize("storage", ["fp32", "fp16"])
 def test_what_is_stored_decodes_to_what_the_vae_makes_of_the_picture(params, teacher, manifest, tmp_path, storage):
     encoded(changed(params, storage=storage), 0, teacher, manifest, tmp_path / "out", "cpu")
-    source, pairs = read_manifest(manifest)
+    source, pairs = read_sample_manifest(manifest)
     train, vae = Latents(tmp_path / "out", "train"), load_pipeline(teacher).vae
     by_caption = {pair.text: pair for pair in pairs}
     for i in (0, 11, 21):
-        picture = fitted(open_source(source).image(by_caption[train.captions[i]].key), SIDE, SIDE)
+        picture = center_crop_resize(open_source(source).load_image(by_caption[train.captions[i]].key), SIDE, SIDE)
         pixels = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         with torch.no_grad():
             direct = vae.decode(vae.encode(pixels).latent_dist.mean).sample
@@ -184,7 +186,7 @@ def test_text_equals_the_stock_pipelines(teacher, xl_teacher, latents, xl_latent
 
 
 def test_tokens_teach_what_embeddings_do(params, teacher, xl_teacher, latents, xl_latents, manifest, tmp_path):
-    learning = check(Learning, LEARNING | {"caption_dropout": 0.5}, "learning")
+    learning = validate_config(DiffusionTraining, LEARNING | {"caption_dropout": 0.5}, "learning")
     for name, folder, stored in (("sd", teacher, latents), ("xl", xl_teacher, xl_latents)):
         report = encoded(changed(params, text="tokens"), 0, folder, manifest, tmp_path / name, "cpu")
         whole = sum(path.stat().st_size for path in stored.glob("*.safetensors"))
@@ -198,8 +200,8 @@ def test_tokens_teach_what_embeddings_do(params, teacher, xl_teacher, latents, x
 def test_several_captions_are_drawn_in_training_by_seed(params, teacher, tmp_path):
     rows = [(f"{i}.png", drawn(i), ["a small red disc", "two blue rings"]) for i in range(8)]
     path = layouts.folder(tmp_path / "p", rows)
-    given = check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter")
-    filtered(given, 0, tmp_path / "pairs")
+    given = validate_config(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter")
+    filter_dataset(given, 0, tmp_path / "pairs")
     encoded(changed(params, heldout=2), 0, teacher, tmp_path / "pairs", tmp_path / "out", "cpu")
     train, heldout = open_latents(tmp_path / "out", teacher, "cpu")
     expected = shard_writer.Encoders(teacher, "cpu").text(["a small red disc", "two blue rings"])["text"]
@@ -207,7 +209,7 @@ def test_several_captions_are_drawn_in_training_by_seed(params, teacher, tmp_pat
     def said(states: torch.Tensor) -> list[int]:
         return [int(not torch.allclose(state, expected[0], atol=1e-5)) for state in states]
 
-    learning = check(Learning, LEARNING | {"caption_dropout": 0.0}, "learning")
+    learning = validate_config(DiffusionTraining, LEARNING | {"caption_dropout": 0.0}, "learning")
     drawn_captions = [said(training_batches(train, 3, learning, 1000)(number)["states"]) for number in range(12)]
     again = [said(training_batches(train, 1, learning, 1000)(number)["states"]) for number in range(36)]
     assert 8 < sum(map(sum, drawn_captions)) < 28
@@ -236,7 +238,7 @@ def _from(layout: str, params, teacher: Path, folder: Path) -> Path:
     path = layouts.LAYOUTS[layout][0](folder / "data", rows)
     # Fewer than there are, and some that fall out: which are taken must not depend on the layout.
     given = LIMITS | layouts.settings(layout, path) | {"samples": 11, "near_duplicates": 8, "min_caption": 19}
-    filtered(check(Filter, given, "filter"), 0, folder / "pairs")
+    filter_dataset(validate_config(Filter, given, "filter"), 0, folder / "pairs")
     encoded(changed(params, heldout=3, shard_size=4), 0, teacher, folder / "pairs", folder / "out", "cpu")
     return folder / "out"
 
@@ -273,7 +275,8 @@ def test_a_shard_that_was_spoilt_is_made_again(params, teacher, manifest, tmp_pa
 def test_two_processes_make_the_same_shards(params, teacher, manifest, tmp_path, latents):
     script = tmp_path / "encode.py"
     script.write_text(
-        "import json, sys\nfrom pathlib import Path\nfrom prunella.pipeline.stage import quiet\nquiet()\n"
+        "import json, sys\nfrom pathlib import Path\nfrom prunella.pipeline.stage import "
+        "silence_libraries\nsilence_libraries()\n"
         "from prunella.encoding.encode import encoded\nfrom prunella.params import Encode\n"
         "settings = Encode.model_validate_json(sys.argv[1])\n"
         "encoded(settings, 0, *map(Path, sys.argv[2:5]), 'cpu')\n"
@@ -288,7 +291,9 @@ def test_two_processes_make_the_same_shards(params, teacher, manifest, tmp_path,
 def test_pictures_that_vanish_after_the_filter_are_counted(params, teacher, tmp_path):
     rows = [(f"{i}.png", drawn(i), f"caption {i}") for i in range(9)]
     path = layouts.folder(tmp_path / "p", rows)
-    filtered(check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter"), 0, tmp_path / "pairs")
+    filter_dataset(
+        validate_config(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter"), 0, tmp_path / "pairs"
+    )
     (path / "3.png").unlink()
     (path / "4.png").write_bytes(b"")
     (path / "5.png").write_bytes(drawn(5, (30, 40)))
@@ -329,7 +334,9 @@ def test_the_room_that_is_said_is_what_it_takes(params, xl_teacher, manifest, tm
 def own_pictures(params, tmp_path) -> tuple[Path, Path]:
     """A folder of 13 pictures that a test may spoil, and the manifest of what passed."""
     path = layouts.folder(tmp_path / "p", [(f"{i}.png", drawn(i), f"a small red disc {i}") for i in range(13)])
-    filtered(check(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter"), 0, tmp_path / "pairs")
+    filter_dataset(
+        validate_config(Filter, LIMITS | {"source": "folder", "path": str(path)}, "filter"), 0, tmp_path / "pairs"
+    )
     return path, tmp_path / "pairs"
 
 
@@ -357,7 +364,7 @@ def test_all_pictures_replaced_stop_the_stage(params, teacher, own_pictures, tmp
 def test_another_vocabulary_than_the_filters_is_refused(params, teacher, tmp_path):
     own = Path(shutil.copy(ROOT / "data" / "scenes.yaml", tmp_path))
     given = LIMITS | {"source": "scenes", "path": str(own), "samples": 9, "max_caption": 400}
-    filtered(check(Filter, given, "filter"), 0, tmp_path / "pairs")
+    filter_dataset(validate_config(Filter, given, "filter"), 0, tmp_path / "pairs")
     own.write_text(own.read_text() + "\n")
     with pytest.raises(UserError, match=r"scenes.yaml.*filter"):
         encoded(changed(params, heldout=2), 0, teacher, tmp_path / "pairs", tmp_path / "out", "cpu")

@@ -93,7 +93,7 @@ def test_a_cluster_without_what_is_asked_for_is_named(params, teacher, manifest,
 
 
 def test_a_work_folder_that_is_not_shared_is_named(params, monkeypatch, tmp_path):
-    monkeypatch.setattr("prunella.compute.ray_executor.on_ray", lambda begin, tasks, **_: iter(tasks))
+    monkeypatch.setattr("prunella.compute.ray_executor.iter_ray_results", lambda begin, tasks, **_: iter(tasks))
     task = shard_writer.Task("train", 3, (32, 32), [])
     with pytest.raises(UserError, match=r"a worker has made train-00003, but it is not in .*share"):
         made_by_cluster(dict, [task], tmp_path, params.runtime)

@@ -11,7 +11,7 @@ import torch
 from conftest import LEARNING
 from stored import Watched, emptied
 
-from prunella.compute.slices import Range
+from prunella.compute.slices import Slice
 from prunella.encoding import remote_shards, shard_writer
 from prunella.encoding.encode import encoded
 from prunella.encoding.remote_shards import stored
@@ -19,9 +19,9 @@ from prunella.encoding.slices import encode_part, merge_parts
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
-from prunella.params import Learning, check
+from prunella.params import DiffusionTraining, validate_config
 from prunella.storage import remote
-from prunella.storage.remote import place
+from prunella.storage.remote import parse_location
 from prunella.training.data import training_batches
 
 NAMES = ["heldout-00000", "train-00000", "train-00001", "train-00002"]
@@ -45,7 +45,7 @@ def asked(params, teacher, manifest, address) -> tuple:
 
 def content(folder) -> dict[str, bytes]:
     """Of the shards' files; a note on a store says more."""
-    return {path.name: path.read_bytes() for path in remote.found_below(folder, "*-*") if path.suffix != ".json"}
+    return {path.name: path.read_bytes() for path in remote.rglob_sorted(folder, "*-*") if path.suffix != ".json"}
 
 
 def files(folder: Path) -> list[str]:
@@ -81,8 +81,8 @@ def test_a_second_run_and_one_after_a_switch_to_a_store_encode_nothing(asked, la
 
 @pytest.mark.parametrize("killed", ["train-00001.safetensors", "train-00001.jsonl", "train-00001.json"])
 def test_a_killed_run_goes_on_with_what_is_noted_on_the_store(asked, latents, killed, tmp_path, monkeypatch):
-    put, written = remote_shards.put, []
-    write_text, write_shard = remote.Remote.write_text, shard_writer.write_shard
+    put, written = remote_shards.upload_file, []
+    write_text, write_shard = remote.RemotePath.write_text, shard_writer.write_shard
 
     def dies(file, to) -> None:
         if to.name == killed:
@@ -95,8 +95,8 @@ def test_a_killed_run_goes_on_with_what_is_noted_on_the_store(asked, latents, ki
         write_text(self, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(remote_shards, "put", dies)
-        patch.setattr(remote.Remote, "write_text", dies_writing)
+        patch.setattr(remote_shards, "upload_file", dies)
+        patch.setattr(remote.RemotePath, "write_text", dies_writing)
         with pytest.raises(KeyboardInterrupt):
             encoded(*asked, tmp_path / "out", "cpu")
     assert not (tmp_path / "out").exists()
@@ -131,20 +131,20 @@ def test_a_store_that_fails_stops_the_stage_in_a_line(asked, tmp_path, monkeypat
         def put_file(self, *_):
             raise PermissionError("Forbidden")
 
-    monkeypatch.setattr(remote, "_store", lambda kind: Failing())
+    monkeypatch.setattr(remote, "_filesystem", lambda kind: Failing())
     with pytest.raises(UserError, match=r"^memory://store/.*: the store refuses it \(Forbidden\)"):
         encoded(*asked, tmp_path / "out", "cpu")
 
 
 def test_jobs_need_no_folder_in_common_and_a_merge_says_what_is_missing(asked, latents, tmp_path, monkeypatch):
-    tasks, where = encode_part(*asked, tmp_path / "a", "cpu", Range(2, 3))
+    tasks, where = encode_part(*asked, tmp_path / "a", "cpu", Slice(2, 3))
     assert [task.name for task in tasks] == ["train-00000"] and files(tmp_path / "a") == ["part.json"]
     assert content(where) == {name: data for name, data in content(latents).items() if "train-00000" in name}
     with pytest.raises(UserError, match=r"3 of 4 shards are missing in memory://.* \(heldout-00000, train-00001, tr"):
         merge_parts(*asked, [])
     for number in (3, 1):
         monkeypatch.setenv("DVC_ROOT", str(tmp_path / str(number)))
-        encode_part(*asked, tmp_path / f"b{number}", "cpu", Range(number, 3))
+        encode_part(*asked, tmp_path / f"b{number}", "cpu", Slice(number, 3))
     assert merge_parts(*asked, []) == 4 and content(where) == content(latents)
 
 
@@ -166,14 +166,14 @@ def here(params, teacher, manifest, tmp_path) -> Path:
     return tmp_path / "here"
 
 
-def learning(**changes) -> Learning:
-    return check(Learning, LEARNING | {"batch_size": 2} | changes, "learning")
+def learning(**changes) -> DiffusionTraining:
+    return validate_config(DiffusionTraining, LEARNING | {"batch_size": 2} | changes, "learning")
 
 
 @pytest.mark.parametrize("together", [None, 1, 2])
 def test_batches_are_those_of_shards_here_and_copies_are_let_go(far, here, together, tmp_path, monkeypatch):
     watched = Watched()
-    monkeypatch.setattr(remote, "_store", lambda kind: watched)
+    monkeypatch.setattr(remote, "_filesystem", lambda kind: watched)
     settings, most = learning(shuffle_shards=together), 0
     batches = [training_batches(Latents(folder, "train"), 2, settings, 1000) for folder in (far, here)]
     for number in range(40):  # three and a half epochs
@@ -215,4 +215,4 @@ def test_tokens_and_text_encoders_go_with_a_store(asked, teacher, tmp_path):
     train, heldout = open_latents(tmp_path / "out", teacher, "cpu")
     assert train.take([0])["text"].ndim == 3 and len(heldout) == 7 and not train.several and not train.mirrored
     train.open_ahead(np.arange(22))
-    assert place(train.manifest["store"]) == train.place
+    assert parse_location(train.manifest["store"]) == train.place

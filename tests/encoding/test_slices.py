@@ -3,7 +3,7 @@ import shutil
 import pytest
 from parted import spoilt
 
-from prunella.compute.slices import Range
+from prunella.compute.slices import Slice
 from prunella.encoding import shard_writer
 from prunella.encoding.encode import encoded
 from prunella.encoding.slices import encode_part, merge_parts
@@ -29,7 +29,7 @@ def made(asked, tmp_path):
     """Makes part K of N of the toy's four shards; its folder."""
 
     def make(number: int, of: int):
-        encode_part(*asked, tmp_path / f"{number}-of-{of}", "cpu", Range(number, of))
+        encode_part(*asked, tmp_path / f"{number}-of-{of}", "cpu", Slice(number, of))
         return tmp_path / f"{number}-of-{of}"
 
     return make

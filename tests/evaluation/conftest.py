@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg, toy_vqa
 
-from prunella.evaluation.metrics.base import Subject
+from prunella.evaluation.metrics.base import MetricContext
 from prunella.latents.shards import Latents
-from prunella.params import Backbones, Real
+from prunella.params import Backbones, ReferenceImages
 from prunella.sampling.benchmark_prompts import Prompt
-from prunella.sampling.gallery import collect, draw_shards
-from prunella.sampling.image_shards import shards
+from prunella.sampling.gallery import collect_images, generate_image_shards
+from prunella.sampling.image_shards import split_into_shards
 
 NONE: dict[str, str | None] = dict.fromkeys(Backbones.model_fields)
 
@@ -27,9 +27,11 @@ def prompts(latents) -> list[Prompt]:
 @pytest.fixture
 def taught(prompts, tmp_path) -> Path:
     """The teacher's gallery of the seven: random pixels, numbered from 100."""
-    tasks = shards(prompts, 2)
-    draw_shards(tasks, lambda some: np.stack([picture(100 + each.number) for each in some]), tmp_path / "work", "draw")
-    collect(tasks, tmp_path / "work", tmp_path / "taught", {})
+    tasks = split_into_shards(prompts, 2)
+    generate_image_shards(
+        tasks, lambda some: np.stack([picture(100 + each.number) for each in some]), tmp_path / "work", "draw"
+    )
+    collect_images(tasks, tmp_path / "work", tmp_path / "taught", {})
     return tmp_path / "taught"
 
 
@@ -37,28 +39,28 @@ def taught(prompts, tmp_path) -> Path:
 def make_subject(latents, teacher, manifest, prompts, taught, tmp_path):
     """A function from a number of held-out pairs that are drawn, of seven, to what they are measured against."""
 
-    def made(drawn: int, batch_size: int = 2, **changes) -> Subject:
+    def made(drawn: int, batch_size: int = 2, **changes) -> MetricContext:
         given = {
-            "teacher": teacher,
+            "teacher_dir": teacher,
             "heldout": Latents(latents, "heldout"),
             "prompts": prompts[:drawn],
             "manifest": manifest,
-            "taught": taught,
+            "teacher_images_dir": taught,
             "prompt_file": tmp_path / "prompts.jsonl",
             "backbones": Backbones(**NONE),
-            "real": Real(path=None, pictures=100),
+            "real": ReferenceImages(path=None, max_images=100),
             "resize": None,
             "jpeg": False,
             "device": "cpu",
             "batch_size": batch_size,
         }
-        return Subject(**given | changes)
+        return MetricContext(**given | changes)
 
     return made
 
 
 @pytest.fixture
-def subject(make_subject) -> Subject:
+def subject(make_subject) -> MetricContext:
     return make_subject(3)
 
 

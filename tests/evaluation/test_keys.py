@@ -7,7 +7,7 @@ from conftest import ROOT
 from prunella.evaluation.score import score_student, score_teacher
 from prunella.params import Benchmark
 from prunella.profiling.cost import measure_costs
-from prunella.sampling.benchmark_images import draw_gallery
+from prunella.sampling.benchmark_images import generate_benchmark_images
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
@@ -43,25 +43,29 @@ def root(tmp_path, monkeypatch):
 
 
 def test_drawing(recorded, teacher, latents, tmp_path):
-    draw_gallery(recorded, name="teacher", model=teacher, latents=latents, out=tmp_path / "out", device="cpu")
+    generate_benchmark_images(
+        recorded, name="teacher", model_dir=teacher, latents_dir=latents, out=tmp_path / "out", device="cpu"
+    )
     assert listed("draw_teacher") == READ and listed("draw") == READ | MODELS
 
 
 def test_scoring(params, recorded, teacher, latents, manifest, tmp_path):
     out = tmp_path / "drawn" / "pruned"
-    draw_gallery(params.benchmark, name="teacher", model=teacher, latents=latents, out=out, device="cpu")
-    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
-    score_teacher(recorded, drawn=out, predictions=tmp_path / "predictions", **shared)
+    generate_benchmark_images(
+        params.benchmark, name="teacher", model_dir=teacher, latents_dir=latents, out=out, device="cpu"
+    )
+    shared = {"teacher_dir": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
+    score_teacher(recorded, images_dir=out, predictions=tmp_path / "predictions", **shared)
     assert listed("score_teacher") == READ
     READ.clear()
     models = {"pruned": teacher}
     score_student(
         recorded,
-        words=[],
+        keywords=[],
         student="a",
         models=models,
-        drawn=out.parent,
-        taught=out,
+        images_dir=out.parent,
+        teacher_images_dir=out,
         predictions=tmp_path / "predictions",
         **shared,
     )

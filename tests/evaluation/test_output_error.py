@@ -4,7 +4,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 
 from prunella.errors import UserError
-from prunella.evaluation.output_error import output_errors, predict
+from prunella.evaluation.output_error import measure_output_errors, write_teacher_predictions
 
 
 class Scaled(nn.Module):
@@ -33,17 +33,17 @@ def batch(pair: int, *values: float) -> dict:
 
 def test_errors_pair_by_pair_by_hand(scheduler, tmp_path):
     batches = [batch(4, 1.0, 2.0), batch(2, 0.0, 3.0)]
-    assert predict(Scaled(1.0), scheduler, batches, tmp_path) == [0, 0]
+    assert write_teacher_predictions(Scaled(1.0), scheduler, batches, tmp_path) == [0, 0]
     # Predictions 3·x and x differ by 2·x: (2, 4) and (0, 6).
-    assert output_errors(Scaled(3.0), scheduler, batches, tmp_path) == (
+    assert measure_output_errors(Scaled(3.0), scheduler, batches, tmp_path) == (
         [36 / 2, (4 + 16) / 2],
         [0, 0],
     )  # pair 2, pair 4
-    assert output_errors(Scaled(1.0), scheduler, batches, tmp_path).errors == [0.0, 0.0]
+    assert measure_output_errors(Scaled(1.0), scheduler, batches, tmp_path).errors == [0.0, 0.0]
 
 
 def test_predictions_of_other_pairs_are_refused(scheduler, tmp_path):
-    predict(Scaled(1.0), scheduler, [batch(4, 1.0, 2.0)], tmp_path)
+    write_teacher_predictions(Scaled(1.0), scheduler, [batch(4, 1.0, 2.0)], tmp_path)
     for others in ([batch(5, 1.0, 2.0)], [batch(4, 1.0, 2.0), batch(5, 1.0, 2.0)]):
         with pytest.raises(UserError, match=r"0000\d\.safetensors: .*score_teacher"):
-            output_errors(Scaled(1.0), scheduler, others, tmp_path)
+            measure_output_errors(Scaled(1.0), scheduler, others, tmp_path)

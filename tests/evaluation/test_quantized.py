@@ -7,12 +7,12 @@ from bits import needs_torchao
 
 from prunella.evaluation.score import score_student, score_teacher
 from prunella.profiling.cost import measure_costs
-from prunella.sampling.benchmark_images import draw_gallery
-from prunella.sampling.gallery import Gallery, stage_folders
+from prunella.sampling.benchmark_images import generate_benchmark_images
+from prunella.sampling.gallery import ImageShards, map_stage_folders
 
 
 def test_a_quantised_model_is_the_fine_tuned_one_in_fewer_bits():
-    folders = stage_folders(lambda stage: Path("models") / stage, ["fp8"])
+    folders = map_stage_folders(lambda stage: Path("models") / stage, ["fp8"])
     assert list(folders) == ["pruned", "distilled", "finetuned", "fp8"]
     assert folders["fp8"] == folders["finetuned"] == Path("models/finetuned")
 
@@ -26,16 +26,30 @@ def root(tmp_path, monkeypatch):
 @needs_torchao
 def test_its_quality_is_compared_with_what_it_is_made_of(params, teacher, pruned_tiny, latents, manifest, root):
     benchmark = params.benchmark.model_copy(update={"quantised": ["int8"]})
-    folders = stage_folders(lambda stage: pruned_tiny, benchmark.quantised)
+    folders = map_stage_folders(lambda stage: pruned_tiny, benchmark.quantised)
     models = {"teacher": teacher} | {f"tiny/{stage}": folder for stage, folder in folders.items()}
     for name, model in models.items():
-        draw_gallery(benchmark, name=name, model=model, latents=latents, out=root / name, device="cpu")
-    assert Gallery(root / "tiny/int8").settings["bits"] == "int8"
-    assert "bits" not in Gallery(root / "tiny/finetuned").settings
-    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "predictions": root / "p", "device": "cpu"}
-    score_teacher(benchmark, drawn=root / "teacher", **shared)
+        generate_benchmark_images(
+            benchmark, name=name, model_dir=model, latents_dir=latents, out=root / name, device="cpu"
+        )
+    assert ImageShards(root / "tiny/int8").settings["bits"] == "int8"
+    assert "bits" not in ImageShards(root / "tiny/finetuned").settings
+    shared = {
+        "teacher_dir": teacher,
+        "latents": latents,
+        "manifest": manifest,
+        "predictions": root / "p",
+        "device": "cpu",
+    }
+    score_teacher(benchmark, images_dir=root / "teacher", **shared)
     report = score_student(
-        benchmark, words=["red"], student="tiny", models=folders, drawn=root / "tiny", taught=root / "teacher", **shared
+        benchmark,
+        keywords=["red"],
+        student="tiny",
+        models=folders,
+        images_dir=root / "tiny",
+        teacher_images_dir=root / "teacher",
+        **shared,
     )
     errors = report["pairs"]["tiny/int8"]["output_error"]
     exact = report["pairs"]["tiny/finetuned"]["output_error"]

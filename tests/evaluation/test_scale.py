@@ -6,10 +6,10 @@ import numpy as np
 from networks import WIDTH
 
 from prunella.evaluation.metrics import find_metric
-from prunella.params import Real
+from prunella.params import ReferenceImages
 from prunella.sampling.benchmark_prompts import Prompt
-from prunella.sampling.gallery import Gallery, collect, draw_shards
-from prunella.sampling.image_shards import shards
+from prunella.sampling.gallery import ImageShards, collect_images, generate_image_shards
+from prunella.sampling.image_shards import split_into_shards
 
 SIDE, BATCH = 128, 2
 PICTURE = SIDE * SIDE * 3  # bytes
@@ -28,31 +28,33 @@ NAMES = (
 
 def gallery(folder, prompts):
     """Random pixels: PNG does not make them small."""
-    tasks = shards(prompts, BATCH)
+    tasks = split_into_shards(prompts, BATCH)
 
     def draw(some):
         return np.stack(
             [np.random.default_rng(each.number).integers(0, 256, (SIDE, SIDE, 3), np.uint8) for each in some]
         )
 
-    draw_shards(tasks, draw, folder / "work", "draw")
-    collect(tasks, folder / "work", folder / "out", {})
+    generate_image_shards(tasks, draw, folder / "work", "draw")
+    collect_images(tasks, folder / "work", folder / "out", {})
     return folder / "out"
 
 
 def test_sixty_pictures_take_the_memory_of_six_but_for_their_features(make_subject, networks, tmp_path, monkeypatch):
-    monkeypatch.setattr("prunella.sampling.image_shards.SHARD", 4)
+    monkeypatch.setattr("prunella.sampling.image_shards.IMAGES_PER_SHARD", 4)
     peaks = []
     for count in (6, 6, 60):  # the first time caches fill
         every = [Prompt(i, "a ring", SIDE, SIDE, i if i < 3 else None) for i in range(count)]
         folder = gallery(tmp_path / f"{len(peaks)}", every)
-        real = Real(path=str(tmp_path / "real"), pictures=count)
+        real = ReferenceImages(path=str(tmp_path / "real"), max_images=count)
         if not peaks:
             write_real(tmp_path / "real")
-        subject = make_subject(0, prompts=every, taught=folder, backbones=networks, real=real, batch_size=BATCH)
+        subject = make_subject(
+            0, prompts=every, teacher_images_dir=folder, backbones=networks, real=real, batch_size=BATCH
+        )
         tracemalloc.start()
         metrics = [find_metric(name).build(subject) for name in NAMES]
-        for prompts, images in Gallery(folder).batches(BATCH):
+        for prompts, images in ImageShards(folder).iter_batches(BATCH):
             for metric in metrics:
                 metric.update(images, [prompt.text for prompt in prompts])
         assert all(metric.compute().n == count for metric in metrics)
@@ -75,12 +77,12 @@ def write_real(folder) -> None:
 def test_a_network_sees_one_batch_at_a_time(make_subject, networks, tmp_path):
     every = [Prompt(i, "a ring", SIDE, SIDE, None) for i in range(7)]
     folder = gallery(tmp_path, every)
-    subject = make_subject(0, prompts=every, taught=folder, backbones=networks, batch_size=3)
+    subject = make_subject(0, prompts=every, teacher_images_dir=folder, backbones=networks, batch_size=3)
     metric, seen = find_metric("clip_similarity").build(subject), []
     model = subject.shared["backbone clip"].model
     model.vision_model.register_forward_pre_hook(
         lambda _, given, named: seen.append(len(named["pixel_values"])), with_kwargs=True
     )
-    for prompts, images in Gallery(folder).batches(3):
+    for prompts, images in ImageShards(folder).iter_batches(3):
         metric.update(images, [prompt.text for prompt in prompts])
     assert seen == [3, 3, 1]

@@ -9,9 +9,9 @@ from prunella.errors import UserError
 from prunella.evaluation.score import score_student, score_teacher
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.sampling.benchmark_prompts import read_prompts
-from prunella.sampling.gallery import collect, draw_shards
-from prunella.sampling.image_shards import shards
+from prunella.sampling.benchmark_prompts import select_heldout_prompts
+from prunella.sampling.gallery import collect_images, generate_image_shards
+from prunella.sampling.image_shards import split_into_shards
 from prunella.training.data import heldout_batches
 from prunella.training.losses import OUTPUT, Task, squares
 from prunella.training.validate import evaluate_loss
@@ -19,19 +19,19 @@ from prunella.training.validate import evaluate_loss
 
 def gallery(folder, work, prompts, value: int) -> None:
     """Pictures of one grey each."""
-    tasks = shards(prompts, 2)
+    tasks = split_into_shards(prompts, 2)
 
     def draw(batch):
         return np.stack([np.full((32, 32, 3), value + prompt.number, np.uint8) for prompt in batch])
 
-    draw_shards(tasks, draw, work, "draw")
-    collect(tasks, work, folder, {})
+    generate_image_shards(tasks, draw, work, "draw")
+    collect_images(tasks, work, folder, {})
 
 
 @pytest.fixture(scope="module")
 def drawn(latents, tmp_path_factory):
     """Galleries of the teacher and of a student's three stages, of three prompts each."""
-    folder, prompts = tmp_path_factory.mktemp("drawn"), read_prompts(latents, 3, 0)
+    folder, prompts = tmp_path_factory.mktemp("drawn"), select_heldout_prompts(latents, 3, 0)
     for value, name in enumerate(("teacher", "tiny/pruned", "tiny/distilled", "tiny/finetuned")):
         gallery(folder / name, folder / "work" / str(value), prompts, 40 * value)
     return folder
@@ -41,16 +41,16 @@ def drawn(latents, tmp_path_factory):
 def scored(params, teacher, latents, manifest, drawn, pruned_tiny, tmp_path_factory):
     """The teacher's report, that of the student, and the folder of predictions."""
     predictions = tmp_path_factory.mktemp("scored") / "predictions"
-    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
-    first = score_teacher(params.benchmark, drawn=drawn / "teacher", predictions=predictions, **shared)
+    shared = {"teacher_dir": teacher, "latents": latents, "manifest": manifest, "device": "cpu"}
+    first = score_teacher(params.benchmark, images_dir=drawn / "teacher", predictions=predictions, **shared)
     models = {"pruned": pruned_tiny, "distilled": teacher, "finetuned": pruned_tiny}
     second = score_student(
         params.benchmark,
-        words=["red"],
+        keywords=["red"],
         student="tiny",
         models=models,
-        drawn=drawn / "tiny",
-        taught=drawn / "teacher",
+        images_dir=drawn / "tiny",
+        teacher_images_dir=drawn / "teacher",
         predictions=predictions,
         **shared,
     )
@@ -119,14 +119,14 @@ def test_the_teacher_predicts_once(scored, params, teacher, latents, manifest, d
     )
     score_student(
         params.benchmark,
-        words=[],
+        keywords=[],
         student="tiny",
         models={"pruned": pruned_tiny},
-        teacher=teacher,
+        teacher_dir=teacher,
         latents=latents,
         manifest=manifest,
-        drawn=drawn / "tiny",
-        taught=drawn / "teacher",
+        images_dir=drawn / "tiny",
+        teacher_images_dir=drawn / "teacher",
         predictions=scored[2],
         device="cpu",
     )
@@ -141,8 +141,13 @@ def test_anothers_model_has_an_output_error_where_its_space_is_the_teachers(
     (apart / "vae" / "config.json").write_text(json.dumps(vae | {"scaling_factor": 0.02}))
     shutil.copytree(drawn / "tiny" / "pruned", drawn / "theirs" / "base")
     shutil.copytree(drawn / "tiny" / "finetuned", drawn / "theirs" / "finetuned")
-    shared = {"teacher": teacher, "latents": latents, "manifest": manifest, "device": "cpu", "words": ["red"]}
-    shared |= {"drawn": drawn / "theirs", "taught": drawn / "teacher", "predictions": scored[2], "student": "theirs"}
+    shared = {"teacher_dir": teacher, "latents": latents, "manifest": manifest, "device": "cpu", "keywords": ["red"]}
+    shared |= {
+        "images_dir": drawn / "theirs",
+        "teacher_images_dir": drawn / "teacher",
+        "predictions": scored[2],
+        "student": "theirs",
+    }
     like, other = (
         score_student(params.benchmark, models={"base": folder, "finetuned": pruned_tiny}, **shared)
         for folder in (pruned_tiny, apart)
@@ -159,4 +164,6 @@ def test_an_unknown_metric_is_refused_before_any_work(params, tmp_path):
     wrong = params.benchmark.model_copy(update={"metrics": ["latent_kit"]})
     none = tmp_path / "none"
     with pytest.raises(UserError, match="latent_kid"):
-        score_teacher(wrong, teacher=none, latents=none, manifest=none, drawn=none, predictions=none, device="cpu")
+        score_teacher(
+            wrong, teacher_dir=none, latents=none, manifest=none, images_dir=none, predictions=none, device="cpu"
+        )

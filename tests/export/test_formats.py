@@ -5,8 +5,8 @@ from inprocess import run
 from safetensors.torch import load_file
 
 from prunella.errors import UserError
-from prunella.export.formats import write_form
-from prunella.params import Params, check
+from prunella.export.formats import write_export
+from prunella.params import Params, validate_config
 
 
 def test_the_stage_writes_what_the_parameters_name(teacher, pictures, pruned_tiny, tmp_path, monkeypatch):
@@ -23,7 +23,7 @@ def test_the_stage_writes_what_the_parameters_name(teacher, pictures, pruned_tin
 
 def test_onnx_in_a_number_format_that_its_runtime_has_not_is_refused_whoever_asks(pruned_tiny, tmp_path):
     with pytest.raises(UserError, match="bf16: ONNX Runtime computes in fp32 or fp16"):
-        write_form("onnx", pruned_tiny, tmp_path / "out", "bf16")
+        write_export("onnx", pruned_tiny, tmp_path / "out", "bf16")
     assert not list(tmp_path.iterdir())
 
 
@@ -33,4 +33,4 @@ def test_a_student_that_is_not_made_is_refused():
     with pytest.raises(
         UserError, match=r"export\.students: no student of this graph is called 'sd-tinny'; did you mean 'sd-tiny'"
     ):
-        check(Params, content, "params.yaml")
+        validate_config(Params, content, "params.yaml")

@@ -10,9 +10,9 @@ from PIL import Image
 
 from prunella.errors import UserError
 from prunella.export import hub
-from prunella.export.hub import push, write_hub
-from prunella.export.license import inherited
-from prunella.tracking.datasets import hashes
+from prunella.export.hub import push_to_hub, write_hub_folder
+from prunella.export.license import inherit_license
+from prunella.tracking.datasets import read_output_hashes
 
 BUNDLED = {"source": "bundled", "family": "sd", "unet": {}, "path": "x"}
 
@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch, pruned_tiny, teacher):
     (tmp_path / "reports" / "filter.json").write_text(json.dumps({"read": 3000, "kept": 2000}))
     report = {
         "hardware": {"device": "cpu", "cpu": "A processor", "threads": 2},
-        "settings": {"precision": "fp32", "inference_steps": 2, "guidance": 4.0, "prompts": 64},
+        "settings": {"precision": "fp32", "num_inference_steps": 2, "guidance_scale": 4.0, "prompts": 64},
         "models": {"teacher": entry(1_000_000, 0.0), "sd-tiny/distilled": entry(380_000, 0.0625)},
     }
     (tmp_path / "reports" / "benchmark.json").write_text(json.dumps(report))
@@ -55,7 +55,7 @@ def run(tmp_path, monkeypatch, pruned_tiny, teacher):
 
 
 def test_a_folder_for_the_hub_has_a_card_of_the_runs_own_figures(run, tmp_path):
-    names = write_hub(run, tmp_path / "out", None, None)
+    names = write_hub_folder(run, tmp_path / "out", None, None)
     assert {"README.md", "model_index.json", "sd-tiny.png", "unet/plan.yaml"} <= set(names)
     assert not any("best" in name for name in names)
     text = (tmp_path / "out" / "README.md").read_text()
@@ -69,7 +69,7 @@ def test_a_folder_for_the_hub_has_a_card_of_the_runs_own_figures(run, tmp_path):
 
 
 def test_the_cards_code_draws_with_stock_diffusers(run, tmp_path):
-    write_hub(run, tmp_path / "out", None, "apache-2.0")
+    write_hub_folder(run, tmp_path / "out", None, "apache-2.0")
     text = (tmp_path / "out" / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     command = [sys.executable, "-W", "ignore", "-c", code.replace("4.0)", "4.0, width=32, height=32)")]
@@ -85,28 +85,28 @@ def test_a_folder_of_something_else_is_not_overwritten(run, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="mine is there already"):
-        write_hub(run, tmp_path / "mine", None, None)
+        write_hub_folder(run, tmp_path / "mine", None, None)
     assert (tmp_path / "mine" / "thesis.tex").is_file()
-    write_hub(run, tmp_path / "out", None, None)
-    write_hub(run, tmp_path / "out", "me/small", None)  # again
+    write_hub_folder(run, tmp_path / "out", None, None)
+    write_hub_folder(run, tmp_path / "out", "me/small", None)  # again
     assert 'from_pretrained("me/small")' in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_student_inherits_its_teachers_licence(tmp_path):
-    assert inherited(BUNDLED).id == "apache-2.0"
-    assert inherited(BUNDLED, "mit").id == "mit" and not inherited(BUNDLED, "mit").restricts
+    assert inherit_license(BUNDLED).id == "apache-2.0"
+    assert inherit_license(BUNDLED, "mit").id == "mit" and not inherit_license(BUNDLED, "mit").restricts
     hub_model = {"source": "hub", "family": "sd", "unet": {}}
-    assert inherited(hub_model | {"id": "SG161222/Realistic_Vision_V4.0"})[::4] == ("creativeml-openrail-m", True)
-    assert inherited(hub_model | {"id": "stabilityai/stable-diffusion-2-1"})[::4] == ("openrail++", True)
-    assert inherited(hub_model | {"id": "someone/else"})[::4] == ("creativeml-openrail-m", False)
+    assert inherit_license(hub_model | {"id": "SG161222/Realistic_Vision_V4.0"})[::4] == ("creativeml-openrail-m", True)
+    assert inherit_license(hub_model | {"id": "stabilityai/stable-diffusion-2-1"})[::4] == ("openrail++", True)
+    assert inherit_license(hub_model | {"id": "someone/else"})[::4] == ("creativeml-openrail-m", False)
     two = {"source": "folder", "path": str(tmp_path), "family": "sd", "unet": {"use_linear_projection": True}}
-    assert inherited(two)[::4] == ("openrail++", False)
+    assert inherit_license(two)[::4] == ("openrail++", False)
     (tmp_path / "README.md").write_text("---\nlanguage: en\nlicense: cc-by-4.0\n---\n# A model\n")
-    assert inherited(two)[::4] == ("cc-by-4.0", True)
+    assert inherit_license(two)[::4] == ("cc-by-4.0", True)
 
 
 def test_hashes_are_dvcs(run):
-    assert hashes() == {"models/distilled/sd-tiny": "77aa.dir"}
+    assert read_output_hashes() == {"models/distilled/sd-tiny": "77aa.dir"}
 
 
 class Api:
@@ -128,7 +128,7 @@ class Api:
 def test_a_push_is_one_upload(tmp_path, monkeypatch):
     api = Api()
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: api)
-    assert push(tmp_path, "me/small", private=True).startswith("https://")
+    assert push_to_hub(tmp_path, "me/small", private=True).startswith("https://")
     assert [call[0] for call in api.calls] == ["create", "upload"]
     assert api.calls[0][2] == {"private": True, "exist_ok": True} and api.calls[1][1]["folder_path"] == tmp_path
 
@@ -138,6 +138,6 @@ def test_a_push_that_fails_says_how_to_log_in_and_no_secret(tmp_path, monkeypatc
     for error, said in ((OSError("offline hf_SECRET"), "cannot be reached"),):
         monkeypatch.setattr("huggingface_hub.HfApi", lambda error=error: Api(error))
         with pytest.raises(UserError, match=said) as caught:
-            push(tmp_path, "me/small", private=False)
+            push_to_hub(tmp_path, "me/small", private=False)
         assert "SECRET" not in str(caught.value)
-    assert "hf auth login" in hub.LOGIN
+    assert "hf auth login" in hub.LOGIN_HINT

@@ -17,7 +17,7 @@ from PIL import Image
 
 from prunella.errors import UserError
 from prunella.export import onnx
-from prunella.export.onnx import NEAR, check_installed, write_onnx
+from prunella.export.onnx import MAX_DIFFERENCE, check_onnx_installed, write_onnx
 from prunella.models.pipeline import load_pipeline
 
 STUDENTS = {"sd": "pruned_tiny", "sdxl": "pruned_xl"}  # the first has no mid block
@@ -86,7 +86,7 @@ def compare(family, student, folder, near):
 @pytest.mark.parametrize(("family", "dtype"), [("sd", "fp32"), ("sdxl", "fp16")])
 def test_onnx_runtime_gives_what_torch_gives(family, dtype, exported):
     """At a batch, a length of text and a size of which the exporter knows nothing."""
-    (student, folder), near = exported(family, dtype), NEAR[dtype]
+    (student, folder), near = exported(family, dtype), MAX_DIFFERENCE[dtype]
     report = json.loads((folder / "export.json").read_text())
     assert list(report["parts"]) == PARTS[family] and (report["dtype"], report["latents"]) == (dtype, [4, 8, 8])
     assert report["parts"]["unet"]["dtype"] == dtype and report["parts"]["unet"]["speedup"]["n"] == 6
@@ -109,7 +109,7 @@ def test_openvino_reads_them_as_they_are(family, dtype, exported, monkeypatch):
     student, folder = exported(family, dtype)
     monkeypatch.setitem(globals(), "ran", by_openvino)
     with torch.no_grad():
-        compare(family, student, folder, NEAR[dtype])
+        compare(family, student, folder, MAX_DIFFERENCE[dtype])
 
 
 @pytest.mark.slow
@@ -131,9 +131,9 @@ def test_the_documented_code_draws_what_stock_diffusers_draws(exported, tmp_path
 
 
 def test_an_export_that_differs_from_torch_is_refused_and_gone(pruned_tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx, "_write", lambda part, module, path: path.write_text("half"))
+    monkeypatch.setattr(onnx, "_write_onnx_module", lambda part, module, path: path.write_text("half"))
     for difference, dtype in ((1.1e-4, "fp32"), (math.inf, "fp16")):
-        monkeypatch.setattr(onnx, "_compared", lambda *_, found=difference: {"difference": found})
+        monkeypatch.setattr(onnx, "_compare_with_torch", lambda *_, found=difference: {"difference": found})
         with pytest.raises(UserError, match=r"text_encoder: ONNX Runtime differs .*of " + dtype):
             write_onnx(pruned_tiny, tmp_path / "out", dtype)
         assert not list(tmp_path.iterdir())
@@ -144,12 +144,12 @@ def test_an_export_that_differs_from_torch_is_refused_and_gone(pruned_tiny, tmp_
 
 def test_what_is_no_number_or_of_another_shape_differs():
     ours = np.array([1.0, -4.0, 2.0])
-    assert onnx._apart(ours, np.array([1.0, -4.0, 2.5])) == 0.125
-    assert onnx._apart(ours, np.array([1.0, -4.0, np.nan])) == math.inf
-    assert onnx._apart(ours, ours[:2]) == math.inf
+    assert onnx._relative_difference(ours, np.array([1.0, -4.0, 2.5])) == 0.125
+    assert onnx._relative_difference(ours, np.array([1.0, -4.0, np.nan])) == math.inf
+    assert onnx._relative_difference(ours, ours[:2]) == math.inf
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setattr(onnx, "find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(UserError, match=r"needs onnxscript, not installed here: pip install 'prunella\[onnx\]'"):
-        check_installed()
+        check_onnx_installed()

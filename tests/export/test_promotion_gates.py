@@ -1,8 +1,8 @@
 import pytest
 
 from prunella.errors import UserError
-from prunella.export.promotion_gates import number, outcomes
-from prunella.params import Gate, check
+from prunella.export.promotion_gates import evaluate_gates, get_metric_value
+from prunella.params import Gate, validate_config
 
 TEACHER = {
     "latency_ms_p50": 100.0,
@@ -17,11 +17,11 @@ STUDENT = {
 
 
 def gate(figure: str, least: float | None = None, most: float | None = None, of_teacher: bool = False) -> Gate:
-    return Gate(figure=figure, min=least, max=most, of_teacher=of_teacher)
+    return Gate(metric=figure, min=least, max=most, relative_to_teacher=of_teacher)
 
 
 def test_a_gate_says_by_how_much_it_is_missed():
-    slow, good, weak = outcomes(
+    slow, good, weak = evaluate_gates(
         [
             gate("latency_ms_p50", most=0.6, of_teacher=True),
             gate("output_error", most=0.1),
@@ -30,21 +30,25 @@ def test_a_gate_says_by_how_much_it_is_missed():
         STUDENT,
         TEACHER,
     )
-    assert slow.missed == pytest.approx(0.04) and slow.said.endswith("at most 0.6 is asked: 0.04 over")
-    assert good.missed == 0 and good.said == "output_error: 0.1, at most 0.1 is asked: holds"
-    assert weak.missed == pytest.approx(0.25)
-    assert weak.said == "composition: 0.5 of the teacher's, at least 0.75 is asked: 0.25 short"
+    assert slow.shortfall == pytest.approx(0.04) and slow.message.endswith("at most 0.6 is asked: 0.04 over")
+    assert good.shortfall == 0 and good.message == "output_error: 0.1, at most 0.1 is asked: holds"
+    assert weak.shortfall == pytest.approx(0.25)
+    assert weak.message == "composition: 0.5 of the teacher's, at least 0.75 is asked: 0.25 short"
 
 
 def test_what_was_not_measured_is_named():
     with pytest.raises(UserError, match=r"clip was not measured; there are composition, latency_ms_p50, output_error"):
-        number(STUDENT, "clip")
+        get_metric_value(STUDENT, "clip")
     with pytest.raises(UserError, match="output_error is 0"):
-        outcomes([gate("output_error", most=2, of_teacher=True)], STUDENT, TEACHER)
+        evaluate_gates([gate("output_error", most=2, of_teacher=True)], STUDENT, TEACHER)
 
 
 def test_a_gate_that_asks_for_nothing_or_for_too_much_is_refused():
     with pytest.raises(UserError, match="asks for nothing"):
-        check(Gate, {"figure": "composition", "min": None, "max": None, "of_teacher": True}, "params.yaml")
+        validate_config(
+            Gate, {"metric": "composition", "min": None, "max": None, "relative_to_teacher": True}, "params.yaml"
+        )
     with pytest.raises(UserError, match=r"min 0\.9 is above its max 0\.6"):
-        check(Gate, {"figure": "composition", "min": 0.9, "max": 0.6, "of_teacher": True}, "params.yaml")
+        validate_config(
+            Gate, {"metric": "composition", "min": 0.9, "max": 0.6, "relative_to_teacher": True}, "params.yaml"
+        )

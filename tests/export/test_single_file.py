@@ -9,16 +9,16 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from prunella.errors import UserError
-from prunella.export.compat_check import facts, tables, verdicts
-from prunella.export.ldm_keys import original, unet_name, unet_places
+from prunella.export.compat_check import check_programs, detect_unet_layout, load_rules
+from prunella.export.ldm_keys import iter_ldm_tensors, ldm_unet_name, unet_key_map
 from prunella.export.single_file import write_single_file
 from prunella.models.pipeline import load_pipeline
-from prunella.models.reference_configs import originals
+from prunella.models.reference_configs import load_reference_configs
 from prunella.pruning.mapping import student_config
-from prunella.pruning.plan import CATALOGUE, STUDENTS
-from prunella.pruning.prune import pruned
+from prunella.pruning.plan import SHIPPED_PLANS, STUDENTS
+from prunella.pruning.prune import prune_to_folder
 
-SHIPPED = sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in SHIPPED_PLANS.glob("*.yaml"))
 TEACHERS = {"sd": "sd15", "sdxl": "sdxl"}
 
 
@@ -58,7 +58,7 @@ def test_a_student_comes_back_from_one_file_unchanged(pruned_tiny, tmp_path, dty
 def test_students_of_sdxl_and_of_sd_2_come_back_too(xl_teacher, teacher, params, tmp_path):
     for name in ("segmind-vega", "koala-700m", "ssd-1b"):
         student = tmp_path / name
-        pruned(params.prune, xl_teacher, CATALOGUE / f"{name}.yaml", student)
+        prune_to_folder(params.prune, xl_teacher, SHIPPED_PLANS / f"{name}.yaml", student)
         write_single_file(student, tmp_path / "xl.safetensors", "fp16")
         assert_same(loaded(tmp_path / "xl.safetensors", student), load_pipeline(student))
     two = tmp_path / "two"
@@ -83,11 +83,13 @@ def test_numbers_too_large_for_the_dtype_are_named(pruned_tiny, tmp_path):
 
 def shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Original names and shapes of a shipped student's UNet at full size."""
-    config = student_config(STUDENTS[name], originals()[TEACHERS[STUDENTS[name].family]])
+    config = student_config(STUDENTS[name], load_reference_configs()[TEACHERS[STUDENTS[name].family]])
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
-    places = unet_places(unet.config)
-    return {f"model.diffusion_model.{unet_name(key, places)}": tuple(v.shape) for key, v in unet.state_dict().items()}
+    places = unet_key_map(unet.config)
+    return {
+        f"model.diffusion_model.{ldm_unet_name(key, places)}": tuple(v.shape) for key, v in unet.state_dict().items()
+    }
 
 
 COMFYUI = {
@@ -107,14 +109,14 @@ COMFYUI = {
 def test_every_student_at_full_size_is_recognised_by_comfyui(name):
     named = shapes(name)
     assert len(set(named)) == len(named)
-    comfyui, a1111, diffusers = verdicts(named, False, "models/x")
-    assert (comfyui.takes, comfyui.known_as) == (True, COMFYUI[name])
-    assert not a1111.takes and "original's UNet" in a1111.note
-    assert diffusers.takes and 'config="models/x"' in diffusers.note
+    comfyui, a1111, diffusers = check_programs(named, False, "models/x")
+    assert (comfyui.is_supported, comfyui.detected_as) == (True, COMFYUI[name])
+    assert not a1111.is_supported and "original's UNet" in a1111.note
+    assert diffusers.is_supported and 'config="models/x"' in diffusers.note
 
 
 def test_what_is_found_of_a_unet():
-    assert facts(shapes("sd-tiny")) | {"width": 0} == {
+    assert detect_unet_layout(shapes("sd-tiny")) | {"width": 0} == {
         "width": 0,
         "context": 768,
         "linear": False,
@@ -123,43 +125,47 @@ def test_what_is_found_of_a_unet():
         "resnets": [1, 1, 1],
         "mid": -2,
     }
-    found = facts(shapes("ssd-1b"))
+    found = detect_unet_layout(shapes("ssd-1b"))
     assert (found["depth"], found["resnets"], found["mid"], found["added"]) == ([0, 0, 2, 2, 4, 4], [2, 2, 2], -1, 2816)
 
 
 def test_programs_that_do_not_take_a_file_are_named_with_what_to_do():
-    teacher = originals()["sdxl"]
+    teacher = load_reference_configs()["sdxl"]
     plan = STUDENTS["segmind-vega"].model_dump()
     uneven = type(STUDENTS["segmind-vega"]).model_validate(
         plan | {"name": "own", "down": [[0], [0, 1], [0, 1]], "up": [[0, 1, 2], [0, 1, 2], [0, 2]]}
     )
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(student_config(uneven, teacher))
-    places = unet_places(unet.config)
-    named = {f"model.diffusion_model.{unet_name(key, places)}": tuple(v.shape) for key, v in unet.state_dict().items()}
-    comfyui, _, diffusers = verdicts(named, False, "models/own")
-    assert not comfyui.takes and "depths [0, 1, 1, 2, 2]" in comfyui.note
-    assert not diffusers.takes and "1, 2, 2" in diffusers.note and "models/own" in diffusers.note
+    places = unet_key_map(unet.config)
+    named = {
+        f"model.diffusion_model.{ldm_unet_name(key, places)}": tuple(v.shape) for key, v in unet.state_dict().items()
+    }
+    comfyui, _, diffusers = check_programs(named, False, "models/own")
+    assert not comfyui.is_supported and "depths [0, 1, 1, 2, 2]" in comfyui.note
+    assert not diffusers.is_supported and "1, 2, 2" in diffusers.note and "models/own" in diffusers.note
 
 
 def test_velocities_are_told_where_comfyui_would_not_know():
     named = shapes("sd-tiny")
-    assert "v_prediction" in verdicts(named, True, "x")[0].note
+    assert "v_prediction" in check_programs(named, True, "x")[0].note
     xl = shapes("ssd-1b")
-    assert "v_prediction" in verdicts(xl, True, "x")[0].note
-    assert "v_prediction" not in verdicts(xl | {"v_pred": (0,)}, True, "x")[0].note
+    assert "v_prediction" in check_programs(xl, True, "x")[0].note
+    assert "v_prediction" not in check_programs(xl | {"v_pred": (0,)}, True, "x")[0].note
 
 
 def test_the_originals_are_taken_by_all():
     for original_name, known_as in (("sd15", "SD15"), ("sd21", "SD20"), ("sdxl", "SDXL")):
         with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(originals()[original_name])
-        places = unet_places(unet.config)
-        named = {f"model.diffusion_model.{unet_name(k, places)}": tuple(v.shape) for k, v in unet.state_dict().items()}
-        text = tables()["a1111"]["configs"]
+            unet = UNet2DConditionModel.from_config(load_reference_configs()[original_name])
+        places = unet_key_map(unet.config)
+        named = {
+            f"model.diffusion_model.{ldm_unet_name(k, places)}": tuple(v.shape) for k, v in unet.state_dict().items()
+        }
+        text = load_rules()["a1111"]["configs"]
         marks = {"sd15": {}, "sd21": {text["v2-inference"]["text"]: (1,)}, "sdxl": {text["sd_xl_base"]["text"]: (1,)}}
-        found = verdicts(named | marks[original_name], False, "x")
-        assert [each.takes for each in found] == [True] * 3 and found[0].known_as == known_as
+        found = check_programs(named | marks[original_name], False, "x")
+        assert [each.is_supported for each in found] == [True] * 3 and found[0].detected_as == known_as
 
 
 def random_unet(config: dict) -> UNet2DConditionModel:
@@ -190,12 +196,12 @@ def small_parts(xl: bool) -> SimpleNamespace:
 def test_every_student_at_full_size_comes_back_from_one_file(name, tmp_path):
     """Needs 8 GB of memory and 6 GB of disk."""
     plan = STUDENTS[name]
-    unet = random_unet(student_config(plan, originals()[TEACHERS[plan.family]]))
+    unet = random_unet(student_config(plan, load_reference_configs()[TEACHERS[plan.family]]))
     unet.save_config(tmp_path / "unet")
 
     parts = small_parts(plan.family == "sdxl")
     parts.unet = unet
-    save_file({key: value.contiguous() for key, value in original(parts)}, tmp_path / "student.safetensors")
+    save_file({key: value.contiguous() for key, value in iter_ldm_tensors(parts)}, tmp_path / "student.safetensors")
     back = UNet2DConditionModel.from_single_file(
         str(tmp_path / "student.safetensors"), config=str(tmp_path), subfolder="unet", torch_dtype=torch.float16
     )

@@ -23,7 +23,7 @@ def test_memory_and_open_files_stay_flat():
     if noted(FAULT, STAGE):
         return
     clone = renewed(quiet()[0], "long")
-    watch = {"checkpoint_every": 100, "picture_every": 500}
+    watch = {"checkpoint_every": 100, "image_every": 500}
     changed(clone, distill={"steps": STEPS, "evaluate_every": 100}, watch=watch)
     process, seen = started(clone, STAGE), []
     while process.poll() is None:

@@ -9,7 +9,7 @@ import pytest
 from faulty import FOLDER, changed, lost, note, noted, quiet, renewed, started
 from toygraph import DVC, run
 
-from prunella.compute.resume import DONE
+from prunella.compute.resume import DONE_FILE
 from prunella.training.metrics_log import MetricsLog
 
 FAULT, STAGE, TIMES = "one rank of two killed -9", "distill@sd-tiny", 3
@@ -31,7 +31,9 @@ def rank(process, number: int) -> psutil.Process | None:
 def reached(clone: Path) -> int:
     """The last step of the training that is under way."""
     logs = [
-        MetricsLog(path) for path in clone.glob("work/distill/*/metrics.jsonl") if not path.with_name(DONE).exists()
+        MetricsLog(path)
+        for path in clone.glob("work/distill/*/metrics.jsonl")
+        if not path.with_name(DONE_FILE).exists()
     ]
     return max((row["step"] for log in logs for row in log.rows("train")), default=0)
 

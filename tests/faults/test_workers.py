@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from faulty import note, noted, quiet
 
-from prunella.data.filter import filtered
+from prunella.data.filter import filter_dataset
 from prunella.encoding.encode import encoded
 from prunella.params import read_params
 
@@ -25,7 +25,7 @@ def test_workers_change_no_bit(tmp_path, monkeypatch):
     for workers in WORKERS:
         place = tmp_path / str(workers)
         monkeypatch.setenv("DVC_ROOT", str(place))
-        filtered(params.filter, params.seed, place / "filtered", workers)
+        filter_dataset(params.filter, params.seed, place / "filtered", workers)
         encoded(
             params.encode, params.seed, Path(params.teacher.path), place / "filtered", place / "latents", "cpu", workers
         )

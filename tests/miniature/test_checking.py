@@ -9,7 +9,7 @@ from PIL import Image
 from prunella.errors import UserError
 from prunella.miniature import checking
 from prunella.miniature.checking import Drawing, check, table
-from prunella.scenes.judge import parse
+from prunella.scenes.judge import parse_scene_caption
 
 DRAWING = Drawing(steps=1, guidance=2.0, batch_size=5)
 
@@ -52,7 +52,9 @@ def test_the_table_has_a_row_for_each_set_of_pictures(checked):
 def test_scenes_of_a_number_of_things_are_the_first_such(vocabulary):
     all_of_them = checking._scenes(vocabulary, 12)
     two = checking._scenes(vocabulary, 3, things=2)
-    assert [c for c, _ in all_of_them if len(parse(c, vocabulary).things) == 2][:3] == [c for c, _ in two]
+    assert [c for c, _ in all_of_them if len(parse_scene_caption(c, vocabulary).objects) == 2][:3] == [
+        c for c, _ in two
+    ]
 
 
 def test_the_nearest_training_picture_is_found():

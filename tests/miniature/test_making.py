@@ -10,7 +10,7 @@ from prunella.miniature.making import make
 from prunella.miniature.recipe import read_recipe
 from prunella.models.pipeline import load_pipeline
 from prunella.scenes import tokenizer
-from prunella.scenes.generator import captioned
+from prunella.scenes.generator import render_sample
 from prunella.training.loop import train
 
 
@@ -33,7 +33,7 @@ def test_the_made_folder_is_whole(teacher):
 
 def test_the_scaling_factor_gives_latents_of_unit_variance(teacher, recipe, vocabulary):
     pipeline = load_pipeline(teacher)
-    pictures = torch.stack([torch.from_numpy(captioned(vocabulary, recipe.seed, i)[1]) for i in range(11)])
+    pictures = torch.stack([torch.from_numpy(render_sample(vocabulary, recipe.seed, i)[1]) for i in range(11)])
     with torch.no_grad():
         drawn = pipeline.vae.float().encode(pictures.permute(0, 3, 1, 2) / 127.5 - 1).latent_dist.sample()
     assert (drawn * pipeline.vae.config.scaling_factor).std().item() == pytest.approx(1, abs=0.02)

@@ -4,11 +4,11 @@ from conftest import TOKENS
 
 from prunella.miniature import denoiser, naming
 from prunella.scenes import tokenizer
-from prunella.scenes.generator import Scene, Thing
+from prunella.scenes.generator import Scene, SceneObject
 from prunella.training.loop import train
 
-RED = Thing("small", "red", "heart")
-BLUE = Thing("large", "blue", "ring")
+RED = SceneObject("small", "red", "heart")
+BLUE = SceneObject("large", "blue", "ring")
 
 
 def named(scene, vocabulary):

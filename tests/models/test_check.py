@@ -15,9 +15,9 @@ from singlefile import single
 
 from prunella.errors import UserError
 from prunella.models.configs import SCHEDULERS
-from prunella.models.pipeline import check_teacher, load_pipeline
-from prunella.models.teacher import pin
-from prunella.models.weights import check_finite
+from prunella.models.pipeline import check_teacher_weights, load_pipeline
+from prunella.models.teacher import pin_teacher
+from prunella.models.weights import check_finite_safetensors
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = {"unet": f"unet/{WEIGHTS}", "vae": f"vae/{WEIGHTS}", "text_encoder": "text_encoder/model.safetensors"}
@@ -27,7 +27,7 @@ Spoil = Callable[[Path], None]
 def refusal(folder: Path, **changes) -> str:
     """What pinning and checking a folder says against it."""
     with pytest.raises(UserError) as caught:
-        check_teacher(pin(asked(folder, **changes)))
+        check_teacher_weights(pin_teacher(asked(folder, **changes)))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
     return str(caught.value)
 
@@ -267,8 +267,8 @@ def test_a_crafted_teacher_is_refused_in_one_line(name, own_teacher):
 
 def test_a_sound_teacher_passes(teacher, xl_teacher):
     for folder, family in ((teacher, "sd"), (xl_teacher, "sdxl")):
-        pinned = pin(asked(folder))
-        check_teacher(pinned)
+        pinned = pin_teacher(asked(folder))
+        check_teacher_weights(pinned)
         assert pinned["family"] == family
 
 
@@ -292,7 +292,7 @@ def test_attention_by_its_old_names_is_known(own_teacher):
 
     tensors("vae", renamed)(own_teacher)
     assert any(".query." in name for name in load_file(own_teacher / FILES["vae"]))
-    check_teacher(pin(asked(own_teacher)))
+    check_teacher_weights(pin_teacher(asked(own_teacher)))
 
 
 def test_shards_are_checked_one_by_one(own_teacher):
@@ -307,7 +307,7 @@ def test_shards_are_checked_one_by_one(own_teacher):
             save_file({name: content[name] for name in names if places[name] == shard}, folder / shard)
 
     write()
-    check_teacher(pin(asked(own_teacher)))
+    check_teacher_weights(pin_teacher(asked(own_teacher)))
     content[names[1]].view(-1)[0] = float("inf")
     write()
     assert f"unet/b.safetensors: tensor {names[1]} holds" in refusal(own_teacher)
@@ -320,7 +320,7 @@ def test_an_allowed_pickle_is_checked_as_well(part, own_teacher):
     content = load_file(path)
     path.unlink()
     torch.save(content, bins)
-    check_teacher(pin(asked(own_teacher, allow_pickle=True)))
+    check_teacher_weights(pin_teacher(asked(own_teacher, allow_pickle=True)))
     name = sorted(content)[0]
     torch.save(content | {name: torch.full_like(content[name], float("nan"))}, bins)
     assert f"{bins.name}: tensor {name} holds" in refusal(own_teacher, allow_pickle=True)
@@ -340,12 +340,12 @@ def test_numbers_that_are_none_are_found_in_every_precision(dtype, value, tmp_pa
         "e": torch.ones(0),
     }
     save_file(content, path)
-    check_finite(path)
+    check_finite_safetensors(path)
     content["a"][2] = value
     save_file(content, path)
     with pytest.raises(UserError, match=r"weights.safetensors: tensor a holds NaN or infinite numbers \(1 of 4\)"):
-        check_finite(path)
-    check_finite(path, lambda name: name != "a")
+        check_finite_safetensors(path)
+    check_finite_safetensors(path, lambda name: name != "a")
 
 
 def test_every_ddpm_scheduler_of_diffusers_is_named_right():
@@ -409,7 +409,7 @@ def test_a_single_file_is_compared_with_its_configs(kind, name, said, singles, t
 
     def checked(content: dict) -> None:
         save_file(content, path)
-        check_teacher(pin(asked(path, source="file", config=str(configs))))
+        check_teacher_weights(pin_teacher(asked(path, source="file", config=str(configs))))
 
     checked(content | {"model_ema.decay": torch.tensor(float("nan"))})  # which is not taken
     with pytest.raises(UserError) as caught:

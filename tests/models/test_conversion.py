@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from singlefile import single
 
 from prunella.errors import UserError
-from prunella.models.conversion import NOTE
-from prunella.models.pipeline import check_teacher, load_pipeline, teacher_folder
-from prunella.models.teacher import pin
+from prunella.models.conversion import SIZES_FILE
+from prunella.models.pipeline import check_teacher_weights, load_pipeline, resolve_teacher_dir
+from prunella.models.teacher import pin_teacher
 
 
 @pytest.fixture
@@ -21,17 +21,17 @@ def pinned(teacher, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     save_file(single(load_pipeline(teacher)), tmp_path / "sd.safetensors")
     path = tmp_path / "teacher.json"
-    path.write_text(json.dumps(pin(asked(tmp_path / "sd.safetensors", source="file", config=str(teacher)))))
+    path.write_text(json.dumps(pin_teacher(asked(tmp_path / "sd.safetensors", source="file", config=str(teacher)))))
     return path
 
 
 CONVERT = """
 import sys
 from pathlib import Path
-from prunella.models.pipeline import teacher_folder
+from prunella.models.pipeline import resolve_teacher_dir
 print("ready", flush=True)
 sys.stdin.readline()
-print(teacher_folder(Path(sys.argv[1])))
+print(resolve_teacher_dir(Path(sys.argv[1])))
 """
 
 
@@ -51,24 +51,24 @@ def test_two_conversions_at_once_give_one_folder(pinned, tmp_path):
     assert load_pipeline(folder).unet is not None
 
 
-@pytest.mark.parametrize("lost", [NOTE, "vae/config.json", "unet/diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize("lost", [SIZES_FILE, "vae/config.json", "unet/diffusion_pytorch_model.safetensors"])
 def test_a_half_deleted_folder_is_made_anew(lost, pinned):
-    folder = teacher_folder(pinned)
+    folder = resolve_teacher_dir(pinned)
     made = (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     (folder / lost).unlink()
     left = folder.with_name(f"{folder.name}.half-1")  # by one that was killed
     left.mkdir()
-    assert teacher_folder(pinned) == folder
+    assert resolve_teacher_dir(pinned) == folder
     assert (folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == made
     assert (folder / lost).is_file() and not left.exists()
 
 
 def test_a_cut_file_of_the_folder_is_made_anew(pinned):
-    folder = teacher_folder(pinned)
+    folder = resolve_teacher_dir(pinned)
     weights = folder / "text_encoder" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
-    teacher_folder(pinned)
+    resolve_teacher_dir(pinned)
     assert weights.read_bytes() == whole
 
 
@@ -79,12 +79,12 @@ def test_a_file_that_lacks_a_tensor_or_holds_no_numbers_is_never_converted(value
     content[name] = torch.full_like(content[name], value or 0)
     save_file({key: tensor for key, tensor in content.items() if value or key != name}, tmp_path / "sd.safetensors")
     known = json.loads(pinned.read_text())
-    known["files"] = pin(asked(known["path"], source="file", config=known["config"]["path"]))["files"]
+    known["files"] = pin_teacher(asked(known["path"], source="file", config=known["config"]["path"]))["files"]
     pinned.write_text(json.dumps(known))
     said = f"tensor {name} holds NaN or inf" if value else r"lacks the unet's conv_in.bias \(1 missing"
     with pytest.raises(UserError, match=said):
-        teacher_folder(pinned)
-    assert not list((tmp_path / "work" / "teachers").glob(f"*/{NOTE}"))
+        resolve_teacher_dir(pinned)
+    assert not list((tmp_path / "work" / "teachers").glob(f"*/{SIZES_FILE}"))
 
 
 def test_halves_that_do_not_hold_what_the_file_holds(pinned, tmp_path):
@@ -93,11 +93,11 @@ def test_halves_that_do_not_hold_what_the_file_holds(pinned, tmp_path):
     content[name] = torch.full_like(content[name], 70_000.0, dtype=torch.float32)
     save_file(content, tmp_path / "sd.safetensors")
     known = json.loads(pinned.read_text())
-    pinned.write_text(json.dumps(pin(asked(known["path"], source="file", config=known["config"]["path"]))))
+    pinned.write_text(json.dumps(pin_teacher(asked(known["path"], source="file", config=known["config"]["path"]))))
     with pytest.raises(
         UserError, match=r"unet/diffusion_pytorch_model.safetensors: tensor conv_in.bias holds NaN or inf"
     ):
-        teacher_folder(pinned)
+        resolve_teacher_dir(pinned)
 
 
 def test_a_pickle_that_is_allowed_is_compared_as_well(pinned, tmp_path):
@@ -105,8 +105,8 @@ def test_a_pickle_that_is_allowed_is_compared_as_well(pinned, tmp_path):
     known = json.loads(pinned.read_text())
     options = {"source": "file", "config": known["config"]["path"], "allow_pickle": True}
     torch.save({"state_dict": content, "epoch": 3}, path)
-    check_teacher(pin(asked(path, **options)))
+    check_teacher_weights(pin_teacher(asked(path, **options)))
     del content["model.diffusion_model.input_blocks.0.0.bias"]
     torch.save({"state_dict": content}, path)
     with pytest.raises(UserError, match=r"sd.ckpt: lacks the unet's conv_in.bias"):
-        check_teacher(pin(asked(path, **options)))
+        check_teacher_weights(pin_teacher(asked(path, **options)))

@@ -28,7 +28,7 @@ def test_a_missing_tensor_is_named_by_every_loading(part, own_teacher, teacher, 
     loadings = {
         "load_pipeline": lambda: load_pipeline(own_teacher),
         "load_unet": lambda: load_unet(own_teacher),
-        "as stored": lambda: load_unet(own_teacher, as_stored=True),
+        "as stored": lambda: load_unet(own_teacher, keep_dtype=True),
         "save_pipeline": lambda: save_pipeline(own_teacher, whole, tmp_path / "out", "fp16"),
     }
     # The UNet is given to save_pipeline; load_unet loads nothing else.
@@ -86,7 +86,7 @@ def test_saving_replaces_what_was_there(teacher, tmp_path):
 
 def test_a_unet_is_loaded_in_fp32_or_as_it_is_stored(teacher, tmp_path):
     assert load_unet(teacher).dtype == torch.float32
-    assert load_unet(teacher, as_stored=True).dtype == torch.float16  # as the toy's is
+    assert load_unet(teacher, keep_dtype=True).dtype == torch.float16  # as the toy's is
     for dtype in (torch.bfloat16, torch.float32):
         load_unet(teacher).to(dtype).save_pretrained(tmp_path / "unet")
-        assert load_unet(tmp_path, as_stored=True).dtype == dtype
+        assert load_unet(tmp_path, keep_dtype=True).dtype == dtype

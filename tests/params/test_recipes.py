@@ -7,7 +7,7 @@ from conftest import ROOT
 from prunella import STUDENTS
 from prunella.errors import UserError
 from prunella.params import Params, read_params
-from prunella.params.recipes import DEFAULTS, merge_recipe, recipe_names, recipe_text
+from prunella.params.recipes import DEFAULTS, list_recipes, load_recipe, merge_recipe
 
 DEFAULT = yaml.safe_load(DEFAULTS.read_text())
 
@@ -20,7 +20,7 @@ def leaves(content: dict, *path: str) -> dict[tuple[str, ...], object]:
 
 
 def whole(name: str) -> str:
-    return merge_recipe(recipe_text(name), DEFAULTS.read_text())
+    return merge_recipe(load_recipe(name), DEFAULTS.read_text())
 
 
 @pytest.fixture
@@ -83,40 +83,40 @@ def test_a_key_that_the_defaults_lack_is_named():
 
 def test_an_unknown_recipe_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match="ssd1b") as caught:
-        recipe_text("ssd1b")
-    assert all(name in str(caught.value) for name in recipe_names())
+        load_recipe("ssd1b")
+    assert all(name in str(caught.value) for name in list_recipes())
     with pytest.raises(UserError):
-        recipe_text("../defaults")
+        load_recipe("../defaults")
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_is_valid_and_of_one_family(name, read):
     params = read(name)
     assert len({STUDENTS[student].family for student in params.students}) == 1
-    assert f"prunella recipe {name} --out params.yaml" in recipe_text(name)
+    assert f"prunella recipe {name} --out params.yaml" in load_recipe(name)
     assert (ROOT / params.teacher.path).exists()  # a dependency of the graph even where the Hub is asked
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_the_whole_file_holds_the_recipe_and_else_the_defaults(name):
-    own, default = leaves(yaml.safe_load(recipe_text(name))), leaves(DEFAULT)
+    own, default = leaves(yaml.safe_load(load_recipe(name))), leaves(DEFAULT)
     # A section of entries is empty by default.
     kept = {path: value for path, value in default.items() if not any(each[: len(path)] == path for each in own)}
     assert leaves(yaml.safe_load(whole(name))) == kept | own
-    assert "docs/data.md" in whole(name) and recipe_text(name).splitlines()[0] in whole(name)
+    assert "docs/data.md" in whole(name) and load_recipe(name).splitlines()[0] in whole(name)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_states_only_what_differs_or_was_published(name):
-    own, default = leaves(yaml.safe_load(recipe_text(name))), leaves(DEFAULT)
-    lines = recipe_text(name).splitlines()
+    own, default = leaves(yaml.safe_load(load_recipe(name))), leaves(DEFAULT)
+    lines = load_recipe(name).splitlines()
     for path, value in own.items():
         comments = [line.partition("#")[2] for line in lines if line.strip().startswith(f"{path[-1]}: ")]
         assert value != default.get(path) or any("published" in text or "card" in text for text in comments), path
 
 
 def test_every_student_has_a_recipe(read):
-    assert {student for name in recipe_names() for student in read(name).students} == set(STUDENTS)
+    assert {student for name in list_recipes() for student in read(name).students} == set(STUDENTS)
 
 
 def test_published_hyperparameters(read):
@@ -130,7 +130,7 @@ def test_published_hyperparameters(read):
     }
     for name, figures in expected.items():
         it = read(name).distill
-        batch = it.batch_size * it.accumulation
+        batch = it.batch_size * it.gradient_accumulation_steps
         assert (it.steps, batch, it.learning_rate, it.output_weight, it.feature_weight) == figures
 
 

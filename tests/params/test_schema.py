@@ -4,7 +4,7 @@ from conftest import ROOT
 from pydantic import BaseModel
 
 from prunella.errors import UserError
-from prunella.params import Params, check, read_params
+from prunella.params import Params, read_params, validate_config
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def content() -> dict:
 
 def refused(content) -> str:
     with pytest.raises(UserError) as caught:
-        check(Params, content, "params.yaml")
+        validate_config(Params, content, "params.yaml")
     return str(caught.value)
 
 
@@ -57,12 +57,17 @@ def test_a_misspelt_section_is_named_with_its_neighbour(content):
         ("distill", "feature_weight", -0.5, "distill.feature_weight: input should be greater than or equal to 0"),
         ("distill", "feature_weight", float("nan"), "distill.feature_weight: input should be"),
         ("distill", "learning_rate", 0, "distill.learning_rate: input should be greater than 0, got 0"),
-        ("distill", "schedule", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
+        ("distill", "lr_scheduler", "sine", "'constant', 'cosine' or 'linear', got 'sine'"),
         ("encode", "precision", "fp8", "'fp32', 'tf32', 'bf16' or 'fp16', got 'fp8'"),
         ("finetune", "ema_decay", 1, "finetune.ema_decay: input should be less than 1, got 1"),
         ("filter", "source", "laion", "'hub' or 'generated', got 'laion'"),
         ("filter", "path", None, "filter.path: input should be a valid string, got None"),
-        ("benchmark", "guidance", 0.5, "benchmark.guidance: input should be greater than or equal to 1, got 0.5"),
+        (
+            "benchmark",
+            "guidance_scale",
+            0.5,
+            "benchmark.guidance_scale: input should be greater than or equal to 1, got 0.5",
+        ),
         (
             "benchmark",
             "protocol",
@@ -145,7 +150,7 @@ def test_no_key_has_a_default_in_code():
 
 def test_a_key_that_moved_is_found(content):
     content["distill"]["picture_every"] = 7
-    assert "distill.picture_every: is watch.picture_every now" in refused(content)
+    assert "distill.picture_every: is watch.image_every now" in refused(content)
 
 
 def leaves(content: dict, *before: str):
@@ -164,7 +169,7 @@ def test_numbers_out_of_reason_are_refused_by_name(content, value):
     content["filter"] |= {"min_similarity": 0.1, "near_duplicates": 3}
     content["filter"]["aesthetic"]["min"] = 5.0
     content["distill"]["snr_gamma"] = content["finetune"]["snr_gamma"] = 5.0
-    check(Params, content, "params.yaml")
+    validate_config(Params, content, "params.yaml")
     for *path, last in leaves(content):
         section = content
         for key in path:
@@ -179,7 +184,7 @@ def test_numbers_out_of_reason_are_refused_by_name(content, value):
 
 def said(content: dict) -> list[str]:
     try:
-        check(Params, content, "params.yaml")
+        validate_config(Params, content, "params.yaml")
     except UserError as error:
         return str(error).splitlines()
     return []
@@ -192,19 +197,20 @@ def test_points_of_a_weight_are_numbers(content):
 
 
 SET = {
-    "prompts": "p.txt", "samples": 9, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main",
-    "negative_prompt": "", "guidance": 7.5, "scheduler": None, "inference_steps": 25, "sizes": [[512, 512]],
+    "prompts": "p.txt", "samples": 9, "images_per_prompt": 1, "model": "models/teacher.json", "id": None,
+    "revision": "main",
+    "negative_prompt": "", "guidance_scale": 7.5, "scheduler": None, "num_inference_steps": 25, "sizes": [[512, 512]],
     "batch_size": 8, "precision": "fp32", "storage": "fp16", "seed": 0, "store": None,
 }  # fmt: skip
 
 
 def test_sets_to_generate_have_names_and_whole_entries(content):
     content["generate"]["portraits"] = SET
-    assert check(Params, content, "params.yaml").generate["portraits"].sizes == [(512, 512)]
+    assert validate_config(Params, content, "params.yaml").generate["portraits"].sizes == [(512, 512)]
     content["generate"]["portraits"] = SET | {"guidence": 3.0}
     assert refused(content) == (
         "params.yaml: generate.portraits.guidence: no key of section 'generate.portraits' is called 'guidence'; "
-        "did you mean 'guidance'?"
+        "did you mean 'guidance_scale'?"
     )
     for name in ("Por traits", "por.traits"):  # DVC would take the dot to part keys
         content["generate"] = {name: SET}
@@ -253,7 +259,8 @@ def test_sets_of_ones_own_lack_what_is_as_shipped_and_as_encoded(content, tmp_pa
         (
             {"filter": {"source": "folder", "path": ".", "caption": "a dog"}},
             "data/own/portraits/latents",
-            "finetune.words: none of ['heart'] is in the caption of finetune.data.portraits ('a dog'); [] takes all",
+            "finetune.caption_keywords: none of ['heart'] is in the caption of finetune.data.portraits ('a dog'); [] "
+            "takes all",
         ),
     ],
 )
@@ -265,10 +272,10 @@ def test_mistakes_in_sets_of_ones_own(content, tmp_path, own, latents, said):
 
 
 def test_of_a_base_there_are_no_main_data_to_rehearse(content, tmp_path):
-    content["finetune"] |= {"rehearsal": 0.5, "base": {"theirs": {"model": {}, "data": "portraits"}}}
+    content["finetune"] |= {"replay_weight": 0.5, "base": {"theirs": {"model": {}, "data": "portraits"}}}
     with_own(content, tmp_path)
     with pytest.raises(
-        UserError, match=r"finetune\.rehearsal: 0\.5, but the main data are not .* finetune.base.theirs"
+        UserError, match=r"finetune\.replay_weight: 0\.5, but the main data are not .* finetune.base.theirs"
     ):
         read_params(tmp_path / "params.yaml")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from prunella.pipeline.disk_full import no_room
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.disk_full import explain_disk_full
+from prunella.pipeline.stage import run_stage
 
 TORCH = "[enforce fail at inline_container.cc:672] . unexpected pos 27725760 vs 27725648"
 RUST = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -23,13 +23,13 @@ RUST = "Error while serializing: I/O error: No space left on device (os error 28
     ],
 )
 def test_a_full_disk_is_known_by_any_of_its_errors(error, tmp_path):
-    assert f"no room left at {tmp_path} (" in no_room(error, [tmp_path / "work" / "a.pt"])
+    assert f"no room left at {tmp_path} (" in explain_disk_full(error, [tmp_path / "work" / "a.pt"])
 
 
 def test_the_file_that_the_error_names_says_where(tmp_path):
     (tmp_path / "a").mkdir()
     error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "a" / "b.json"))
-    assert f"no room left at {tmp_path / 'a'} (" in no_room(error, [tmp_path])
+    assert f"no room left at {tmp_path / 'a'} (" in explain_disk_full(error, [tmp_path])
 
 
 def test_an_error_on_the_way_out_does_not_hide_it(tmp_path):
@@ -39,12 +39,12 @@ def test_an_error_on_the_way_out_does_not_hide_it(tmp_path):
         except OSError:
             raise KeyError("later") from None
     except KeyError as error:
-        assert no_room(error, [tmp_path])
+        assert explain_disk_full(error, [tmp_path])
 
 
 def test_other_errors_are_none(tmp_path):
-    assert no_room(OSError(errno.EIO, "x"), [tmp_path]) is None
-    assert no_room(RuntimeError("shapes differ: 28"), [tmp_path]) is None
+    assert explain_disk_full(OSError(errno.EIO, "x"), [tmp_path]) is None
+    assert explain_disk_full(RuntimeError("shapes differ: 28"), [tmp_path]) is None
 
 
 def test_a_stage_says_so_in_one_line_and_leaves_no_half_of_its_outs(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_a_stage_says_so_in_one_line_and_leaves_no_half_of_its_outs(tmp_path, mo
     monkeypatch.setitem(sys.modules, "mlflow", None)
     monkeypatch.setattr(sys, "argv", ["x", "--out", "models/a.b", "--report", "r.json"])
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    with pytest.raises(SystemExit) as ended, stage_context("toy", "A stage.", None, "out", "report"):
+    with pytest.raises(SystemExit) as ended, run_stage("toy", "A stage.", None, "out", "report"):
         Path("models/a.b.half").mkdir(parents=True)
         for half in ("models/a.b.half/unet", "r.half"):
             Path(half).write_text("half")
@@ -67,4 +67,4 @@ def test_the_real_error_is_known(tmp_path):
     with pytest.raises(OSError) as full, open("/dev/full", "w") as file:
         file.write("x")
         file.flush()
-    assert no_room(full.value, [tmp_path])
+    assert explain_disk_full(full.value, [tmp_path])

@@ -9,8 +9,8 @@ from conftest import ROOT
 from stored import put
 
 from prunella.errors import UserError
-from prunella.pipeline.input_guard import Inputs, declared
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.input_guard import InputGuard, read_stage_spec
+from prunella.pipeline.stage import run_stage
 
 DVC_YAML = """
 stages:
@@ -66,7 +66,7 @@ def edited(folder: Path, section: str, key: str, value) -> None:
 def run(change) -> str:
     """What the stage ends with when `change` happens while it runs and it has written its outs; "" for success."""
     try:
-        with stage_context("distill", "A stage.", None, "student", "out"):
+        with run_stage("distill", "A stage.", None, "student", "out"):
             for out in ("models/distilled/sd-tiny/weights.bin", "reports/sd-tiny.json", "kept.json"):
                 written(Path(out), "made")
             change()
@@ -94,8 +94,8 @@ def test_what_changed_is_named_with_its_values(folder):
 
 def test_what_the_stage_does_not_depend_on_may_change(folder):
     def change():
-        edited(folder, "benchmark", "guidance", 2.0)
-        edited(folder, "finetune", "words", ["disc"])
+        edited(folder, "benchmark", "guidance_scale", 2.0)
+        edited(folder, "finetune", "caption_keywords", ["disc"])
         written(folder / "src/other/loop.py", "a: 2\n")
         written(folder / "src/room/__pycache__/loop.cpython-311.pyc", "x")
         (folder / "src/room/loop.py").touch()  # the same content
@@ -153,7 +153,7 @@ def test_without_dvc_yaml_all_parameters_count(folder):
 
 
 def test_many_changes_are_counted(folder):
-    inputs = Inputs("distill@sd-tiny")
+    inputs = InputGuard("distill@sd-tiny")
     for number in range(9):
         written(folder / f"src/room/{number}.py", "")
     with pytest.raises(UserError, match=r"src/room/\d.py was added and 4 more"):
@@ -162,7 +162,7 @@ def test_many_changes_are_counted(folder):
 
 def test_processes_that_read_other_parameters_than_their_launcher_stop(folder, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setenv("PRUNELLA_BEGUN_WITH", Inputs("distill@sd-tiny").digest)
+    monkeypatch.setenv("PRUNELLA_BEGUN_WITH", InputGuard("distill@sd-tiny").digest)
     assert run(lambda: None) == ""
     edited(folder, "distill", "steps", 3)
     assert "params.yaml changed" in run(lambda: None)
@@ -174,8 +174,8 @@ def test_stages_over_tables_and_matrices_are_found(folder):
         "b: {matrix: {student: '${students}', n: [1, 2]}, cmd: c, deps: ['d/${item.student}/${item.n}']}}"
     )
     params = {"students": ["sd-tiny"]}
-    assert declared("a@x", params).deps == ("p/x",)
-    assert declared("b@sd-tiny-2", params).deps == ("d/sd-tiny/2",)
+    assert read_stage_spec("a@x", params).deps == ("p/x",)
+    assert read_stage_spec("b@sd-tiny-2", params).deps == ("d/sd-tiny/2",)
 
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -192,7 +192,7 @@ def test_every_stage_of_the_graph_is_understood(name):
     }
     item = "sd-tiny" if GRAPH[name].get("foreach") == "${students}" else "x"
     address = f"{name}@{item}" if "do" in GRAPH[name] else name
-    entry = declared(address, params, ROOT / "dvc.yaml")
+    entry = read_stage_spec(address, params, ROOT / "dvc.yaml")
     assert entry.deps and not any("$" in path for path in (*entry.deps, *entry.outs))
     assert all((ROOT / path).exists() for path in entry.deps if path.startswith(("src/", "stages/")))
     if name != "plan":
@@ -201,8 +201,8 @@ def test_every_stage_of_the_graph_is_understood(name):
 
 STAGE = """
 from pathlib import Path
-from prunella.pipeline.stage import stage_context
-with stage_context("toy", "A stage.", None, "out", logged=False) as it:
+from prunella.pipeline.stage import run_stage
+with run_stage("toy", "A stage.", None, "out", log_to_mlflow=False) as it:
     it.paths.out.write_text(f"made with {it.params.distill.steps} steps")
     params = Path("params.yaml")
     if Path("edit").exists():

@@ -12,13 +12,20 @@ from prunella.encoding.encode import multiple, vae_factor
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
 from prunella.models.pipeline import load_unet
-from prunella.params import Params, check
+from prunella.params import Params, validate_config
 from prunella.pipeline import disk_estimate
-from prunella.pipeline.preflight import check_pairs, check_parameters, check_run, known_unet
+from prunella.pipeline.preflight import check_filtered_samples, check_parameters, check_run, find_teacher_config
 from prunella.training import memory_estimate
 
-SET = {"prompts": "", "samples": 3, "pictures": 1, "model": "models/teacher.json", "id": None, "revision": "main"}
-SET |= {"negative_prompt": "", "guidance": 3.0, "scheduler": None, "inference_steps": 2, "sizes": [[32, 32]]}
+SET = {
+    "prompts": "",
+    "samples": 3,
+    "images_per_prompt": 1,
+    "model": "models/teacher.json",
+    "id": None,
+    "revision": "main",
+}
+SET |= {"negative_prompt": "", "guidance_scale": 3.0, "scheduler": None, "num_inference_steps": 2, "sizes": [[32, 32]]}
 SET |= {"batch_size": 2, "precision": "fp32", "storage": "fp32", "seed": 0, "store": None}
 
 
@@ -28,7 +35,7 @@ def content(teacher, pictures) -> dict:
 
 
 def made(content: dict) -> Params:
-    return check(Params, content, "params.yaml")
+    return validate_config(Params, content, "params.yaml")
 
 
 def refused(content: dict) -> str:
@@ -172,32 +179,34 @@ def test_phases_of_a_published_student_begin_with_what_it_has(content, pruned_xl
 def test_a_hub_teacher_is_known_once_it_is_pinned_and_only_then(content, tmp_path):
     content["teacher"] |= {"source": "hub", "id": "a/b"}
     pinned = tmp_path / "teacher.json"
-    assert known_unet(made(content).teacher, pinned) is None
+    assert find_teacher_config(made(content).teacher, pinned) is None
     pinned.write_text('{"source": "hub", "id": "a/b", "revision": "main", "unet": {"a": 1}}')
-    assert known_unet(made(content).teacher, pinned) == {"a": 1}
+    assert find_teacher_config(made(content).teacher, pinned) == {"a": 1}
     content["teacher"]["revision"] = "other"
-    assert known_unet(made(content).teacher, pinned) is None
+    assert find_teacher_config(made(content).teacher, pinned) is None
 
 
 def test_words_are_counted_among_the_captions_to_train_on(content, teacher, manifest):
-    content["finetune"]["words"] = []
-    pairs, said = check_pairs(made(content), teacher, manifest)
-    assert pairs == 22 and said.startswith("22 captions to train on, 7 held out; finetune.words: 22 and 7 of them")
-    content["finetune"]["words"] = ["unheard-of"]
-    with pytest.raises(UserError, match=r"finetune.words: none of the 22 captions .* \['unheard-of'\]"):
-        check_pairs(made(content), teacher, manifest)
+    content["finetune"]["caption_keywords"] = []
+    pairs, said = check_filtered_samples(made(content), teacher, manifest)
+    assert pairs == 22 and said.startswith(
+        "22 captions to train on, 7 held out; finetune.caption_keywords: 22 and 7 of them"
+    )
+    content["finetune"]["caption_keywords"] = ["unheard-of"]
+    with pytest.raises(UserError, match=r"finetune.caption_keywords: none of the 22 captions .* \['unheard-of'\]"):
+        check_filtered_samples(made(content), teacher, manifest)
     content["finetune"] |= {
         "latents": "data/own/dog/latents",
         "data": {"dog": {"filter": content["filter"], "encode": content["encode"]}},
     }
-    pairs, said = check_pairs(made(content), teacher, manifest)  # its own set is not among them
+    pairs, said = check_filtered_samples(made(content), teacher, manifest)  # its own set is not among them
     assert (pairs, said) == (22, "22 captions to train on, 7 held out")
 
 
 def test_more_pairs_held_out_than_passed(content, teacher, manifest):
     content["encode"]["heldout"] = 29
     with pytest.raises(UserError, match=r"encode.heldout: 29 pairs .* only 29 passed"):
-        check_pairs(made(content), teacher, manifest)
+        check_filtered_samples(made(content), teacher, manifest)
 
 
 def test_a_resolution_that_the_teacher_cannot_take(content, teacher):
@@ -226,7 +235,7 @@ def test_memory_and_disk_are_said_and_a_disk_that_is_too_small_refused(content, 
 
 def test_latents_are_reckoned_as_encode_writes_them(content, teacher, latents):
     written = sum(path.stat().st_size for path in latents.glob("*.safetensors") if path.name[:5] in ("train", "heldo"))
-    reckoned = disk_estimate.room_for(made(content), teacher, 29)["latents"]
+    reckoned = disk_estimate.estimate_bytes(made(content), teacher, 29)["latents"]
     assert reckoned == pytest.approx(written, rel=0.1)
 
 
@@ -234,19 +243,19 @@ def test_others_models_take_room_as_well(content, teacher, pruned_tiny, capsys, 
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     content["students"] = ["sd-tiny"]
     content["finetune"]["ema_decay"] = 0.0
-    alone = disk_estimate.room_for(made(content), teacher, 22)
+    alone = disk_estimate.estimate_bytes(made(content), teacher, 22)
     own = {"filter": content["filter"] | {"source": "folder"}, "encode": content["encode"]}
     model = content["teacher"] | {"source": "folder", "path": str(pruned_tiny)}
     bases = {"theirs": {"model": model, "data": "dog"}}
     content["finetune"] |= {"data": {"dog": own}, "base": bases}
-    beside = disk_estimate.room_for(made(content), teacher, 22)
+    beside = disk_estimate.estimate_bytes(made(content), teacher, 22)
     size = load_unet(pruned_tiny).num_parameters()
     assert beside["latents"] == alone["latents"]
     assert beside["states"] - alone["states"] == 4 * size * 4  # weights and two moments, and the best weights
     drawn = beside["pictures"] - alone["pictures"]
     assert drawn == 2 * alone["pictures"] / 4  # before and after, where the teacher and three of sd-tiny are four
     rest = sum(path.stat().st_size for path in pruned_tiny.glob("[!u]*/*.safetensors"))
-    bits = disk_estimate.BITS[content["finetune"]["storage"]]
+    bits = disk_estimate.BYTES_PER_NUMBER[content["finetune"]["storage"]]
     assert beside["models"] - alone["models"] == pytest.approx(2 * bits * size + rest, rel=0.01)
     bases["far"] = {"model": model | {"source": "hub", "id": "a/b"}, "data": "dog"}
     check_run(made(content), teacher, 22)

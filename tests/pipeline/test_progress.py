@@ -5,9 +5,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from prunella.pipeline.input_guard import yaml_or_none
-from prunella.pipeline.progress import ordered, place
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.input_guard import load_yaml_or_none
+from prunella.pipeline.progress import format_stage_position, sort_stages
+from prunella.pipeline.stage import run_stage
 
 STAGES = {
     "report": {"deps": ["models", "notes.txt"]},  # reads what both trainings make, and is written first
@@ -20,7 +20,7 @@ PARAMS = {"students": ["b", "a"]}
 
 
 def test_a_stage_comes_after_those_that_make_what_it_reads_and_frozen_ones_do_not_count():
-    assert ordered(STAGES, PARAMS) == ["encode", "train@b", "train@a", "report", "weigh@x-3", "weigh@y-3"]
+    assert sort_stages(STAGES, PARAMS) == ["encode", "train@b", "train@a", "report", "weigh@x-3", "weigh@y-3"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within DVC
@@ -30,17 +30,19 @@ def test_the_order_is_that_of_dvc(monkeypatch):
 
     monkeypatch.chdir(ROOT)
     theirs = [stage.addressing for stage in plan_repro(Repo(ROOT).index.graph) if not stage.frozen]
-    assert ordered(yaml_or_none(ROOT / "dvc.yaml")["stages"], yaml_or_none(ROOT / "params.yaml")) == theirs
+    assert (
+        sort_stages(load_yaml_or_none(ROOT / "dvc.yaml")["stages"], load_yaml_or_none(ROOT / "params.yaml")) == theirs
+    )
 
 
 def test_what_cannot_be_told_is_left_out(tmp_path):
     graph = tmp_path / "dvc.yaml"
-    assert place("encode", PARAMS, graph) == ""
+    assert format_stage_position("encode", PARAMS, graph) == ""
     graph.write_text(yaml.safe_dump({"stages": STAGES}))
-    assert place("encode", PARAMS, graph) == "stage 1 of 6"
-    assert place("prune", PARAMS, graph) == place("encode", {}, graph) == ""
+    assert format_stage_position("encode", PARAMS, graph) == "stage 1 of 6"
+    assert format_stage_position("prune", PARAMS, graph) == format_stage_position("encode", {}, graph) == ""
     graph.write_text("stages: [")
-    assert place("encode", PARAMS, graph) == ""
+    assert format_stage_position("encode", PARAMS, graph) == ""
 
 
 def test_a_stage_that_dvc_has_started_says_where_it_stands(tmp_path, monkeypatch, capsys):
@@ -48,11 +50,11 @@ def test_a_stage_that_dvc_has_started_says_where_it_stands(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "mlflow", None)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
-    with stage_context("encode", "", []):
+    with run_stage("encode", "", []):
         pass
     assert "stage 1" not in capsys.readouterr().out  # by hand
     monkeypatch.setitem(os.environ, "DVC_STAGE", "encode")
-    monkeypatch.setattr("prunella.pipeline.stage.end_with_starter", lambda: None)  # no `dvc` is there to be watched
-    with stage_context("encode", "", []):
+    monkeypatch.setattr("prunella.pipeline.stage.exit_with_parent", lambda: None)  # no `dvc` is there to be watched
+    with run_stage("encode", "", []):
         pass
     assert capsys.readouterr().out.startswith("stage 1 of 6\n")

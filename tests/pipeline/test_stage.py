@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import ROOT
 
-from prunella.compute.device import device
+from prunella.compute.device import resolve_device
 from prunella.errors import UserError
 from prunella.params import Runtime
-from prunella.pipeline.stage import stage_context
+from prunella.pipeline.stage import run_stage
 
 
 def test_devices():
     def asked(name: str, threads: int = 0) -> str:
-        return device(
+        return resolve_device(
             Runtime(
                 engine="local",
                 device=name,
@@ -43,8 +43,8 @@ def test_devices():
 
 STAGE = """
 import sys, time
-from prunella.pipeline.stage import stage_context
-with stage_context("slow", "A slow stage.", None, "out") as it:
+from prunella.pipeline.stage import run_stage
+with run_stage("slow", "A slow stage.", None, "out") as it:
     print("started", flush=True)
     time.sleep(60)
 """
@@ -56,7 +56,9 @@ def test_a_full_disk_is_told_where_a_path_is_left_out_or_is_a_name(tmp_path, mon
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     with (
         pytest.raises(SystemExit, match=r"full: no room left at .*; make room and run the stage again"),
-        stage_context("full", "", ["--out", "x"], "out", own=True, optional=("main",), logged=False) as it,
+        run_stage(
+            "full", "", ["--out", "x"], "out", per_dataset=True, optional_paths=("main",), log_to_mlflow=False
+        ) as it,
     ):
         assert it.paths.main is None
         raise OSError(errno.ENOSPC, "full")

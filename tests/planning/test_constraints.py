@@ -5,27 +5,27 @@ import pytest
 from known import SD15, SDXL
 
 from prunella.errors import UserError
-from prunella.params import Description, check
+from prunella.params import PlanRequest, validate_config
 from prunella.planning import search
-from prunella.planning.constraints import allowed
-from prunella.planning.search import Market, market
-from prunella.planning.units import MID, End, Layer, Thin, units
+from prunella.planning.constraints import filter_units
+from prunella.planning.search import SearchSpace, build_search_space
+from prunella.planning.units import MID_ATTENTION, DropDeepest, DropLayer, ThinStage, list_units
 
 
-def asked(budget, keep=(), attention=False) -> Description:
-    return check(Description, {"budget": budget, "keep": list(keep), "attention": attention}, "plan")
+def asked(budget, keep=(), attention=False) -> PlanRequest:
+    return validate_config(PlanRequest, {"budget": budget, "keep": list(keep), "attention": attention}, "plan")
 
 
-def opened(budget, keep=(), attention=False) -> Market:
-    return market("auto", asked(budget, keep, attention), SD15, Path("none.json"), (64, 64), {})
+def opened(budget, keep=(), attention=False) -> SearchSpace:
+    return build_search_space("auto", asked(budget, keep, attention), SD15, Path("none.json"), (64, 64), {})
 
 
 @pytest.fixture(scope="module", autouse=True)
 def counted_once():
     """SD 1.5 is priced once for all tests."""
-    prices = search.counted("sd", SD15, (0, 1), (64, 64))
+    prices = search.count_costs("sd", SD15, (0, 1), (64, 64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "counted", lambda *_: dict(prices))
+        patch.setattr(search, "count_costs", lambda *_: dict(prices))
         yield
 
 
@@ -36,28 +36,28 @@ def said(budget, **wishes) -> str:
 
 
 def test_what_must_stay_takes_units_away():
-    every = units("sd", SD15, attention=True)
-    left = allowed(every, ["mid"], "sd")
-    assert set(every) - set(left) == {end for end in every if isinstance(end, End) and end.mid != "keep"}
-    left = allowed(every, ["up.0"], "sd")  # the deepest stage's: it can neither go nor be thinned
-    assert not [unit for unit in left if isinstance(unit, Thin) and unit.stage == 3]
-    assert not [unit for unit in left if isinstance(unit, End) and unit.removed]
-    left = allowed(every, ["down.0.1"], "sd")
-    assert all(unit.keeps_attention("down", 1) for unit in left if isinstance(unit, Thin) and unit.stage == 0)
-    assert [unit for unit in left if isinstance(unit, Thin) and unit.stage == 0 and "up" in unit.plain]
+    every = list_units("sd", SD15, may_drop_attention=True)
+    left = filter_units(every, ["mid"], "sd")
+    assert set(every) - set(left) == {end for end in every if isinstance(end, DropDeepest) and end.mid != "keep"}
+    left = filter_units(every, ["up.0"], "sd")  # the deepest stage's: it can neither go nor be thinned
+    assert not [unit for unit in left if isinstance(unit, ThinStage) and unit.stage == 3]
+    assert not [unit for unit in left if isinstance(unit, DropDeepest) and unit.num_removed]
+    left = filter_units(every, ["down.0.1"], "sd")
+    assert all(unit.keeps_attention("down", 1) for unit in left if isinstance(unit, ThinStage) and unit.stage == 0)
+    assert [unit for unit in left if isinstance(unit, ThinStage) and unit.stage == 0 and "up" in unit.without_attention]
 
 
 def test_what_must_stay_keeps_its_layers():
-    every = units("sdxl", SDXL, attention=False)
-    left = {unit.attention for unit in allowed(every, ["mid", "up.0.2"], "sdxl") if isinstance(unit, Layer)}
-    assert MID not in left and "up_blocks.0.attentions.2" not in left and "up_blocks.0.attentions.1" in left
+    every = list_units("sdxl", SDXL, may_drop_attention=False)
+    left = {unit.attention for unit in filter_units(every, ["mid", "up.0.2"], "sdxl") if isinstance(unit, DropLayer)}
+    assert MID_ATTENTION not in left and "up_blocks.0.attentions.2" not in left and "up_blocks.0.attentions.1" in left
 
 
 def test_budgets_are_numbers_shares_and_students():
-    assert opened({"params": 500_000_000}).most == 500_000_000
-    assert opened({"params": 0.5}).most == 859_520_964 / 2
-    assert opened({"params": "sd-tiny"}).most == 323_384_964
-    assert opened({"macs": "sd-tiny"}).most == pytest.approx(242.8e9, rel=1e-3)
+    assert opened({"params": 500_000_000}).budget == 500_000_000
+    assert opened({"params": 0.5}).budget == 859_520_964 / 2
+    assert opened({"params": "sd-tiny"}).budget == 323_384_964
+    assert opened({"macs": "sd-tiny"}).budget == pytest.approx(242.8e9, rel=1e-3)
 
 
 def test_a_budget_out_of_range_names_the_range():
@@ -97,4 +97,4 @@ def test_a_student_of_another_family_is_no_budget():
 )
 def test_descriptions_that_make_no_sense_are_refused(wrong):
     with pytest.raises(UserError, match=r"plan: (budget|keep)"):
-        check(Description, {"budget": {"params": 0.5}, "keep": [], "attention": False} | wrong, "plan")
+        validate_config(PlanRequest, {"budget": {"params": 0.5}, "keep": [], "attention": False} | wrong, "plan")

@@ -10,14 +10,14 @@ from diffusers import UNet2DConditionModel
 from prunella import prune, read_plan
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
-from prunella.params import Planning, check
+from prunella.params import PlanSearch, validate_config
 from prunella.planning import search
-from prunella.planning.cost_model import parts
+from prunella.planning.cost_model import list_kept_modules
 from prunella.planning.importance import OutputError
-from prunella.planning.named import copied
-from prunella.planning.tournament import fields
-from prunella.planning.units import whole
-from prunella.pruning.plan import CATALOGUE, check_students
+from prunella.planning.named import copy_plan
+from prunella.planning.tournament import bracket_sizes
+from prunella.planning.units import full_plan
+from prunella.pruning.plan import SHIPPED_PLANS, check_students
 from prunella.storage.files import read_json
 
 ASKED = {"budget": {"params": "sd-tiny"}, "keep": [], "attention": False}
@@ -27,8 +27,8 @@ ASKED = {"budget": {"params": "sd-tiny"}, "keep": [], "attention": False}
 def planning(params):
     """The toy's section `plan` with a student "mine", of which parts are changed."""
 
-    def changed(**asked) -> Planning:
-        return check(Planning, params.plan.model_dump() | {"students": {"mine": ASKED | asked}}, "plan")
+    def changed(**asked) -> PlanSearch:
+        return validate_config(PlanSearch, params.plan.model_dump() | {"students": {"mine": ASKED | asked}}, "plan")
 
     return changed
 
@@ -41,19 +41,19 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def choose(teacher, latents, tmp_path, root, monkeypatch):
-    monkeypatch.setattr(search, "CURVE", 2)
+    monkeypatch.setattr(search, "CURVE_POINTS", 2)
 
-    def chosen(planning: Planning, root: Path = root) -> tuple[Path, dict]:
+    def chosen(planning: PlanSearch, root: Path = root) -> tuple[Path, dict]:
         monkeypatch.setenv("DVC_ROOT", str(root))
         out = tmp_path / "plans" / "mine.yaml"
-        told = search.chosen(
+        told = search.search_plan(
             planning,
             "mine",
-            teacher=teacher,
-            latents=latents,
-            table=tmp_path / "latency.json",
-            out=out,
-            evidence=out.with_suffix(".json"),
+            teacher_dir=teacher,
+            latents_dir=latents,
+            latency_table=tmp_path / "latency.json",
+            plan_path=out,
+            evidence_path=out.with_suffix(".json"),
             device="cpu",
         )
         return out, told
@@ -68,7 +68,7 @@ def test_a_chosen_plan_keeps_its_budget_and_says_why(choose, planning, teacher, 
     assert (
         student.num_parameters()
         <= told["budget"]["most"]
-        == prune(unet, read_plan(CATALOGUE / "sd-tiny.yaml")).num_parameters()
+        == prune(unet, read_plan(SHIPPED_PLANS / "sd-tiny.yaml")).num_parameters()
     )
     student.save_pretrained(tmp_path / "unet")
     assert (
@@ -81,15 +81,18 @@ def test_a_chosen_plan_keeps_its_budget_and_says_why(choose, planning, teacher, 
     assert {unit["name"] for unit in told["units"] if unit["taken"]} == set(winner["lacking"])
     assert {each["name"] for each in told["hand_made"]} == {"bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny"}
     assert len(told["curve"]) == 2 and told["curve"][0]["params"] == winner["params"]  # the smallest there is
-    assert set(told["parts"]) <= parts(whole("sd")) | {"down_blocks.3.downsamplers"}
+    assert set(told["parts"]) <= list_kept_modules(full_plan("sd")) | {"down_blocks.3.downsamplers"}
     after = [choice for choice in told["choices"] if choice["after_rounds"]]
     assert len(after) == 2  # of the three that are measured, 2^rounds
     assert min(after, key=lambda choice: choice["after_rounds"][-1]["error"])["chosen"]
-    assert "mine: " in search.said(told) and "sd-tiny" not in search.said(told).split("(")[0]
+    assert (
+        "mine: " in search.format_search_result(told)
+        and "sd-tiny" not in search.format_search_result(told).split("(")[0]
+    )
 
 
 def test_without_rounds_the_least_error_before_training_decides(choose, planning):
-    told = choose(planning().model_copy(update={"rounds": 0}))[1]
+    told = choose(planning().model_copy(update={"tournament_rounds": 0}))[1]
     assert min(told["choices"], key=lambda choice: choice["error"])["chosen"]
     assert not any(choice["after_rounds"] for choice in told["choices"])
 
@@ -99,7 +102,7 @@ def test_without_rounds_the_least_error_before_training_decides(choose, planning
 def test_what_was_killed_gives_the_same_plan(choose, planning, tmp_path, monkeypatch, after):
     undisturbed = choose(planning())[0].read_bytes()
     shutil.rmtree(tmp_path / "plans")
-    real, calls = OutputError.errors, []
+    real, calls = OutputError.per_sample_errors, []
 
     def killed(self, student):
         calls.append(student)
@@ -129,18 +132,23 @@ def test_milliseconds_without_a_table_are_refused_before_anything_is_measured(ch
 
 def test_a_named_student_passes_through(tmp_path):
     out = tmp_path / "sd-tiny.yaml"
-    assert copied("sd-tiny", Path("none"), out, tmp_path / "sd-tiny.json") == CATALOGUE / "sd-tiny.yaml"
-    assert out.read_bytes() == (CATALOGUE / "sd-tiny.yaml").read_bytes()
+    assert copy_plan("sd-tiny", Path("none"), out, tmp_path / "sd-tiny.json") == SHIPPED_PLANS / "sd-tiny.yaml"
+    assert out.read_bytes() == (SHIPPED_PLANS / "sd-tiny.yaml").read_bytes()
     assert read_json(tmp_path / "sd-tiny.json") == {"student": "sd-tiny", "chosen": False}
 
 
 def test_names_of_students_that_choose_themselves():
-    check_students(["sd-tiny", "auto"], chosen=["auto"])
+    check_students(["sd-tiny", "auto"], auto_students=["auto"])
     with pytest.raises(UserError, match="did you mean 'auto'"):
-        check_students(["autoo"], chosen=["auto"])
+        check_students(["autoo"], auto_students=["auto"])
     with pytest.raises(UserError, match=r"plan.students: sd-tiny is the name of a plan"):
-        check_students(["sd-tiny"], chosen=["sd-tiny"])
+        check_students(["sd-tiny"], auto_students=["sd-tiny"])
 
 
 def test_the_field_of_a_tournament_halves():
-    assert fields(4, 2) == [4, 2] and fields(3, 2) == [3, 2] and fields(1, 2) == [] and fields(8, 0) == []
+    assert (
+        bracket_sizes(4, 2) == [4, 2]
+        and bracket_sizes(3, 2) == [3, 2]
+        and bracket_sizes(1, 2) == []
+        and bracket_sizes(8, 0) == []
+    )

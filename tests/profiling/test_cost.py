@@ -6,8 +6,8 @@ from diffusers import UNet2DConditionModel
 from known import SD15
 
 from prunella import STUDENTS, student_config
-from prunella.params import Variant
-from prunella.profiling.cost import macs, measure_costs, parameters
+from prunella.params import LatencyVariant
+from prunella.profiling.cost import count_macs, count_parameters, measure_costs
 
 COUNTED = {"params", "params_down", "params_mid", "params_up", "macs", "macs_conv_linear", "disk_mb", "disk_mb_by"}
 TIMED = {
@@ -19,7 +19,7 @@ TIMED = {
 def test_parameters_of_sd15_by_part():
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(SD15)
-    parts = parameters(unet)
+    parts = count_parameters(unet)
     assert parts["params"] == 859_520_964
     rest = sum(
         w.numel()
@@ -32,7 +32,7 @@ def test_parameters_of_sd15_by_part():
 def test_a_student_without_mid_block_has_none_of_its_parameters():
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(student_config(STUDENTS["sd-tiny"], SD15))
-    assert parameters(unet)["params_mid"] == 0
+    assert count_parameters(unet)["params_mid"] == 0
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,14 @@ def test_a_student_without_mid_block_has_none_of_its_parameters():
 def test_multiply_accumulates_of_sd15_as_published(student, linear, whole):
     # In 10⁹, at 64×64 latents: BK-SDM's table 1 (convolutions and linear layers), and with attention's products.
     config = student_config(STUDENTS[student], SD15) if student else SD15
-    counted = macs(config)
+    counted = count_macs(config)
     assert counted["macs_conv_linear"] / 1e9 == pytest.approx(linear, abs=0.06)
     assert counted["macs"] / 1e9 == pytest.approx(whole, abs=0.06)
 
 
 def test_a_larger_picture_takes_more_operations():
-    small, large = macs(SD15, (64, 64)), macs(SD15, (128, 64))
-    assert small == macs(SD15)
+    small, large = count_macs(SD15, (64, 64)), count_macs(SD15, (128, 64))
+    assert small == count_macs(SD15)
     assert large["macs_conv_linear"] == pytest.approx(2 * small["macs_conv_linear"], rel=0.02)
     assert large["macs"] > 2 * small["macs"]  # attention's products grow with the square
 
@@ -62,7 +62,7 @@ def test_every_architecture_is_measured_at_the_size_that_is_drawn(params, teache
     assert set(whole) == set(tiny) == COUNTED | TIMED
     assert tiny["params"] < whole["params"] and tiny["macs"] < whole["macs"]
     config = json.loads((teacher / "unet" / "config.json").read_text())
-    assert whole["macs"] == macs(config, (12, 8))["macs"]
+    assert whole["macs"] == count_macs(config, (12, 8))["macs"]
     assert report["settings"]["size"] == [48, 32] and "largest of 1 " in report["settings"]["latency_ms_p95"]
     assert whole["speedup"] == {"value": 1.0, "n": 1, "low": 1.0, "high": 1.0}
     files = [path.stat().st_size for path in pruned_tiny.rglob("*.safetensors")]
@@ -73,7 +73,7 @@ def test_every_architecture_is_measured_at_the_size_that_is_drawn(params, teache
 
 
 def test_variants_are_measured_beside(params, teacher, pruned_tiny):
-    variant = Variant(precision="bf16", compile=False, channels_last=True, batch=3)
+    variant = LatencyVariant(precision="bf16", compile=False, channels_last=True, batch=3)
     asked = params.benchmark.model_copy(update={"variants": [variant]})
     models = {"teacher": teacher, "sd-tiny": pruned_tiny}
     report = measure_costs(asked, models=models, size=(32, 32), device="cpu")["models"]["sd-tiny"]

@@ -22,4 +22,4 @@ def test_a_second_peak_holds_what_was_kept_and_not_what_passed():
 
     loading, drawing = meter.peak_mb(load), meter.peak_mb(lambda: torch.ones(5_000_000).sum())
     assert 190 < loading < 300 and 110 < drawing < 170  # 100 MB kept and 20 MB for a while
-    assert meter.reserved_mb() is None
+    assert meter.max_reserved_mb() is None

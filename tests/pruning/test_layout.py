@@ -14,14 +14,14 @@ from known import SD15, SD21, SDXL
 
 from prunella import STUDENTS, feature_pairs, prune, student_config
 from prunella.errors import UserError
-from prunella.models.families import blocks, plain
+from prunella.models.families import count_transformer_layers, strip_private_keys
 from prunella.models.pipeline import load_unet
-from prunella.params import Mode, check
-from prunella.pruning.layout import layout, whole_family
+from prunella.params import FeatureMode, validate_config
+from prunella.pruning.layout import find_matching_plan, require_full_family
 from prunella.pruning.mapping import weight_map
 from prunella.pruning.plan import Plan
-from prunella.pruning.prune import pruned
-from prunella.pruning.within import lacks, same
+from prunella.pruning.prune import prune_to_folder
+from prunella.pruning.within import find_missing_block, keep_same_blocks
 from prunella.training.feature_capture import capture_outputs
 
 D, U, T = "down_blocks", "up_blocks", "transformer_blocks"
@@ -44,7 +44,7 @@ TINY = SMALL | {
 
 
 def own(student: str, **changes) -> Plan:
-    return check(Plan, STUDENTS[student].model_dump() | changes, "own.yaml")
+    return validate_config(Plan, STUDENTS[student].model_dump() | changes, "own.yaml")
 
 
 # Every student that keeps less than another of its family: (that, student).
@@ -52,8 +52,8 @@ LESS = [
     (outer, inner)
     for outer, inner in product(STUDENTS, STUDENTS)
     if STUDENTS[outer].family == STUDENTS[inner].family
-    and not lacks(STUDENTS[inner], STUDENTS[outer])
-    and not same(STUDENTS[inner], STUDENTS[outer])
+    and not find_missing_block(STUDENTS[inner], STUDENTS[outer])
+    and not keep_same_blocks(STUDENTS[inner], STUDENTS[outer])
 ]
 
 # Those of them that differ: plans of one shape, such as sd-small and bk-sdm-base, would give the same again.
@@ -72,7 +72,7 @@ def test_which_students_keep_less_than_which():
 
 @pytest.mark.parametrize("config", [SD15, SD21, SDXL])
 def test_a_whole_teacher_has_no_layout(config):
-    assert layout(config) is None
+    assert find_matching_plan(config) is None
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,15 @@ def test_a_whole_teacher_has_no_layout(config):
     ],
 )
 def test_a_published_config_is_told_by_its_shape(config, name):
-    assert same(layout(config), STUDENTS[name])
-    assert layout(config).name == name
+    assert keep_same_blocks(find_matching_plan(config), STUDENTS[name])
+    assert find_matching_plan(config).name == name
 
 
 @pytest.mark.parametrize("name", sorted(STUDENTS))
 def test_what_a_plan_makes_is_of_its_layout(name):
-    assert same(layout(student_config(STUDENTS[name], WHOLE[STUDENTS[name].family])), STUDENTS[name])
+    assert keep_same_blocks(
+        find_matching_plan(student_config(STUDENTS[name], WHOLE[STUDENTS[name].family])), STUDENTS[name]
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,22 +117,22 @@ def test_what_a_plan_makes_is_of_its_layout(name):
     ],
 )
 def test_another_shape_is_of_no_layout(config):
-    assert layout(config) is None
+    assert find_matching_plan(config) is None
     with pytest.raises(UserError, match="of no known family"):
         student_config(STUDENTS["koala-700m"], config)
 
 
 def test_blocks_by_hand():
-    assert blocks(TINY) == ([[1], [1], [1]], None, [[1, 1], [1, 1], [1, 1]])
-    assert blocks(SSD_1B) == ([[0, 0], [2, 2], [4, 4]], 0, [[4, 4, 10], [2, 1, 1], [0, 0, 0]])
-    assert blocks(SD15)[1:] == (1, [[0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
+    assert count_transformer_layers(TINY) == ([[1], [1], [1]], None, [[1, 1], [1, 1], [1, 1]])
+    assert count_transformer_layers(SSD_1B) == ([[0, 0], [2, 2], [4, 4]], 0, [[4, 4, 10], [2, 1, 1], [0, 0, 0]])
+    assert count_transformer_layers(SD15)[1:] == (1, [[0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]])
 
 
 def test_vega_from_ssd_1b_has_the_shape_of_vega_from_sdxl():
     plan = STUDENTS["segmind-vega"]
     config = student_config(plan, SSD_1B)
     assert config.pop("reverse_transformer_layers_per_block") is None  # SSD-1B's own is gone
-    assert config == student_config(plan, SDXL) == plain(VEGA)
+    assert config == student_config(plan, SDXL) == strip_private_keys(VEGA)
     with torch.device("meta"):
         teacher = UNet2DConditionModel.from_config(SSD_1B)
         published = UNet2DConditionModel.from_config(VEGA)
@@ -141,7 +143,7 @@ def test_vega_from_ssd_1b_has_the_shape_of_vega_from_sdxl():
 
 
 def test_the_config_of_sd_tiny_from_sd_small():
-    assert student_config(STUDENTS["sd-tiny"], SMALL) == plain(TINY)
+    assert student_config(STUDENTS["sd-tiny"], SMALL) == strip_private_keys(TINY)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +163,7 @@ def test_pruned_twice_is_pruned_once(distinct, outer, inner):
     once, twice = prune(whole, STUDENTS[inner]), prune(prune(whole, STUDENTS[outer]), STUDENTS[inner])
     expected = once.state_dict()
     assert {name for name, value in twice.state_dict().items() if torch.equal(value, expected[name])} == set(expected)
-    assert blocks(twice.config) == blocks(once.config)
+    assert count_transformer_layers(twice.config) == count_transformer_layers(once.config)
 
 
 def test_sd_tiny_from_sd_small_by_hand(distinct):
@@ -226,7 +228,7 @@ def test_pairs_of_vega_with_ssd_1b():
     assert (f"{U}.0.attentions.1.{T}.1.attn1",) * 2 in pairs_of("segmind-vega", "self-attention", SSD_1B)
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", get_args(FeatureMode))
 @pytest.mark.parametrize(("outer", "inner"), APART)
 def test_compared_features_have_the_same_shape(distinct, noise, outer, inner, mode):
     plan = STUDENTS[inner]
@@ -290,21 +292,21 @@ def test_a_student_that_keeps_more_than_its_teacher_has_nothing_to_compare():
 
 
 def test_who_chooses_asks_for_a_whole_teacher():
-    assert whole_family(SDXL, "plan.students.mine") == "sdxl"
+    assert require_full_family(SDXL, "plan.students.mine") == "sdxl"
     with pytest.raises(
         UserError, match=r"^plan\.students\.mine: this teacher's UNet is a student itself, of the .*ssd"
     ):
-        whole_family(SSD_1B, "plan.students.mine")
+        require_full_family(SSD_1B, "plan.students.mine")
     with pytest.raises(UserError, match=r"^latency: this teacher's UNet is of no known family"):
-        whole_family(SSD_1B | {"mid_block_type": None}, "latency")
+        require_full_family(SSD_1B | {"mid_block_type": None}, "latency")
 
 
 def test_a_saved_student_is_pruned_further_as_its_folder_says(params, pruned_xl, tmp_path):
-    from prunella.pruning.plan import CATALOGUE
+    from prunella.pruning.plan import SHIPPED_PLANS
 
-    kept, whole = pruned(params.prune, pruned_xl, CATALOGUE / "segmind-vega.yaml", tmp_path / "vega")
+    kept, whole = prune_to_folder(params.prune, pruned_xl, SHIPPED_PLANS / "segmind-vega.yaml", tmp_path / "vega")
     assert kept < whole == load_unet(pruned_xl).num_parameters()
     config = json.loads((tmp_path / "vega" / "unet" / "config.json").read_text())
-    assert same(layout(config), STUDENTS["segmind-vega"])
+    assert keep_same_blocks(find_matching_plan(config), STUDENTS["segmind-vega"])
     stock = UNet2DConditionModel.from_pretrained(tmp_path / "vega" / "unet")  # by stock diffusers
     assert stock.num_parameters() == kept

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from prunella.errors import UserError
 from prunella.models.pipeline import load_pipeline, load_unet
-from prunella.pruning.lora_transfer import carry
-from prunella.pruning.plan import CATALOGUE
-from prunella.pruning.prune import pruned
+from prunella.pruning.lora_transfer import transfer_lora
+from prunella.pruning.plan import SHIPPED_PLANS
+from prunella.pruning.prune import prune_to_folder
 
 LAYOUTS = (loras.diffusers, loras.older, loras.peft, loras.kohya)
 WITHOUT = sorted(MODULES[:4])
@@ -48,7 +48,7 @@ def change(folder: Path, lora: Path) -> dict[str, torch.Tensor]:
 def test_every_layout_carries_the_same(layout, teacher, pruned_tiny, tmp_path):
     made = matrices(load_unet(teacher))
     for one in (loras.diffusers, layout):
-        carry(one(tmp_path, made), pruned_tiny, teacher, tmp_path / f"{one.__name__}-out.safetensors")
+        transfer_lora(one(tmp_path, made), pruned_tiny, teacher, tmp_path / f"{one.__name__}-out.safetensors")
     ours, theirs = (load_file(tmp_path / f"{one.__name__}-out.safetensors") for one in (layout, loras.diffusers))
     assert ours.keys() == theirs.keys() and len(ours) == 2 * len(COUNTERPARTS)
     for name in ours:
@@ -57,8 +57,8 @@ def test_every_layout_carries_the_same(layout, teacher, pruned_tiny, tmp_path):
 
 def test_the_students_change_is_the_teachers_at_each_counterpart(teacher, pruned_tiny, tmp_path):
     lora = loras.diffusers(tmp_path, matrices(load_unet(teacher)))
-    done = carry(lora, pruned_tiny, teacher, tmp_path / "out.safetensors")
-    assert sorted(done.modules) == sorted(COUNTERPARTS) and done.without == WITHOUT and done.beside == 0
+    done = transfer_lora(lora, pruned_tiny, teacher, tmp_path / "out.safetensors")
+    assert sorted(done.modules) == sorted(COUNTERPARTS) and done.unmatched == WITHOUT and done.text_encoder_modules == 0
     made = matrices(load_unet(teacher))
     ours = change(pruned_tiny, tmp_path / "out.safetensors")
     for name, difference in ours.items():
@@ -76,7 +76,7 @@ def test_the_students_change_is_the_teachers_at_each_counterpart(teacher, pruned
 def test_what_is_carried_to_the_teacher_itself_changes_it_as_the_lora_does(teacher, tmp_path):
     """A student that keeps everything: stock diffusers sees the same LoRA before and after."""
     plan = tmp_path / "whole.yaml"
-    text = (CATALOGUE / "sd-small.yaml").read_text().splitlines()
+    text = (SHIPPED_PLANS / "sd-small.yaml").read_text().splitlines()
     kept = {
         "down:": "down: [[0, 1], [0, 1], [0, 1], [0, 1]]",
         "up:": "up: [[0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]]",
@@ -84,10 +84,10 @@ def test_what_is_carried_to_the_teacher_itself_changes_it_as_the_lora_does(teach
     plan.write_text("\n".join(kept.get(line.split(" ")[0], line) for line in text).replace("sd-small", "whole"))
     from prunella.params import Prune
 
-    pruned(Prune(storage="fp32"), teacher, plan, tmp_path / "student")
+    prune_to_folder(Prune(storage="fp32"), teacher, plan, tmp_path / "student")
     lora = loras.diffusers(tmp_path, matrices(load_unet(teacher)))
-    done = carry(lora, tmp_path / "student", teacher, tmp_path / "out.safetensors")
-    assert sorted(done.modules) == sorted(MODULES) and not done.without
+    done = transfer_lora(lora, tmp_path / "student", teacher, tmp_path / "out.safetensors")
+    assert sorted(done.modules) == sorted(MODULES) and not done.unmatched
     theirs, ours = change(teacher, lora), change(tmp_path / "student", tmp_path / "out.safetensors")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
@@ -107,15 +107,15 @@ def vega(xl_teacher, tmp_path_factory) -> Path:
     from prunella.params import Prune
 
     folder = tmp_path_factory.mktemp("vega") / "segmind-vega"
-    pruned(Prune(storage="fp32"), xl_teacher, CATALOGUE / "segmind-vega.yaml", folder)
+    prune_to_folder(Prune(storage="fp32"), xl_teacher, SHIPPED_PLANS / "segmind-vega.yaml", folder)
     return folder
 
 
 def test_sdxls_original_names_are_read(xl_teacher, vega, tmp_path):
     made = matrices(load_unet(xl_teacher), tuple(SGM))
     named = loras.kohya(tmp_path, made, SGM)
-    carry(named, vega, xl_teacher, tmp_path / "named.safetensors")
-    carry(loras.diffusers(tmp_path, made), vega, xl_teacher, tmp_path / "plain.safetensors")
+    transfer_lora(named, vega, xl_teacher, tmp_path / "named.safetensors")
+    transfer_lora(loras.diffusers(tmp_path, made), vega, xl_teacher, tmp_path / "plain.safetensors")
     one, two = (load_file(tmp_path / f"{name}.safetensors") for name in ("named", "plain"))
     assert one.keys() == two.keys() and one
     assert all(torch.allclose(one[name], two[name]) for name in one)
@@ -131,8 +131,8 @@ def test_text_encoders_updates_go_along(teacher, pruned_tiny, tmp_path):
     save_file(
         {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(1.0)}, lora
     )
-    done = carry(lora, pruned_tiny, teacher, tmp_path / "out.safetensors")
-    assert (done.modules, done.without, done.beside) == ([], [], 1)
+    done = transfer_lora(lora, pruned_tiny, teacher, tmp_path / "out.safetensors")
+    assert (done.modules, done.unmatched, done.text_encoder_modules) == ([], [], 1)
     found = load_file(tmp_path / "out.safetensors")
     assert torch.allclose(found[f"text_encoder.{name}.lora_B.weight"], up / 2)  # alpha 1 over rank 2
     pipeline = load_pipeline(pruned_tiny)
@@ -151,7 +151,7 @@ def test_what_is_no_lora_for_the_teacher_is_refused(teacher, xl_teacher, pruned_
 
     def fault(lora: Path, student: Path = pruned_tiny, of: Path = teacher) -> str:
         with pytest.raises(UserError) as caught:
-            carry(lora, student, of, out)
+            transfer_lora(lora, student, of, out)
         assert not out.exists() and "\n" not in str(caught.value)
         return str(caught.value)
 

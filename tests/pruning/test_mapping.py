@@ -3,7 +3,7 @@ from known import SD15, SDXL
 
 from prunella import STUDENTS, feature_pairs, student_config
 from prunella.errors import UserError
-from prunella.params import check
+from prunella.params import validate_config
 from prunella.pruning.mapping import teacher_key, weight_map
 from prunella.pruning.plan import Plan
 
@@ -81,7 +81,7 @@ def test_the_configs_of_sdxls_students_by_hand(student, expected):
 
 
 def own(student: str, **changes) -> Plan:
-    return check(Plan, STUDENTS[student].model_dump() | changes, "own.yaml")
+    return validate_config(Plan, STUDENTS[student].model_dump() | changes, "own.yaml")
 
 
 def test_pairs_of_one_stage_may_keep_different_layers():

@@ -2,7 +2,7 @@ import pytest
 
 from prunella import STUDENTS, read_plan
 from prunella.errors import UserError
-from prunella.params import check
+from prunella.params import validate_config
 from prunella.pruning.plan import Plan
 
 SMALL = {
@@ -19,7 +19,7 @@ SMALL = {
 
 def refused(**changes) -> str:
     with pytest.raises(UserError) as caught:
-        check(Plan, SMALL | changes, "plan.yaml")
+        validate_config(Plan, SMALL | changes, "plan.yaml")
     return str(caught.value)
 
 
@@ -29,8 +29,8 @@ def test_the_catalogue_holds_the_students():
     assert {name for name, plan in STUDENTS.items() if plan.family == "sd"} == sd
     assert all(plan.name == name for name, plan in STUDENTS.items())
     assert STUDENTS["sd-tiny"].down == [[0], [0], [0], None]
-    assert (STUDENTS["sd-small"].kept, STUDENTS["sd-small"].removed) == (4, 0)
-    assert (STUDENTS["sd-tiny"].kept, STUDENTS["sd-tiny"].removed) == (3, 1)
+    assert (STUDENTS["sd-small"].num_kept_stages, STUDENTS["sd-small"].num_removed_stages) == (4, 0)
+    assert (STUDENTS["sd-tiny"].num_kept_stages, STUDENTS["sd-tiny"].num_removed_stages) == (3, 1)
 
 
 def test_unknown_students_are_named_with_their_neighbour():
@@ -72,16 +72,16 @@ def test_plans_that_make_no_unet_are_refused(changes, said):
 def test_a_layer_that_sdxl_lacks_is_named():
     layers = {"down": {2: [[0, 12]]}}
     with pytest.raises(UserError, match=r"down stage 2, pair 0, keeps layer 12, but .* 'sdxl' has layers 0 to 9 there"):
-        check(Plan, STUDENTS["koala-700m"].model_dump() | {"layers": layers}, "plan.yaml")
+        validate_config(Plan, STUDENTS["koala-700m"].model_dump() | {"layers": layers}, "plan.yaml")
     with pytest.raises(UserError, match=r"down stage 0, pair 0, keeps layer 0, but .* has no layers there"):
-        check(Plan, STUDENTS["koala-700m"].model_dump() | {"layers": {"down": {0: [[0]]}}}, "plan.yaml")
+        validate_config(Plan, STUDENTS["koala-700m"].model_dump() | {"layers": {"down": {0: [[0]]}}}, "plan.yaml")
 
 
 def test_what_is_not_named_keeps_all_layers():
     plan = STUDENTS["ssd-1b"]
-    assert plan.layers_of("down", 0) == [[], []]
-    assert plan.layers_of("down", 1) == [[0, 1], [0, 1]]
-    assert plan.layers_of("up", 0) == [[0, 1, 2, 6], [0, 1, 2, 6], list(range(10))]
+    assert plan.list_kept_layers("down", 0) == [[], []]
+    assert plan.list_kept_layers("down", 1) == [[0, 1], [0, 1]]
+    assert plan.list_kept_layers("up", 0) == [[0, 1, 2, 6], [0, 1, 2, 6], list(range(10))]
     assert (plan.mid_layers, STUDENTS["koala-1b"].mid_layers) == ([], list(range(6)))
 
 
@@ -97,6 +97,6 @@ def test_a_plan_file_that_is_not_there(tmp_path):
 
 
 def test_a_stage_without_attention_has_no_layers():
-    plan = check(Plan, SMALL | {"layers": {"down": {1: []}, "up": {2: []}}}, "plan.yaml")
-    assert plan.layers_of("down", 1) == [[]] and plan.layers_of("up", 2) == [[], []]
-    assert plan.layers_of("down", 0) == [[0]] and plan.layers_of("up", 1) == [[0], [0]]
+    plan = validate_config(Plan, SMALL | {"layers": {"down": {1: []}, "up": {2: []}}}, "plan.yaml")
+    assert plan.list_kept_layers("down", 1) == [[]] and plan.list_kept_layers("up", 2) == [[], []]
+    assert plan.list_kept_layers("down", 0) == [[0]] and plan.list_kept_layers("up", 1) == [[0], [0]]

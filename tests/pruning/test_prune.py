@@ -11,10 +11,10 @@ from known import SD15, SD21, SDXL
 
 from prunella import STUDENTS, feature_pairs, prune, student_config
 from prunella.errors import UserError
-from prunella.models.pipeline import load_unet, stored
-from prunella.params import Mode
-from prunella.profiling.cost import parameters
-from prunella.pruning.prune import pruned
+from prunella.models.pipeline import load_unet, to_storage_dtype
+from prunella.params import FeatureMode
+from prunella.profiling.cost import count_parameters
+from prunella.pruning.prune import prune_to_folder
 from prunella.training.feature_capture import capture_outputs
 
 # Totals, down, mid and up of the published UNets (Segmind, Nota-NetsPresso and ETRI configs).
@@ -49,7 +49,7 @@ def test_totals_of_the_teachers(config, total):
 
 @pytest.mark.parametrize(("student", "config", "total", "millions"), TOTALS)
 def test_totals_of_the_students(student, config, total, millions):
-    counted = parameters(prune(on_meta(config), STUDENTS[student]))
+    counted = count_parameters(prune(on_meta(config), STUDENTS[student]))
     assert counted.pop("params") == total
     assert " ".join(f"{count / 1e6:.2f}" for count in counted.values()) == millions
 
@@ -128,7 +128,7 @@ def inputs(noise):
     return {"sd": (latents, timesteps, sd), "sdxl": (latents, timesteps, xl)}
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
+@pytest.mark.parametrize("mode", get_args(FeatureMode))
 @pytest.mark.parametrize("student", sorted(KEPT))
 def test_compared_features_have_the_same_shape(distinct, inputs, student, mode):
     plan = STUDENTS[student]
@@ -150,7 +150,7 @@ def test_compared_features_have_the_same_shape(distinct, inputs, student, mode):
 def test_what_is_saved_draws_the_same_in_stock_diffusers(distinct, inputs, tmp_path, student):
     plan = STUDENTS[student]
     small = prune(distinct[plan.family], plan)
-    stored(small, "fp32").save_pretrained(tmp_path)
+    to_storage_dtype(small, "fp32").save_pretrained(tmp_path)
     loaded = UNet2DConditionModel.from_pretrained(tmp_path).eval()
     for weight in loaded.parameters():  # mapped from the file they are aligned otherwise, which changes last bits
         weight.data = weight.data.clone()
@@ -180,8 +180,8 @@ def test_a_pruned_folder_is_a_pipeline_with_its_plan(pruned_tiny):
 
 
 def test_pruned_says_how_much_is_left(params, teacher, whole, tmp_path):
-    from prunella.pruning.plan import CATALOGUE
+    from prunella.pruning.plan import SHIPPED_PLANS
 
-    kept, all_of_it = pruned(params.prune, teacher, CATALOGUE / "sd-small.yaml", tmp_path / "sd-small")
+    kept, all_of_it = prune_to_folder(params.prune, teacher, SHIPPED_PLANS / "sd-small.yaml", tmp_path / "sd-small")
     assert all_of_it == whole.num_parameters()
     assert kept == load_unet(tmp_path / "sd-small").num_parameters() < all_of_it

@@ -8,11 +8,11 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from prunella.pruning.plan import CATALOGUE
-from prunella.reporting.benchmark import GRID, Sources, assemble, write_pages
+from prunella.pruning.plan import SHIPPED_PLANS
+from prunella.reporting.benchmark import GRID_COLUMNS, ReportInputs, assemble_report, write_report_pages
 from prunella.sampling.benchmark_prompts import Prompt
-from prunella.sampling.gallery import TRAINED, collect, draw_shards
-from prunella.sampling.image_shards import shards
+from prunella.sampling.gallery import STUDENT_STAGES, collect_images, generate_image_shards
+from prunella.sampling.image_shards import split_into_shards
 
 ERROR = {"value": 0.5, "n": 7, "low": 0.4, "high": 0.6}
 COST = {"params": 4, "latency_ms_p50": 10.0}
@@ -23,10 +23,10 @@ STUDENTS = ["sd-tiny"]
 
 
 def gallery(folder, work, value: int) -> None:
-    prompts = [Prompt(i, f"prompt {i}", 6, 4, i) for i in range(GRID + 1)]
-    tasks = shards(prompts, 2)
-    draw_shards(tasks, lambda some: np.full((len(some), 4, 6, 3), value, np.uint8), work, "draw")
-    collect(tasks, work, folder, {})
+    prompts = [Prompt(i, f"prompt {i}", 6, 4, i) for i in range(GRID_COLUMNS + 1)]
+    tasks = split_into_shards(prompts, 2)
+    generate_image_shards(tasks, lambda some: np.full((len(some), 4, 6, 3), value, np.uint8), work, "draw")
+    collect_images(tasks, work, folder, {})
 
 
 def write(path, content) -> None:
@@ -35,12 +35,12 @@ def write(path, content) -> None:
 
 
 @pytest.fixture
-def sources(tmp_path) -> Sources:
+def sources(tmp_path) -> ReportInputs:
     """What the stages before have left, of a teacher and one student."""
-    found = Sources(**{field.name: tmp_path / field.name for field in dataclasses.fields(Sources)})
-    models = {"teacher": ["teacher"], "sd-tiny": [f"sd-tiny/{stage}" for stage in TRAINED]}
+    found = ReportInputs(**{field.name: tmp_path / field.name for field in dataclasses.fields(ReportInputs)})
+    models = {"teacher": ["teacher"], "sd-tiny": [f"sd-tiny/{stage}" for stage in STUDENT_STAGES]}
     for owner, own in models.items():
-        speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in own}
+        speed = {name: {"pictures": GRID_COLUMNS + 1, "images_per_second": 2.5} for name in own}
         scores = {name: {"output_error": 0.5, "output_error_estimate": ERROR} for name in own}
         write(found.speeds / f"{owner}.json", {"models": speed})
         pairs = {name: {"output_error": [0.4, 0.6] * 16} for name in own}
@@ -48,7 +48,7 @@ def sources(tmp_path) -> Sources:
         write(found.scores / f"{owner}.json", {"models": scores, **parts})
         for value, name in enumerate(own):
             gallery(found.drawn / name, tmp_path / "work" / name, 100 + value)
-    write(found.plans / "sd-tiny.yaml", (CATALOGUE / "sd-tiny.yaml").read_text())
+    write(found.plans / "sd-tiny.yaml", (SHIPPED_PLANS / "sd-tiny.yaml").read_text())
     costs = {"teacher": COST, "sd-tiny": COST | {"params": 1}}
     write(found.costs, {"hardware": HARDWARE, "settings": COSTED, "models": costs})
     for training in ("distill", "finetune"):
@@ -67,12 +67,12 @@ def sources(tmp_path) -> Sources:
 
 
 def test_every_model_has_its_own_scores_and_its_architectures_costs(sources):
-    report = assemble(sources, STUDENTS, {"guidance": 4.0}, {"date": "today"})
-    assert list(report["models"]) == ["teacher", *(f"sd-tiny/{stage}" for stage in TRAINED)]
+    report = assemble_report(sources, STUDENTS, {"guidance_scale": 4.0}, {"date": "today"})
+    assert list(report["models"]) == ["teacher", *(f"sd-tiny/{stage}" for stage in STUDENT_STAGES)]
     scores = {"output_error": 0.5, "output_error_estimate": ERROR}
     assert report["models"]["teacher"] == COST | {"images_per_second": 2.5} | scores
     assert report["models"]["sd-tiny/distilled"]["params"] == 1
-    assert report["settings"] == {"guidance": 4.0, "prompts": GRID + 1} | COSTED
+    assert report["settings"] == {"guidance_scale": 4.0, "prompts": GRID_COLUMNS + 1} | COSTED
     assert report["origin"] == {"date": "today"} and report["teacher"]["name"] == "a/teacher"
     assert report["data"] == {"source": "folder", "read": 3, "kept": 2, "train": 5, "heldout": 2, "sizes": None}
     assert list(report["training"]["sd-tiny"]) == ["distill"] and report["training"]["sd-tiny"]["distill"]["steps"] == 2
@@ -82,16 +82,19 @@ def test_every_model_has_its_own_scores_and_its_architectures_costs(sources):
 def test_the_pages_and_pictures(sources, tmp_path):
     shown, out = [], tmp_path / "reports"
     out.mkdir()
-    report = assemble(sources, STUDENTS, {}, ORIGIN)
-    write_pages(report, sources, STUDENTS, out, lambda step, name, sheet: shown.append((name, sheet.size)))
+    report = assemble_report(sources, STUDENTS, {}, ORIGIN)
+    write_report_pages(report, sources, STUDENTS, out, lambda step, name, sheet: shown.append((name, sheet.size)))
     text = (out / "index.html").read_text()
     assert "sd-tiny, fine-tuned" in text and "fid: too few" in text.lower() and "a/teacher" in text
-    assert all(f"prompt {i}</h3>" in text for i in range(GRID + 1))
+    assert all(f"prompt {i}</h3>" in text for i in range(GRID_COLUMNS + 1))
     assert "shorter side, pixels" in text and "words in the caption" not in text  # all have two
     assert "](images/sd-tiny.png)" in (out / "summary.md").read_text()
     sheet = Image.open(out / "images" / "sd-tiny.png")
     zoom = 128 // 4
-    assert shown == [("sd-tiny", sheet.size)] and sheet.size == (150 + GRID * (6 * zoom + 4), 4 * (4 * zoom + 4))
+    assert shown == [("sd-tiny", sheet.size)] and sheet.size == (
+        150 + GRID_COLUMNS * (6 * zoom + 4),
+        4 * (4 * zoom + 4),
+    )
     colours = [sheet.getpixel((160, row * (4 * zoom + 4) + 10))[0] for row in range(4)]
     assert colours == [100, 100, 101, 102]  # the teacher, then the student's stages
     assert "small" in (out / "filter.html").read_text()
@@ -104,9 +107,9 @@ def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
     names = ["theirs/base", "theirs/finetuned"]
     costs = json.loads(sources.costs.read_text())
     write(sources.costs, costs | {"models": costs["models"] | {"theirs": COST | {"params": 2}}})
-    speed = {name: {"pictures": GRID + 1, "images_per_second": 2.5} for name in names}
+    speed = {name: {"pictures": GRID_COLUMNS + 1, "images_per_second": 2.5} for name in names}
     write(sources.speeds / "theirs.json", {"models": speed})
-    kid = {"value": 0.25, "n": GRID + 1, "low": 0.2, "high": 0.3}
+    kid = {"value": 0.25, "n": GRID_COLUMNS + 1, "low": 0.2, "high": 0.3}
     scores = {"models": {name: {"kid": kid} for name in names}, "unavailable": {"theirs: output_error": "another VAE"}}
     write(sources.scores / "theirs.json", scores | {"pairs": {name: {"kid_real": [0.5] * 9} for name in names}})
     write(sources.trainings / "finetune" / "theirs.json", {"steps": 3, "seconds": 1.5})
@@ -118,7 +121,7 @@ def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
     for training in ("distill", "finetune"):
         (seen := sources.curves / training / "theirs" / "samples").mkdir(parents=True)
         Image.new("RGB", (6, 4)).save(seen / "77.png")
-    report = assemble(sources, STUDENTS, {}, ORIGIN, ["theirs"])
+    report = assemble_report(sources, STUDENTS, {}, ORIGIN, ["theirs"])
     assert list(report["models"])[-2:] == names and report["models"]["theirs/base"]["params"] == 2
     assert "output_error" not in report["models"]["theirs/base"]  # its latents are others
     assert report["unavailable"]["theirs: output_error"] == "another VAE"
@@ -126,7 +129,7 @@ def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
     assert report["training"]["theirs"]["finetune"]["steps"] == 3
     out = tmp_path / "reports"
     out.mkdir()
-    write_pages(report, sources, [*STUDENTS, "theirs"], out, lambda *_: None)
+    write_report_pages(report, sources, [*STUDENTS, "theirs"], out, lambda *_: None)
     text, summary = (out / "index.html").read_text(), (out / "summary.md").read_text()
     assert "theirs, distillation" not in text and "theirs, fine-tuning</h3>" in text
     assert "theirs, as it was" in text and "another VAE" in text and "✦ somebody else" in text

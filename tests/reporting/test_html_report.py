@@ -5,11 +5,11 @@ import pytest
 from jinja2 import UndefinedError
 from reported import REPORT, cards, filtered
 
-from prunella.pruning.plan import CATALOGUE, read_plan
-from prunella.reporting.charts import curves
-from prunella.reporting.html_report import page, values
-from prunella.reporting.plan_svg import svg
-from prunella.reporting.render import asset, render
+from prunella.pruning.plan import SHIPPED_PLANS, read_plan
+from prunella.reporting.charts import plot_training_curves
+from prunella.reporting.html_report import render_report_page, tabulate_chart
+from prunella.reporting.plan_svg import render_plan_svg
+from prunella.reporting.render import load_asset, render_page
 
 BARS = {"type": "bar", "name": "pairs", "x": [48, 64], "y": [1, 2]}
 HISTOGRAM = {"data": [BARS], "layout": {"xaxis": {"title": {"text": "shorter side, pixels"}}}}
@@ -23,14 +23,14 @@ def whole(tmp_path, **changes) -> str:
         (folder / "train.csv").write_text("step,loss\n1,0.5\n2,0.25\n")
         (folder / "heldout.csv").write_text("step,loss,task\n0,1,0.5\n2,1,0.125\n")
     parts = {
-        "plans": {"sd-tiny": svg(read_plan(CATALOGUE / "sd-tiny.yaml"))},
+        "plans": {"sd-tiny": render_plan_svg(read_plan(SHIPPED_PLANS / "sd-tiny.yaml"))},
         "cards": cards(),
-        "curves": curves(tmp_path / "curves", ["sd-tiny"]),
-        "samples": {"distill/sd-tiny": [(0, "data:,"), (2000, "data:,")]},
+        "curves": plot_training_curves(tmp_path / "curves", ["sd-tiny"]),
+        "training_images": {"distill/sd-tiny": [(0, "data:,"), (2000, "data:,")]},
         "histograms": {"shorter side, pixels": HISTOGRAM},
-        "filtered": filtered(tmp_path),
+        "filter_summary": filtered(tmp_path),
     }
-    return page(REPORT, **parts | changes)
+    return render_report_page(REPORT, **parts | changes)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_the_page_asks_nobody_for_anything(text):
         named.get("src") or named.get("href") for tag, named in elements(text) if tag in ("img", "link", "script")
     ]
     assert all(address.startswith("data:") for address in addresses if address)
-    assert "@import" not in text and "url(" not in asset("style.css")
+    assert "@import" not in text and "url(" not in load_asset("style.css")
 
 
 def test_captions_are_escaped_wherever_they_stand(text):
@@ -138,13 +138,13 @@ def test_claims_have_no_controls_where_captions_make_none(tmp_path):
 
 def test_a_charts_values_are_few_and_the_last_is_among_them():
     line = {"name": "a", "x": list(range(31)), "y": [x / 2 for x in range(31)]}
-    cells = values({"data": [line], "layout": {"xaxis": {"title": {"text": "step"}}}})
+    cells = tabulate_chart({"data": [line], "layout": {"xaxis": {"title": {"text": "step"}}}})
     assert cells[0] == ["step", "a"] and cells[1] == ["0", "0"] and cells[-1] == ["30", "15"] and len(cells) <= 14
 
 
 def test_what_is_missing_is_no_empty_place():
     with pytest.raises(UndefinedError, match="filtered"):
-        render("filter.html.j2")
+        render_page("filter.html.j2")
 
 
 def test_pictures_of_no_model_are_needed(tmp_path):

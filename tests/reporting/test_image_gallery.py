@@ -6,7 +6,15 @@ import pytest
 from PIL import Image
 from reported import QUALITY, cards
 
-from prunella.reporting.image_gallery import FEWEST, LOSSLESS, SIDE, STEPS, data_uri, samples, shown
+from prunella.reporting.image_gallery import (
+    MAX_LOSSLESS_SIDE,
+    MAX_SIDE,
+    MAX_STEPS_SHOWN,
+    MIN_PROMPTS,
+    encode_webp_uri,
+    limit_prompts,
+    load_training_images,
+)
 
 
 def picture(uri: str) -> np.ndarray:
@@ -32,16 +40,20 @@ def test_losses_are_of_the_prompts_own_pair_and_of_the_teachers_picture():
 
 def test_small_pictures_lose_nothing_and_large_ones_are_reduced():
     noise = np.random.default_rng(0)
-    small = noise.integers(0, 256, (LOSSLESS, LOSSLESS - 3, 3), dtype=np.uint8)
-    assert (picture(data_uri(small)) == small).all()
-    large = noise.integers(0, 256, (SIDE * 2, SIDE, 3), dtype=np.uint8)
-    assert picture(data_uri(large)).shape == (SIDE, SIDE // 2, 3)
+    small = noise.integers(0, 256, (MAX_LOSSLESS_SIDE, MAX_LOSSLESS_SIDE - 3, 3), dtype=np.uint8)
+    assert (picture(encode_webp_uri(small)) == small).all()
+    large = noise.integers(0, 256, (MAX_SIDE * 2, MAX_SIDE, 3), dtype=np.uint8)
+    assert picture(encode_webp_uri(large)).shape == (MAX_SIDE, MAX_SIDE // 2, 3)
 
 
 def test_the_page_shows_fewer_prompts_where_pictures_and_models_are_many():
-    assert shown(7, 64, 64) == 64
-    assert shown(7, 512, 30_000) == 40_000_000 // (7 * SIDE**2) == 38
-    assert shown(28, 1024, 30_000) == 9 and shown(100, 1024, 30_000) == FEWEST and shown(7, 64, 5) == 5
+    assert limit_prompts(7, 64, 64) == 64
+    assert limit_prompts(7, 512, 30_000) == 40_000_000 // (7 * MAX_SIDE**2) == 38
+    assert (
+        limit_prompts(28, 1024, 30_000) == 9
+        and limit_prompts(100, 1024, 30_000) == MIN_PROMPTS
+        and limit_prompts(7, 64, 5) == 5
+    )
 
 
 def test_pictures_of_a_training_are_the_first_the_last_and_a_few_between(tmp_path):
@@ -49,7 +61,9 @@ def test_pictures_of_a_training_are_the_first_the_last_and_a_few_between(tmp_pat
     folder.mkdir(parents=True)
     for step in range(0, 2100, 100):
         Image.new("RGB", (1400, 70)).save(folder / f"{step}.png")
-    found = samples(tmp_path, ["a", "b"])
+    found = load_training_images(tmp_path, ["a", "b"])
     assert list(found) == ["distill/a"]
-    assert [step for step, _ in found["distill/a"]] == [0, 500, 1000, 1500, 2000] and len(found["distill/a"]) == STEPS
+    assert [step for step, _ in found["distill/a"]] == [0, 500, 1000, 1500, 2000] and len(
+        found["distill/a"]
+    ) == MAX_STEPS_SHOWN
     assert picture(found["distill/a"][0][1]).shape == (35, 700, 3)

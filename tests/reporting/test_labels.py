@@ -1,19 +1,27 @@
-from prunella.evaluation.metrics import metric_names
+from prunella.evaluation.metrics import list_metrics
 from prunella.reporting import labels
-from prunella.sampling.gallery import STAGES
+from prunella.sampling.gallery import ALL_STAGES
 
 
 def test_every_metric_that_there_is_is_explained():
-    for name in [*metric_names(), "output_error"]:
-        assert labels.about(name) and labels.better(name), name
+    for name in [*list_metrics(), "output_error"]:
+        assert labels.describe_metric(name) and labels.get_better_direction(name), name
 
 
 def test_one_word_for_each_thing():
-    assert [labels.stage(stage) for stage in STAGES] == [
+    assert [labels.label_stage(stage) for stage in ALL_STAGES] == [
         "as it was", "pruned", "distilled", "fine-tuned", "int8 weights", "fp8 weights", "int4 weights",
     ]  # fmt: skip
-    assert labels.model("sd-tiny/finetuned") == "sd-tiny, fine-tuned" and labels.model("teacher") == "teacher"
-    assert labels.title("latent_kid") == "latent KID" and labels.title("my_own") == "my own"
-    assert labels.curve("feature/mid_block") == "features of mid_block" and labels.curve("task") == "task error"
-    assert labels.begun("latent KID") == "Latent KID" and labels.some("on_rest") == "on the other captions"
-    assert labels.training("finetune") == "fine-tuning" and labels.better("my_own") is None
+    assert (
+        labels.label_model("sd-tiny/finetuned") == "sd-tiny, fine-tuned" and labels.label_model("teacher") == "teacher"
+    )
+    assert labels.label_metric("latent_kid") == "latent KID" and labels.label_metric("my_own") == "my own"
+    assert (
+        labels.label_curve("feature/mid_block") == "features of mid_block"
+        and labels.label_curve("task") == "task error"
+    )
+    assert (
+        labels.capitalize_first("latent KID") == "Latent KID"
+        and labels.label_subset("on_rest") == "on the other captions"
+    )
+    assert labels.label_training("finetune") == "fine-tuning" and labels.get_better_direction("my_own") is None

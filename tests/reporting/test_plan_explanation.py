@@ -1,6 +1,6 @@
 from prunella import STUDENTS
-from prunella.reporting.plan_explanation import evidence, reasons
-from prunella.reporting.plan_svg import svg
+from prunella.reporting.plan_explanation import explain_plan, read_plan_evidence
+from prunella.reporting.plan_svg import render_plan_svg
 
 UNIT = {"group": "end", "error": 0.25, "saves": {"params": 1000}, "taken": True, "name": "mid block gone"}
 CHOICE = {"params": 3000, "predicted": 0.5, "error": 0.25, "after_rounds": [{"error": 0.125}], "chosen": True}
@@ -21,7 +21,7 @@ TOLD = {
 
 
 def test_reasons_by_hand():
-    lines = [" ".join(line.split()) for line in reasons(TOLD).splitlines()]
+    lines = [" ".join(line.split()) for line in explain_plan(TOLD).splitlines()]
     assert "chosen under a budget of 4,000 params (asked: sd-tiny)" in lines
     assert "mid block gone 0.25 1,000" in lines
     assert "stage 0 keeps down 0, up 0 2 0.625 1,000" in lines and not [line for line in lines if "up 0 1" in line]
@@ -30,14 +30,16 @@ def test_reasons_by_hand():
 
 
 def test_evidence_is_of_chosen_students_alone(tmp_path):
-    assert evidence(tmp_path / "none.yaml") == {}
+    assert read_plan_evidence(tmp_path / "none.yaml") == {}
     (tmp_path / "sd-tiny.json").write_text('{"chosen": false}')
     (tmp_path / "mine.json").write_text('{"chosen": true}')
-    assert evidence(tmp_path / "sd-tiny.yaml") == {} and evidence(tmp_path / "mine.yaml") == {"chosen": True}
+    assert read_plan_evidence(tmp_path / "sd-tiny.yaml") == {} and read_plan_evidence(tmp_path / "mine.yaml") == {
+        "chosen": True
+    }
 
 
 def test_importance_is_the_colour_of_a_block():
     least, most = "#ecd6d6", "#7e1212"  # by the ends of the scale, 1e-6 and 1
-    drawn = svg(STUDENTS["sd-tiny"], {"down_blocks.0.resnets.0": 1e-9, "down_blocks.0.resnets.1": 5.0})
+    drawn = render_plan_svg(STUDENTS["sd-tiny"], {"down_blocks.0.resnets.0": 1e-9, "down_blocks.0.resnets.1": 5.0})
     assert drawn.count(f'fill="{least}"') == 1 and drawn.count(f'stroke="{most}"') == 1
-    assert least not in svg(STUDENTS["sd-tiny"])
+    assert least not in render_plan_svg(STUDENTS["sd-tiny"])

@@ -3,14 +3,16 @@ from xml.etree import ElementTree
 import pytest
 
 from prunella import STUDENTS
-from prunella.reporting.plan_svg import svg
+from prunella.reporting.plan_svg import render_plan_svg
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
 
 def blocks(student: str) -> tuple[int, int, int]:
     """How many resnets and attentions are drawn as kept, and how many blocks as removed."""
-    fills = [rect.get("fill") for rect in ElementTree.fromstring(svg(STUDENTS[student])).iter(f"{SPACE}rect")]
+    fills = [
+        rect.get("fill") for rect in ElementTree.fromstring(render_plan_svg(STUDENTS[student])).iter(f"{SPACE}rect")
+    ]
     return fills.count("#3b7dd8"), fills.count("#e2843b"), fills.count("none")
 
 
@@ -28,6 +30,6 @@ def test_every_block_is_drawn_once(student, expected):
 
 
 def test_kept_layers_are_numbered():
-    texts = [text.text for text in ElementTree.fromstring(svg(STUDENTS["ssd-1b"])).iter(f"{SPACE}text")]
+    texts = [text.text for text in ElementTree.fromstring(render_plan_svg(STUDENTS["ssd-1b"])).iter(f"{SPACE}text")]
     assert (texts.count("4/10"), texts.count("10"), texts.count("1/2"), texts.count("2")) == (4, 1, 2, 3)
     assert "SSD-1B, from Stable Diffusion XL" in texts

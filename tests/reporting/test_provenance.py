@@ -1,6 +1,6 @@
 import subprocess
 
-from prunella.reporting.provenance import origin
+from prunella.reporting.provenance import collect_provenance
 
 
 def test_the_commit_and_whether_files_were_changed(tmp_path, monkeypatch):
@@ -12,20 +12,20 @@ def test_the_commit_and_whether_files_were_changed(tmp_path, monkeypatch):
         known = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(["git", *known, *words], check=True, capture_output=True, text=True).stdout.strip()
 
-    assert origin({})["commit"] is None and origin({})["changed"] is False  # no repository
+    assert collect_provenance({})["commit"] is None and collect_provenance({})["changed"] is False  # no repository
     git("init", "-q")
     (tmp_path / "params.yaml").write_text("a: 1\n")
     git("add", "params.yaml")
     git("commit", "-qm", "first")
     (tmp_path / "new").write_text("not tracked")
-    found = origin({"run": "x"})
+    found = collect_provenance({"run": "x"})
     assert found["commit"] == git("rev-parse", "HEAD") and found["changed"] is False
     assert found["experiment"] is None and found["mlflow"] == {"run": "x"} and "python" in found["versions"]
     (tmp_path / "params.yaml").write_text("a: 2\n")
-    assert origin({})["changed"] is True
+    assert collect_provenance({})["changed"] is True
 
 
 def test_an_experiment_names_itself_and_the_commit_it_began_with(monkeypatch):
     monkeypatch.setenv("DVC_EXP_NAME", "tidy-mole")
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "abc")
-    assert (origin({})["experiment"], origin({})["commit"]) == ("tidy-mole", "abc")
+    assert (collect_provenance({})["experiment"], collect_provenance({})["commit"]) == ("tidy-mole", "abc")

@@ -1,7 +1,7 @@
 import pytest
 from known import SD15, SD21, SDXL
 
-from prunella.reporting.student_table import HEAD, catalogue
+from prunella.reporting.student_table import TABLE_HEAD, build_student_table
 
 # Published architectures' GMACs: convolutions and linear layers, and with attention's products.
 GMACS = {
@@ -31,13 +31,13 @@ GMACS = {
 
 @pytest.mark.parametrize(("original", "config"), [("sd15", SD15), ("sd21", SD21), ("sdxl", SDXL)])
 def test_multiply_accumulates(original, config):
-    table = {row[0]: dict(zip(HEAD, row, strict=True)) for row in catalogue(config, original)[1:]}
+    table = {row[0]: dict(zip(TABLE_HEAD, row, strict=True)) for row in build_student_table(config, original)[1:]}
     found = {name: f"{row['GMACs']} {row['with attention']}" for name, row in table.items()}
     assert found == found | GMACS[original]
 
 
 def test_a_row_by_hand():
-    rows = {row[0]: row for row in catalogue(SD15, "sd15")}
+    rows = {row[0]: row for row in build_student_table(SD15, "sd15")}
     # 1 − 323,384,964 / 859,520,964; 1 − 205.0 / 338.6; 1 − 242.8 / 401.6
     expected = ["323,384,964", "62.4 %", "84.50 / 0.00 / 236.81", "205.0", "39.5 %", "242.8", "39.6 %"]
     assert rows["bk-sdm-tiny"][1:9] == ["BK-SDM-Tiny (= SD-Tiny)", *expected]
@@ -46,4 +46,4 @@ def test_a_row_by_hand():
 
 
 def test_published_figures_belong_to_their_original():
-    assert {row[9] for row in catalogue(SD15 | {"sample_size": 32})[1:]} == {""}
+    assert {row[9] for row in build_student_table(SD15 | {"sample_size": 32})[1:]} == {""}

@@ -11,19 +11,19 @@ import pytest
 from conftest import ROOT
 
 from prunella.evaluation.metrics import find_metric
-from prunella.sampling.gallery import Gallery
+from prunella.sampling.gallery import ImageShards
 
 DRAW = """
 import sys
 from pathlib import Path
 import torch
-from prunella.pipeline.stage import quiet
-quiet()
+from prunella.pipeline.stage import silence_libraries
+silence_libraries()
 torch.set_num_threads(1)
-from prunella.sampling.benchmark_images import draw_gallery
+from prunella.sampling.benchmark_images import generate_benchmark_images
 from prunella.params import Benchmark
 params, model, latents, out = sys.argv[1:]
-draw_gallery(
+generate_benchmark_images(
     Benchmark.model_validate_json(params), name="a/pruned", model=Path(model), latents=Path(latents), out=Path(out),
     device="cpu",
 )
@@ -37,7 +37,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_killed_while_drawing_500_pictures_and_run_again(params, teacher, latents, make_subject, tmp_path):
-    asked = {"prompts": 4, "seeds": 125, "batch_size": 5, "inference_steps": 1}  # 3 of the 7 held out stay real
+    asked = {"prompts": 4, "seeds": 125, "batch_size": 5, "num_inference_steps": 1}  # 3 of the 7 held out stay real
     settings = params.benchmark.model_copy(update=asked).model_dump_json()
 
     def drawing(name: str) -> subprocess.Popen:
@@ -62,9 +62,9 @@ def test_killed_while_drawing_500_pictures_and_run_again(params, teacher, latent
     assert sums(tmp_path / "quiet" / "drawn") == sums(tmp_path / "broken" / "drawn")
     figures = []
     for name in ("quiet", "broken"):
-        gallery = Gallery(tmp_path / name / "drawn")
+        gallery = ImageShards(tmp_path / name / "drawn")
         metric = find_metric("latent_kid").build(make_subject(0, prompts=gallery.prompts))
-        for prompts, images in gallery.batches(50):
+        for prompts, images in gallery.iter_batches(50):
             metric.update(images, [prompt.text for prompt in prompts])
         figures.append(metric.compute())
     assert figures[0] == figures[1] and figures[0].n == 500

@@ -4,29 +4,29 @@ from conftest import ROOT
 
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, write_manifest, write_shard
-from prunella.sampling.benchmark_prompts import Prompt, asked_prompts, file_prompts, read_prompts
+from prunella.sampling.benchmark_prompts import Prompt, read_prompt_file, select_heldout_prompts, select_prompts
 
 
 def test_prompts_are_a_seeded_choice_of_held_out_captions(latents):
     captions = Latents(latents, "heldout").captions
-    chosen = read_prompts(latents, 5, seed=0)
+    chosen = select_heldout_prompts(latents, 5, seed=0)
     assert [prompt.number for prompt in chosen] == [0, 1, 2, 3, 4]
     assert all(captions[prompt.pair] == prompt.text for prompt in chosen)
     assert {(prompt.width, prompt.height) for prompt in chosen} == {(32, 32)}
-    assert read_prompts(latents, 3, seed=0) == chosen[:3]
-    pairs = [[prompt.pair for prompt in read_prompts(latents, 7, seed)] for seed in range(3)]
+    assert select_heldout_prompts(latents, 3, seed=0) == chosen[:3]
+    pairs = [[prompt.pair for prompt in select_heldout_prompts(latents, 7, seed)] for seed in range(3)]
     assert all(sorted(each) == list(range(7)) for each in pairs) and len({tuple(each) for each in pairs}) == 3
 
 
 def test_fewer_pairs_than_prompts_are_all_drawn(latents):
-    assert len(read_prompts(latents, 100, seed=0)) == 7
+    assert len(select_heldout_prompts(latents, 100, seed=0)) == 7
 
 
 def test_sizes_are_those_of_the_pairs_and_all_of_them_are_drawn(tmp_path):
     """The split lists its pairs by size; the first few are all of the first size, a random choice is not."""
     sizes = [(1024, 1024)] * 40 + [(1152, 896)] * 40 + [(640, 1536)] * 40
     encoded(tmp_path, sizes)
-    chosen = read_prompts(tmp_path, 24, seed=0)
+    chosen = select_heldout_prompts(tmp_path, 24, seed=0)
     assert {(prompt.width, prompt.height) for prompt in chosen} == set(sizes)
     assert all((prompt.width, prompt.height) == sizes[prompt.pair] for prompt in chosen)
 
@@ -34,21 +34,21 @@ def test_sizes_are_those_of_the_pairs_and_all_of_them_are_drawn(tmp_path):
 def test_most_prompts_stay_when_a_pair_goes(tmp_path):
     encoded(tmp_path / "all", [(8, 8)] * 40)
     encoded(tmp_path / "fewer", [(8, 8)] * 39)
-    before, after = ({p.text for p in read_prompts(tmp_path / name, 10, 0)} for name in ("all", "fewer"))
+    before, after = ({p.text for p in select_heldout_prompts(tmp_path / name, 10, 0)} for name in ("all", "fewer"))
     assert len(before & after) >= 9
 
 
 def test_tokens_in_place_of_embeddings_need_no_text_encoder(tmp_path):
     encoded(tmp_path, [(8, 8)] * 7, text="tokens")
-    assert len(read_prompts(tmp_path, 7, 0)) == 7
+    assert len(select_heldout_prompts(tmp_path, 7, 0)) == 7
 
 
 def asked(params, latents, **changes) -> list[Prompt]:
-    return asked_prompts(params.benchmark.model_copy(update=changes), latents)
+    return select_prompts(params.benchmark.model_copy(update=changes), latents)
 
 
 def test_by_default_a_picture_of_each_held_out_caption(params, latents):
-    assert asked(params, latents) == read_prompts(latents, 3, params.benchmark.seed)
+    assert asked(params, latents) == select_heldout_prompts(latents, 3, params.benchmark.seed)
 
 
 def test_more_seeds_keep_the_first_pictures(params, latents):
@@ -95,13 +95,13 @@ def test_prompts_of_a_file(name, text, params, latents, tmp_path):
 def test_what_is_no_file_of_prompts_is_said_in_one_line(name, text, said, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=said):
-        file_prompts(tmp_path / name, 32)
+        read_prompt_file(tmp_path / name, 32)
     with pytest.raises(UserError, match=r"prompt_file: .* cannot be read"):
-        file_prompts(tmp_path / "none.txt", 32)
+        read_prompt_file(tmp_path / "none.txt", 32)
 
 
 def test_the_shipped_prompts_are_those_of_published_cards():
-    found = file_prompts(ROOT / "data" / "cards.jsonl", 512)
+    found = read_prompt_file(ROOT / "data" / "cards.jsonl", 512)
     assert len(found) >= 6 and all((prompt.width, prompt.height, prompt.pair) == (512, 512, None) for prompt in found)
 
 

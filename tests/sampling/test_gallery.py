@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from prunella.errors import UserError
-from prunella.params import bits_of
+from prunella.params import parse_quantized_dtype
 from prunella.sampling import image_shards
 from prunella.sampling.benchmark_prompts import Prompt
-from prunella.sampling.gallery import Gallery, collect, draw_shards
-from prunella.sampling.image_shards import batches, shards
+from prunella.sampling.gallery import ImageShards, collect_images, generate_image_shards
+from prunella.sampling.image_shards import batch_by_size, split_into_shards
 
 SETTINGS = {"steps": 2}
 WIDE = (5, 3, 8)  # numbers of the prompts whose picture is wide
@@ -34,13 +34,13 @@ class Draw:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(image_shards, "SHARD", 4)
+    monkeypatch.setattr(image_shards, "IMAGES_PER_SHARD", 4)
 
 
 def drawn(folder, draw, count: int = 9):
-    tasks = shards(prompts(count), 2)
-    draw_shards(tasks, draw, folder / "work", "draw")
-    return collect(tasks, folder / "work", folder / "out", SETTINGS)
+    tasks = split_into_shards(prompts(count), 2)
+    generate_image_shards(tasks, draw, folder / "work", "draw")
+    return collect_images(tasks, folder / "work", folder / "out", SETTINGS)
 
 
 def sums(folder) -> dict[str, bytes]:
@@ -48,7 +48,7 @@ def sums(folder) -> dict[str, bytes]:
 
 
 def test_batches_are_of_one_size_each():
-    assert [[prompt.number for prompt in batch] for batch in batches(prompts(), 2)] == [
+    assert [[prompt.number for prompt in batch] for batch in batch_by_size(prompts(), 2)] == [
         [0, 1], [2, 4], [6, 7], [3, 5], [8],
     ]  # fmt: skip
 
@@ -56,14 +56,14 @@ def test_batches_are_of_one_size_each():
 def test_a_gallery_gives_back_what_was_drawn(tmp_path):
     count, rate = drawn(tmp_path, Draw())
     assert count == 9 and rate > 0
-    gallery = Gallery(tmp_path / "out")
+    gallery = ImageShards(tmp_path / "out")
     assert len(gallery) == 9 and gallery.settings == SETTINGS
     found = list(gallery)
     assert [prompt for prompt, _ in found] == [prompts()[i] for i in (0, 1, 2, 4, 6, 7, 3, 5, 8)]
     for prompt, picture in found:
         assert picture.shape == (4, 6 if prompt.number in WIDE else 4, 3) and (picture == prompt.number).all()
-    assert [len(names) for names, _ in gallery.batches(4)] == [4, 2, 3]
-    assert [prompt.number for prompt, _ in gallery.first(5)] == [0, 1, 2, 3, 4]
+    assert [len(names) for names, _ in gallery.iter_batches(4)] == [4, 2, 3]
+    assert [prompt.number for prompt, _ in gallery.read_first(5)] == [0, 1, 2, 3, 4]
 
 
 def test_shards_are_webdatasets(tmp_path):
@@ -105,21 +105,21 @@ def test_a_whole_work_folder_is_taken_as_it_is(tmp_path):
 
 
 def test_processes_share_the_shards(tmp_path):
-    tasks, each = shards(prompts(), 2), [Draw(), Draw()]
+    tasks, each = split_into_shards(prompts(), 2), [Draw(), Draw()]
     for rank in (1, 0):
-        draw_shards(tasks, each[rank], tmp_path / "work", "draw", rank, 2)
+        generate_image_shards(tasks, each[rank], tmp_path / "work", "draw", rank, 2)
     assert [draw.drawn for draw in each] == [[[0, 1], [2, 4], [8]], [[6, 7], [3, 5]]]
-    collect(tasks, tmp_path / "work", tmp_path / "out", SETTINGS)
-    assert len(Gallery(tmp_path / "out")) == 9
+    collect_images(tasks, tmp_path / "work", tmp_path / "out", SETTINGS)
+    assert len(ImageShards(tmp_path / "out")) == 9
 
 
 def test_a_missing_shard_is_no_gallery(tmp_path):
-    tasks = shards(prompts(), 2)
-    draw_shards(tasks, Draw(), tmp_path / "work", "draw", 0, 2)
+    tasks = split_into_shards(prompts(), 2)
+    generate_image_shards(tasks, Draw(), tmp_path / "work", "draw", 0, 2)
     with pytest.raises(UserError, match=r"00001\.tar"):
-        collect(tasks, tmp_path / "work", tmp_path / "out", SETTINGS)
+        collect_images(tasks, tmp_path / "work", tmp_path / "out", SETTINGS)
     with pytest.raises(UserError, match=r"manifest\.json"):
-        Gallery(tmp_path / "out")
+        ImageShards(tmp_path / "out")
 
 
 def test_a_changed_shard_is_noticed(tmp_path):
@@ -130,7 +130,7 @@ def test_a_changed_shard_is_noticed(tmp_path):
     path.unlink()  # a link to the work folder's
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"00001\.tar"):
-        list(Gallery(tmp_path / "out"))
+        list(ImageShards(tmp_path / "out"))
 
 
 def test_one_batch_of_pictures_is_held_at_a_time(tmp_path):
@@ -140,11 +140,11 @@ def test_one_batch_of_pictures_is_held_at_a_time(tmp_path):
     peaks = []
     for count in (12, 40):
         every = [Prompt(i, "p", 256, 256, i) for i in range(count)]
-        tasks = shards(every, 2)
+        tasks = split_into_shards(every, 2)
         tracemalloc.start()
-        draw_shards(tasks, Draw(), tmp_path / str(count), "draw")
-        collect(tasks, tmp_path / str(count), tmp_path / f"{count}-out", SETTINGS)
-        for _ in Gallery(tmp_path / f"{count}-out").batches(2):
+        generate_image_shards(tasks, Draw(), tmp_path / str(count), "draw")
+        collect_images(tasks, tmp_path / str(count), tmp_path / f"{count}-out", SETTINGS)
+        for _ in ImageShards(tmp_path / f"{count}-out").iter_batches(2):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -152,5 +152,5 @@ def test_one_batch_of_pictures_is_held_at_a_time(tmp_path):
 
 
 def test_bits_stand_at_the_end_of_a_models_name():
-    assert bits_of("sd-tiny/int8") == "int8" and bits_of("fp8") == "fp8"
-    assert bits_of("sd-tiny/finetuned") is None and bits_of("int8/pruned") is None
+    assert parse_quantized_dtype("sd-tiny/int8") == "int8" and parse_quantized_dtype("fp8") == "fp8"
+    assert parse_quantized_dtype("sd-tiny/finetuned") is None and parse_quantized_dtype("int8/pruned") is None

@@ -11,20 +11,20 @@ from generating import PROMPTS, content, made
 from PIL import Image
 from stored import put
 
-from prunella.data.filter import filtered
+from prunella.data.filter import filter_dataset
 from prunella.encoding.encode import encoded
 from prunella.errors import UserError
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
 from prunella.sampling import image_shards
 from prunella.sampling import training_images as room
-from prunella.sampling.generate import draw_batch
+from prunella.sampling.generate import generate_batch
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    monkeypatch.setattr(image_shards, "SHARD", 4)
+    monkeypatch.setattr(image_shards, "IMAGES_PER_SHARD", 4)
     (tmp_path / "p.txt").write_text("\n".join(PROMPTS))
 
 
@@ -43,7 +43,7 @@ def whole(teacher, tmp_path_factory) -> Path:
     (folder / "p.txt").write_text("\n".join(PROMPTS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
-        patch.setattr(image_shards, "SHARD", 4)
+        patch.setattr(image_shards, "IMAGES_PER_SHARD", 4)
         return made(teacher, folder)
 
 
@@ -55,7 +55,7 @@ def test_every_prompt_is_drawn_from_noises_of_its_own(whole, teacher):
     assert found["00000004.txt"].decode() == PROMPTS[1]
     assert json.loads(found["00000004.json"]) == {"seed": 5, "number": 4, "width": SIDE, "height": SIDE}
     settings = {"steps": 2, "guidance": 3.0, "seed": 5, "negative_prompt": "grey"}
-    alone = draw_batch(load_pipeline(teacher), [PROMPTS[1]], [4], (SIDE, SIDE), **settings)[0]
+    alone = generate_batch(load_pipeline(teacher), [PROMPTS[1]], [4], (SIDE, SIDE), **settings)[0]
     picture = np.asarray(Image.open(io.BytesIO(found["00000004.png"])))
     assert np.abs(picture.astype(int) - alone).max() <= 1
     pngs = {data for name, data in found.items() if name.endswith(".png")}
@@ -75,7 +75,7 @@ def test_the_latents_decode_to_the_picture(whole, teacher):
 
 def test_killed_in_a_batch_it_ends_at_the_same_bits_and_then_draws_no_more(whole, teacher, tmp_path, monkeypatch):
     """The half-written file of the batch is there, without a note. All moments: test_shards.py, test_killed.py."""
-    write, count = image_shards._write, []
+    write, count = image_shards._write_tar, []
 
     def killed(file, made, seconds):
         if len(count) == 3:
@@ -85,21 +85,25 @@ def test_killed_in_a_batch_it_ends_at_the_same_bits_and_then_draws_no_more(whole
         write(file, made, seconds)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(image_shards, "_write", killed)
+        patch.setattr(image_shards, "_write_tar", killed)
         made(teacher, tmp_path)
     assert not (tmp_path / "set").exists()
     assert content(made(teacher, tmp_path)) == content(whole)
-    monkeypatch.setattr(room, "load_to_draw", None)
+    monkeypatch.setattr(room, "load_for_inference", None)
     assert content(made(teacher, tmp_path)) == content(whole)
 
 
 def test_more_pictures_of_a_prompt_leave_the_first_as_they_were(whole, teacher, tmp_path):
-    few, many = members(made(teacher, tmp_path, pictures=2)), members(whole)
+    few, many = members(made(teacher, tmp_path, images_per_prompt=2)), members(whole)
     assert all(many[name] == data for name, data in few.items() if name < "00000006")
 
 
 def test_sizes_take_turns_and_the_scheduler_is_the_one_asked_for(whole, teacher, tmp_path):
-    changes = {"sizes": [[SIDE, SIDE], [SIDE + 8, SIDE]], "pictures": 1, "scheduler": "EulerAncestralDiscreteScheduler"}
+    changes = {
+        "sizes": [[SIDE, SIDE], [SIDE + 8, SIDE]],
+        "images_per_prompt": 1,
+        "scheduler": "EulerAncestralDiscreteScheduler",
+    }
     found = members(made(teacher, tmp_path, "euler", **changes))
     sizes = [Image.open(io.BytesIO(found[f"0000000{i}.png"])).size for i in range(3)]
     assert sizes == [(SIDE, SIDE), (SIDE + 8, SIDE), (SIDE, SIDE)]
@@ -109,7 +113,7 @@ def test_sizes_take_turns_and_the_scheduler_is_the_one_asked_for(whole, teacher,
 
 
 def test_sdxl_draws_too(xl_teacher, tmp_path):
-    found = members(made(xl_teacher, tmp_path, pictures=1, storage="fp16"))
+    found = members(made(xl_teacher, tmp_path, images_per_prompt=1, storage="fp16"))
     assert np.load(io.BytesIO(found["00000002.npy"])).dtype == np.float16
     assert Image.open(io.BytesIO(found["00000002.png"])).size == (SIDE, SIDE)
 
@@ -135,7 +139,7 @@ def test_a_model_that_is_none_is_refused(tmp_path):
 def learned(params, teacher: Path, source: Path, folder: Path, **changes) -> tuple[Latents, dict]:
     """What encode makes of generated pictures."""
     asked = params.filter.model_copy(update={"source": "generated", "path": str(source)})
-    assert filtered(asked, 0, folder / "pairs")[0]["kept"] == 9
+    assert filter_dataset(asked, 0, folder / "pairs")[0]["kept"] == 9
     settings = params.encode.model_copy(update={"heldout": 2} | changes)
     report = encoded(settings, 0, teacher, folder / "pairs", folder / "latents", "cpu")
     return Latents(folder / "latents", "train"), report

@@ -12,8 +12,9 @@ import yaml
 from conftest import ROOT, toy_params
 
 SET = {
-    "prompts": "p.txt", "samples": 99, "pictures": 8, "model": "teacher", "id": None, "revision": "main",
-    "negative_prompt": "", "guidance": 3.0, "scheduler": "EulerAncestralDiscreteScheduler", "inference_steps": 20,
+    "prompts": "p.txt", "samples": 99, "images_per_prompt": 8, "model": "teacher", "id": None, "revision": "main",
+    "negative_prompt": "", "guidance_scale": 3.0, "scheduler": "EulerAncestralDiscreteScheduler",
+    "num_inference_steps": 20,
     "sizes": [[32, 32], [40, 32], [32, 40], [40, 40]], "batch_size": 300, "precision": "fp32",
     "storage": "fp32", "seed": 0,
 }  # fmt: skip

@@ -11,11 +11,12 @@ from raycluster import cluster, pids
 
 from prunella.params import Generate
 from prunella.sampling import image_shards
-from prunella.sampling.training_images import generated
+from prunella.sampling.training_images import generate_images
 
 ASKED = Generate(
-    prompts="p.txt", samples=99, pictures=3, model="m", id=None, revision="main", negative_prompt="", guidance=3.0,
-    scheduler=None, inference_steps=9, sizes=[(SIDE, SIDE)], batch_size=1, precision="fp32", storage="fp32", seed=5,
+    prompts="p.txt", samples=99, images_per_prompt=3, model="m", id=None, revision="main", negative_prompt="",
+    guidance_scale=3.0,
+    scheduler=None, num_inference_steps=9, sizes=[(SIDE, SIDE)], batch_size=1, precision="fp32", storage="fp32", seed=5,
     store=None,
 )  # fmt: skip
 
@@ -23,7 +24,7 @@ ASKED = Generate(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray leaves files and sockets unclosed
 def test_the_bytes_are_the_local_engines_with_a_worker_lost(teacher, params, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(image_shards, "SHARD", 2)
+    monkeypatch.setattr(image_shards, "IMAGES_PER_SHARD", 2)
     prompts = tmp_path / "p.txt"
     prompts.write_text("\n".join(f"prompt {i}" for i in range(7)))
     content = {}
@@ -34,12 +35,12 @@ def test_the_bytes_are_the_local_engines_with_a_worker_lost(teacher, params, tmp
             with cluster(monkeypatch):
                 killer = threading.Thread(target=kill_a_worker, args=[tmp_path / "ray" / "work"], daemon=True)
                 killer.start()
-                report = generated(*given, cluster=params.runtime)
+                report = generate_images(*given, cluster=params.runtime)
                 killer.join(1)
                 away = ASKED.model_copy(update={"store": str(tmp_path / "store")})
-                generated(away, "away", *given[2:4], tmp_path / "away", "cpu", cluster=params.runtime)
+                generate_images(away, "away", *given[2:4], tmp_path / "away", "cpu", cluster=params.runtime)
         else:
-            report = generated(*given)
+            report = generate_images(*given)
         assert report["pictures"] == 21
         content[name] = {path.name: path.read_bytes() for path in (tmp_path / name / "out").iterdir()}
     assert len(content["ray"]) == 11 + 2 and content["ray"] == content["local"]

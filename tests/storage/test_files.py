@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from prunella.errors import UserError
-from prunella.storage.files import atomic_write_text, json_digest, read_yaml, whole_folder
+from prunella.storage.files import atomic_folder, atomic_write_text, json_digest, read_yaml
 
 
 def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
@@ -23,9 +23,9 @@ def test_a_file_is_the_old_or_the_new(tmp_path, monkeypatch):
 
 def test_a_folder_is_the_old_or_the_new(tmp_path):
     for text in ("old", "new"):
-        with whole_folder(tmp_path / "deep" / "out") as half:
+        with atomic_folder(tmp_path / "deep" / "out") as half:
             (half / text).write_text(text)
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "deep" / "out") as half:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "deep" / "out") as half:
         (half / "more").write_text("half")
         raise KeyboardInterrupt
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [

@@ -8,7 +8,7 @@ from stored import Watched, put
 
 from prunella.errors import UserError
 from prunella.storage import remote
-from prunella.storage.remote import Remote, below, found_below, place, side_by_side, size_of
+from prunella.storage.remote import RemotePath, file_size, map_concurrently, parse_location, relative_name, rglob_sorted
 
 
 @pytest.fixture
@@ -20,33 +20,38 @@ def folder(tmp_path) -> Path:
 
 
 def test_a_store_is_seen_as_a_folder_is(folder):
-    far = place(put(folder, "places/here"))
-    names = [[below(root, path) for path in found_below(root, "*.tar")] for root in (folder, far)]
+    far = parse_location(put(folder, "places/here"))
+    names = [[relative_name(root, path) for path in rglob_sorted(root, "*.tar")] for root in (folder, far)]
     assert names[0] == names[1] == ["a/c.tar", "a.b/d.tar", "b.tar"]
-    assert [size_of(path) for path in found_below(far, "*")] == [3, 0, 1, 10]
+    assert [file_size(path) for path in rglob_sorted(far, "*")] == [3, 0, 1, 10]
     assert [(each / "a").is_dir() and not (each / "a").is_file() for each in (folder, far)] == [True, True]
     assert [(each / "b.tar").is_file() and not (each / "b.tar").is_dir() for each in (folder, far)] == [True, True]
     assert not (far / "none").exists()
     tar = far / "a" / "c.tar"
     assert (str(tar), tar.name, tar.stem, tar.suffix) == ("memory://places/here/a/c.tar", "c.tar", "c", ".tar")
     assert tar.parent == far / "a" and tar.with_name("d") == far / "a" / "d" and tar.with_suffix("") == far / "a" / "c"
-    assert below(tar, tar) == "c.tar" and side_by_side(size_of, [tar, far / "b.tar"]) == [3, 10]
+    assert relative_name(tar, tar) == "c.tar" and map_concurrently(file_size, [tar, far / "b.tar"]) == [3, 10]
 
 
 def test_parts_are_as_long_as_there_is_something(folder):
-    far = place(put(folder, "places/parts"))
+    far = parse_location(put(folder, "places/parts"))
     tar = far / "b.tar"
-    assert [tar.part(2, 3), tar.part(8, 5), tar.part(10, 5), tar.part(3, 0)] == [b"234", b"89", b"", b""]
-    assert (far / "a" / "c.txt").part(0, 9) == b"" and tar.read_bytes() == b"0123456789"
+    assert [tar.read_range(2, 3), tar.read_range(8, 5), tar.read_range(10, 5), tar.read_range(3, 0)] == [
+        b"234",
+        b"89",
+        b"",
+        b"",
+    ]
+    assert (far / "a" / "c.txt").read_range(0, 9) == b"" and tar.read_bytes() == b"0123456789"
     for start, count in ((-1, 2), (1, -2)):
         with pytest.raises(ValueError, match="bytes from"):
-            tar.part(start, count)
+            tar.read_range(start, count)
 
 
 def test_a_file_is_read_through_in_few_requests(folder, monkeypatch):
-    far, watched = place(put(folder, "places/through")), Watched()
-    monkeypatch.setattr(remote, "_store", lambda kind: watched)
-    monkeypatch.setattr(remote, "AHEAD", 4)
+    far, watched = parse_location(put(folder, "places/through")), Watched()
+    monkeypatch.setattr(remote, "_filesystem", lambda kind: watched)
+    monkeypatch.setattr(remote, "READ_AHEAD", 4)
     with (far / "b.tar").open() as file:
         assert (file.read(1), file.seek(2), file.read(2), file.seek(-2, io.SEEK_END), file.read()) == (
             b"0", 2, b"23", 8, b"89",
@@ -55,23 +60,23 @@ def test_a_file_is_read_through_in_few_requests(folder, monkeypatch):
 
 
 def test_what_changes_is_told_by_marks(folder):
-    far = place(put(folder, "places/marks"))
-    before = far.marks()
+    far = parse_location(put(folder, "places/marks"))
+    before = far.etags()
     assert sorted(before) == [f"{far}/{name}" for name in ("a.b/d.tar", "a/c.tar", "a/c.txt", "b.tar")]
-    assert far.marks() == before and list((far / "b.tar").marks()) == [f"{far}/b.tar"]
+    assert far.etags() == before and list((far / "b.tar").etags()) == [f"{far}/b.tar"]
     fsspec.filesystem("memory").pipe_file(f"{far}/b.tar", b"987654321x")
-    after = far.marks()
+    after = far.etags()
     assert {name for name in before if before[name] != after[name]} == {f"{far}/b.tar"}
-    assert (far / "none").marks() == {}
-    assert remote._mark({"ETag": '"a"', "size": 3}) == '"a"' and remote._mark({"size": 3}) == "3"
+    assert (far / "none").etags() == {}
+    assert remote._etag({"ETag": '"a"', "size": 3}) == '"a"' and remote._etag({"size": 3}) == "3"
 
 
 def test_paths_stay_paths_and_odd_addresses_are_refused(tmp_path):
-    assert place("data/pictures") == Path("data/pictures") and place(tmp_path) == tmp_path
+    assert parse_location("data/pictures") == Path("data/pictures") and parse_location(tmp_path) == tmp_path
     with pytest.raises(UserError, match=r"^file:///data: a path of this machine is written without file://$"):
-        place("file:///data")
+        parse_location("file:///data")
     with pytest.raises(UserError, match=r"^s4://a/b: no such kind of store; s3:// and gs:// are known$"):
-        place("s4://a/b")
+        parse_location("s4://a/b")
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
@@ -79,10 +84,10 @@ def test_what_is_not_installed_is_named(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "filesystem", missing)
-    remote._opened.cache_clear()
+    remote._open_filesystem.cache_clear()
     for kind in ("s3", "gs"):
         with pytest.raises(UserError, match=rf"^{kind}:// needs what reaches it: pip install 'prunella\[{kind}\]'$"):
-            place(f"{kind}://a/b").exists()
+            parse_location(f"{kind}://a/b").exists()
 
 
 class NoCredentialsError(Exception):
@@ -115,13 +120,13 @@ def test_whatever_goes_wrong_is_one_line(words, monkeypatch):
 
             return fail
 
-    monkeypatch.setattr(remote, "_store", lambda kind: Failing())
-    far = place("s3://bucket/pairs")
-    for ask in (far.is_file, far.is_dir, far.exists, far.marks, lambda: list(far.rglob("*"))):
+    monkeypatch.setattr(remote, "_filesystem", lambda kind: Failing())
+    far = parse_location("s3://bucket/pairs")
+    for ask in (far.is_file, far.is_dir, far.exists, far.etags, lambda: list(far.rglob("*"))):
         with pytest.raises(UserError) as caught:
             ask()
         assert str(caught.value) == f"s3://bucket/pairs: {words}"
-    for read in (far.read_bytes, far.size, lambda: far.part(3, 4), far.open):
+    for read in (far.read_bytes, far.size, lambda: far.read_range(3, 4), far.open):
         with pytest.raises(OSError) as failed:
             read()
         if not isinstance(failed.value, FileNotFoundError):  # which says something of the file
@@ -131,4 +136,4 @@ def test_whatever_goes_wrong_is_one_line(words, monkeypatch):
 def test_names_that_no_store_has_are_no_fault_of_the_store():
     for name in ("a" * 1024, "\udc80"):
         with pytest.raises(ValueError):
-            Remote("s3", place("s3://bucket").pure / name).part(0, 1)  # nobody is asked
+            RemotePath("s3", parse_location("s3://bucket").key / name).read_range(0, 1)  # nobody is asked

@@ -7,8 +7,8 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel
 
 from prunella.compute.device import Placement
-from prunella.compute.launch import rank, size
-from prunella.params import Distill, Finetune, check
+from prunella.compute.launch import rank, world_size
+from prunella.params import Distill, Finetune, validate_config
 from prunella.training.callback import NoObserver
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
@@ -24,20 +24,20 @@ def held(unet: UNet2DConditionModel) -> int:
 class Looking(NoObserver):
     """Notes what this process holds of student and teacher."""
 
-    def watching(self, job, work, resumed, processes):
+    def around_training(self, job, work, resumed, processes):
         self.held = [held(unet) for unet in (job.unet, job.teacher) if unet is not None]
-        return super().watching(job, work, resumed, processes)
+        return super().around_training(job, work, resumed, processes)
 
 
 def learn(asked: dict, case: dict, out: Path) -> list[int]:
     """Do a case ("section", "content" of it, "placement"); `asked` has the paths. How many numbers were held."""
     kind, stage = SECTIONS[case["section"]]
     stage(
-        check(kind, case["content"], case["section"]),
+        validate_config(kind, case["content"], case["section"]),
         **{name: Path(path) for name, path in asked.items()},
         out=out / case["name"] / "student",
         curves=out / case["name"] / "curves",
-        placement=Placement(**{"fsdp": size() > 1} | case["placement"]),
+        placement=Placement(**{"fsdp": world_size() > 1} | case["placement"]),
         checkpoint_every=2,
         observer=(look := Looking()),
     )

@@ -5,12 +5,12 @@ from pathlib import Path
 from conftest import ROOT
 
 from prunella.bench.setting import Setting
-from prunella.params import Benchmark, Distill, check, completed
+from prunella.params import Benchmark, Distill, fill_section, validate_config
 from prunella.scenes.generator import read_vocabulary
 
 DRAWING = {
-    "inference_steps": 2,
-    "guidance": 2.0,
+    "num_inference_steps": 2,
+    "guidance_scale": 2.0,
     "batch_size": 2,
     "latency_rounds": 1,
     "seed": 0,
@@ -20,5 +20,5 @@ DRAWING = {
 
 
 def toy_setting(distill: Distill, teacher: Path, latents: Path, prompts: int) -> Setting:
-    drawing = check(Benchmark, completed("benchmark", DRAWING | {"prompts": prompts}), "benchmark")
+    drawing = validate_config(Benchmark, fill_section("benchmark", DRAWING | {"prompts": prompts}), "benchmark")
     return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")

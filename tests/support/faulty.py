@@ -18,9 +18,9 @@ from conftest import ROOT
 from inprocess import commands
 from toygraph import DVC, ENVIRONMENT, committed, of_this_tree, run
 
-from prunella.params.validation import shipped_defaults
-from prunella.verify.compare import differences
-from prunella.verify.toys import TOYS, toy_params, write_toys
+from prunella.params.validation import load_shipped_defaults
+from prunella.verify.compare import find_differences
+from prunella.verify.toys import TOYS, build_toy_params, write_toys
 
 FOLDER = Path(os.environ.get("PRUNELLA_FAULTS", ROOT / "work" / "faults")).resolve()
 TABLE = Path(os.environ.get("PRUNELLA_FAULTS_TABLE", FOLDER / "faults.jsonl"))
@@ -30,8 +30,8 @@ STAGES = list(commands([STUDENT]))  # in an order that the graph allows
 CHANGES = {
     "distill": {"steps": 120, "evaluate_every": 20},
     "finetune": {"steps": 60, "evaluate_every": 20},
-    "watch": {"checkpoint_every": 7, "picture_every": 60},
-    "benchmark": {"prompts": 3, "inference_steps": 6},
+    "watch": {"checkpoint_every": 7, "image_every": 60},
+    "benchmark": {"prompts": 3, "num_inference_steps": 6},
 }
 
 
@@ -44,7 +44,7 @@ def fresh() -> Path:
     FOLDER.mkdir(parents=True)
     of_this_tree(clone)
     write_toys(FOLDER / "toys", ROOT / "data" / "scenes.yaml")
-    content = toy_params(TOYS["sd"], FOLDER / "toys", shipped_defaults())
+    content = build_toy_params(TOYS["sd"], FOLDER / "toys", load_shipped_defaults())
     (clone / "params.yaml").write_text(yaml.safe_dump({**content, "seed": 1}))
     changed(clone, **CHANGES)
     (clone / "dvc.lock").unlink(missing_ok=True)
@@ -119,7 +119,7 @@ def lost(ours: Path, theirs: Path, stage: str) -> list[str]:
     """What of a stage's results is another in `ours` than in `theirs`, times and memory apart."""
     lock = yaml.safe_load((theirs / "dvc.lock").read_text())["stages"]
     outs = [each["path"] for each in lock[stage]["outs"]]
-    return differences(theirs, ours, [out for out in outs if not out.endswith(".html")])
+    return find_differences(theirs, ours, [out for out in outs if not out.endswith(".html")])
 
 
 def rows() -> list[dict]:

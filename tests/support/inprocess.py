@@ -41,7 +41,7 @@ def _filled(command: str, known: dict[str, str]) -> str:
 def reproduced(folder: Path, teacher: Path, pictures: Path, recipe: str, monkeypatch, **tuning) -> list[str]:
     """Run a recipe's whole graph at toy size in `folder`; the names of its stages. `tuning` goes into `finetune`."""
     content = toy_params(teacher, pictures, recipe)
-    content["finetune"] |= {"words": []} | tuning
+    content["finetune"] |= {"caption_keywords": []} | tuning
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     (folder / "src").symlink_to(ROOT / "src")
     monkeypatch.chdir(folder)

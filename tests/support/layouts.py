@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from prunella.params import shipped_defaults
+from prunella.params import load_shipped_defaults
 
 Row = tuple[str, bytes, str | list[str]]  # file name, content, caption
 
@@ -109,13 +109,13 @@ def settings(layout: str, path: Path) -> dict:
 
 
 # Limits of the filter that the toys' pictures pass.
-LIMITS = shipped_defaults()["filter"] | {
+LIMITS = load_shipped_defaults()["filter"] | {
     "samples": 100,
     "min_side": 16,
     "max_aspect": 2.0,
     "min_caption": 3,
     "max_caption": 20,
-    "max_broken": 0.5,
+    "max_corrupt_fraction": 0.5,
 }
 
 

@@ -67,4 +67,4 @@ def s3(monkeypatch, folder: Path) -> Iterator[S3]:
 def _forget_stores() -> None:
     """What is open knows the address that another test had."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    remote._opened.cache_clear()
+    remote._open_filesystem.cache_clear()

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from prunella.compute.slices import PART
+from prunella.compute.slices import SLICE_FILE
 
 
 def spoilt(folder: Path, spoil: Callable[[dict], object]) -> Path:
     """The part, whose note says something else now."""
-    note = json.loads((folder / PART).read_text())
+    note = json.loads((folder / SLICE_FILE).read_text())
     spoil(note)
-    (folder / PART).write_text(json.dumps(note))
+    (folder / SLICE_FILE).write_text(json.dumps(note))
     return folder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prunella.reporting.filter_report import Filtered
-from prunella.reporting.image_gallery import wall
+from prunella.reporting.filter_report import FilterSummary
+from prunella.reporting.image_gallery import build_gallery
 from prunella.sampling.benchmark_prompts import Prompt
 
 
@@ -46,7 +46,8 @@ REPORT = {
     "data": {"source": "folder", "read": 3000, "kept": 2500, "train": 2372, "heldout": 128, "sizes": {"64 x 64": 2500}},
     "training": {"sd-tiny": {"distill": DISTILLED}},
     "hardware": {"device": "cpu", "cpu": "a processor", "threads": 2, "versions": {"python": "3.11", "torch": "2.13"}},
-    "settings": {"guidance": 4.0, "latency": "one picture", "latency_rounds": 7, "size": [64, 64], "speedup": "median"},
+    "settings": {"guidance_scale": 4.0, "latency": "one picture", "latency_rounds": 7, "size": [64, 64],
+    "speedup": "median"},
     "models": {name: COSTS[name.partition("/")[0]] | each for name, each in QUALITY.items()},
     "floors": {},
     "differences": {"sd-tiny/distilled - sd-tiny/pruned": {"output_error": estimate(-0.64, -0.7, -0.58, 128)}},
@@ -58,15 +59,15 @@ def cards() -> list[dict]:
     """A wall of two prompts; the students' pictures of the first do not keep its shape."""
     prompts = [Prompt(0, "a <large> disc", 6, 4, 1), Prompt(1, "a square", 6, 4, 0)]
     galleries = {name: [(p, np.full((4, 6, 3), 10 * i, np.uint8)) for p in prompts] for i, name in enumerate(QUALITY)}
-    return wall(
+    return build_gallery(
         galleries,
         {name: [0.25, 0.5] for name in QUALITY if name != "teacher"},
         lambda picture, text: {"count": True, "shape": picture[0, 0, 0] == 0 or "disc" not in text},
     )
 
 
-def filtered(folder: Path) -> Filtered:
+def filtered(folder: Path) -> FilterSummary:
     """What a filter left that dropped one pair of three as too small."""
     report = {"source": "folder", "read": 3, "looked_at": 3, "kept": 2, "passed": 2, "fell": {"small": 1, "large": 0}}
     (folder / "examples.json").write_text(json.dumps({"small": []}))
-    return Filtered(report | {"causes": {}}, folder)
+    return FilterSummary(report | {"causes": {}}, folder)

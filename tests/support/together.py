@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunella.compute.distributed import dealt, gathered
-from prunella.compute.launch import size
+from prunella.compute.distributed import all_gather_ordered, shard_for_rank
+from prunella.compute.launch import world_size
 from prunella.params import Training
 from prunella.training.loop import train
 from prunella.training.validate import evaluate_loss
@@ -43,12 +43,12 @@ def measured(sizes: tuple[int, ...] = (3, 3, 3, 3, 1)) -> dict:
     source = torch.Generator().manual_seed(1)
     batches = [{"latents": torch.randn(n, 2, generator=source)} for n in sizes]
     values = evaluate_loss(
-        nn.Linear(1, 1), lambda _, batch: {"term": batch["latents"].exp().mean()}, dealt(batches), "fp32", True
+        nn.Linear(1, 1), lambda _, batch: {"term": batch["latents"].exp().mean()}, shard_for_rank(batches), "fp32", True
     )
-    return {"values": values, "order": gathered(list(dealt(range(len(sizes)))))}
+    return {"values": values, "order": all_gather_ordered(list(shard_for_rank(range(len(sizes)))))}
 
 
 if __name__ == "__main__":
     content, out = json.loads(sys.argv[1]), Path(sys.argv[2])
-    result = trained(content, size()) | {"measured": measured()}
+    result = trained(content, world_size()) | {"measured": measured()}
     (out / f"{torch.distributed.get_rank()}.json").write_text(json.dumps(result))

@@ -94,7 +94,7 @@ def cloned(
     clone = of_this_tree(folder / "clone")
     own = shutil.copytree(teacher, folder / "teacher"), shutil.copytree(pictures, folder / "pictures")
     content = toy_params(*own, recipe)
-    content["finetune"]["words"] = []
+    content["finetune"]["caption_keywords"] = []
     content["students"] = students or content["students"]
     content["distill"] |= distill
     content["watch"] |= watch or {}

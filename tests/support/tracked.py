@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prunella.tracking.run import EXPERIMENT, store
+from prunella.tracking.run import DEFAULT_EXPERIMENT, get_tracking_uri
 
 OWN = ("prunella.journal", "process", "mlflow.parentRunId", "mlflow.runName")  # tags that no two runs share
 
@@ -23,15 +23,15 @@ stages:
 def runs() -> list:
     from mlflow import MlflowClient
 
-    client = MlflowClient(store())
-    return client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    client = MlflowClient(get_tracking_uri())
+    return client.search_runs([client.get_experiment_by_name(DEFAULT_EXPERIMENT).experiment_id])
 
 
 def seen() -> list[dict[str, Any]]:
     """All that the store has of every run, without times, numbers and the place on this machine."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(store())
+    client = MlflowClient(get_tracking_uri())
     return sorted((_seen(client, run) for run in runs()), key=lambda run: run["name"])
 
 

@@ -7,7 +7,7 @@ from prunella.params import Finetune
 from prunella.training.finetune import finetune
 
 # A training whose every step is as large as the first, and whose weights are those of the last.
-PLAIN = {"ema_decay": 0, "storage": "fp32", "schedule": "constant", "learning_rate": 1e-2}
+PLAIN = {"ema_decay": 0, "storage": "fp32", "lr_scheduler": "constant", "learning_rate": 1e-2}
 
 
 def tune(params: Finetune, latents: Path, student: Path, folder: Path, **more) -> dict:

@@ -33,7 +33,7 @@ def repository(folder: Path, teacher: Path, pictures: Path, latents: Path, prune
     """A folder in which the distill stage can run, for STEPS steps."""
     content = toy_params(teacher, pictures)
     content["distill"] |= {"steps": STEPS, "evaluate_every": 50}
-    content["watch"] |= {"checkpoint_every": 50, "picture_every": 60}
+    content["watch"] |= {"checkpoint_every": 50, "image_every": 60}
     stage_folder(folder, content, teacher, latents, pruned)
     (folder / "models" / "plans").symlink_to(ROOT / "src" / "prunella" / "pruning" / "catalogue")
     return folder

@@ -3,8 +3,8 @@ from PIL import Image
 from planted import ADDRESS, ENVIRONMENT, SHOWN, WORD, leaks
 from tracked import runs
 
-from prunella.tracking.redact import hidden
-from prunella.tracking.run import Run, stage_run
+from prunella.tracking.redact import redact
+from prunella.tracking.run import StageRun, start_stage_run
 
 
 @pytest.fixture
@@ -28,23 +28,23 @@ def planted(monkeypatch):
     ],
 )
 def test_passwords_in_addresses_and_secrets_of_the_environment_are_left_out(planted, text, shown):
-    assert hidden(text) == shown
-    assert hidden({"a": [text, 3]}) == {"a": [shown, 3]}
+    assert redact(text) == shown
+    assert redact({"a": [text, 3]}) == {"a": [shown, 3]}
 
 
 def test_what_is_no_secret_is_kept(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "sometimes")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
     monkeypatch.setenv("A_TOKEN", "false")
-    assert hidden("sometimes safe.directory is false") == "sometimes safe.directory is false"
+    assert redact("sometimes safe.directory is false") == "sometimes safe.directory is false"
 
 
 def leaking_stage() -> None:
-    with pytest.raises(RuntimeError), stage_run("distill x", {"filter": {"path": ADDRESS}}) as run:
-        run.params({"path": ADDRESS, "said": ENVIRONMENT["HF_TOKEN"]})
-        run.metrics(1, {"train/loss": 0.5})
-        run.picture(1, "samples", Image.new("RGB", (4, 4)))
-        run.headline({"x": {"output_error": 0.125}})
+    with pytest.raises(RuntimeError), start_stage_run("distill x", {"filter": {"path": ADDRESS}}) as run:
+        run.log_params({"path": ADDRESS, "said": ENVIRONMENT["HF_TOKEN"]})
+        run.log_metrics(1, {"train/loss": 0.5})
+        run.log_image(1, "samples", Image.new("RGB", (4, 4)))
+        run.log_headline({"x": {"output_error": 0.125}})
         raise RuntimeError(f"403 for {ADDRESS} with {ENVIRONMENT['AWS_SECRET_ACCESS_KEY']}")
 
 
@@ -63,4 +63,8 @@ def test_no_secret_is_in_a_journal_or_in_what_is_said_of_a_server(local, planted
     assert not [str(each.message) for each in said if WORD in str(each.message)]
     (journal,) = (local / "work" / "tracking").glob("*.jsonl")
     assert r"\u2026" in journal.read_text() and leaks(local) == []
-    assert Run(object(), "1", "2").named() == {"server": "http://…@127.0.0.1:9", "run": "1", "parent run": "2"}
+    assert StageRun(object(), "1", "2").get_identifiers() == {
+        "server": "http://…@127.0.0.1:9",
+        "run": "1",
+        "parent run": "2",
+    }

@@ -35,15 +35,15 @@ def run(tmp_path, monkeypatch, pruned_tiny):
     models = {"teacher": {"latency_ms_p50": 100.0}, "sd-tiny/distilled": {"latency_ms_p50": 64.0}}
     (tmp_path / "reports" / "benchmark.json").write_text(json.dumps({"models": models}))
     asking(tmp_path, 0.75)
-    monkeypatch.setattr(dvc_lock, "dvc", lambda *_: "{}")  # all is as dvc.lock says
+    monkeypatch.setattr(dvc_lock, "run_dvc", lambda *_: "{}")  # all is as dvc.lock says
     return tmp_path
 
 
 def asking(folder: Path, most: float) -> None:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
-    gate = {"figure": "latency_ms_p50", "min": None, "max": most, "of_teacher": True}
+    gate = {"metric": "latency_ms_p50", "min": None, "max": most, "relative_to_teacher": True}
     content["promote"] = {"alias": "champion", "gates": [gate]}
-    content["benchmark"] |= {"inference_steps": 2}
+    content["benchmark"] |= {"num_inference_steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
 
 
@@ -66,7 +66,7 @@ def test_figures_of_other_weights_promote_nothing(run, monkeypatch):
         code = {"changed deps": {"src/prunella/models": "modified", "data/latents": "deleted"}}
         return json.dumps({"score@sd-tiny": [code, {"changed deps": {"models/distilled/sd-tiny": "modified"}}]})
 
-    monkeypatch.setattr(dvc_lock, "dvc", dvc)
+    monkeypatch.setattr(dvc_lock, "run_dvc", dvc)
     said = refused("promote", "sd-tiny")
     assert "(models/distilled/sd-tiny: modified)" in said and "dvc repro" in said and not (run / "mlflow.db").exists()
     assert asked == ["status", "--json", "draw@sd-tiny", "score@sd-tiny", "cost", "benchmark"]
@@ -83,7 +83,7 @@ def test_anothers_model_is_looked_up_by_the_stages_that_measured_it(run, monkeyp
     }
     (run / "params.yaml").write_text(yaml.safe_dump(content))
     asked = []
-    monkeypatch.setattr(dvc_lock, "dvc", lambda root, *words: asked.extend(words) or "{}")
+    monkeypatch.setattr(dvc_lock, "run_dvc", lambda root, *words: asked.extend(words) or "{}")
     assert "latency_ms_p50" in said(capsys, "promote", "theirs", "--dry-run")
     assert asked == ["status", "--json", "base_draw@theirs", "base_score@theirs", "cost", "benchmark"]
 

@@ -15,8 +15,8 @@ from tracked import LOCK, runs, seen
 
 from prunella.cli.main import main
 from prunella.tracking import run as tracking
-from prunella.tracking.datasets import datasets
-from prunella.tracking.run import Run, stage_run
+from prunella.tracking.datasets import list_datasets
+from prunella.tracking.run import StageRun, start_stage_run
 
 CALLS = 34  # that `told` makes of MLflow's client
 
@@ -51,7 +51,7 @@ class Server:
 def repository(local, monkeypatch):
     """A folder with a lock file, in which stages run and have their store; the machine's use is not looked at."""
     monkeypatch.chdir(local)
-    monkeypatch.setattr(tracking, "_machine", lambda run: nullcontext())
+    monkeypatch.setattr(tracking, "_log_system_metrics", lambda run: nullcontext())
     (local / "dvc.lock").write_text(LOCK)
     (local / "page.html").write_text("<p>a</p>")
     (local / "images").mkdir()
@@ -70,16 +70,16 @@ def server(monkeypatch):
 
 def told() -> None:
     """A stage that tells everything that can be told."""
-    with stage_run("benchmark", {"a": {"b": 1}}, datasets(("data/latents",))) as run:
-        run.params({"steps": 3})
+    with start_stage_run("benchmark", {"a": {"b": 1}}, list_datasets(("data/latents",))) as run:
+        run.log_params({"steps": 3})
         for step in range(1, 4):
-            run.metrics(step, {"train/loss": 1 / step, "train/norm": float("nan") if step == 2 else 2.0})
+            run.log_metrics(step, {"train/loss": 1 / step, "train/norm": float("nan") if step == 2 else 2.0})
         run.flush()
-        run.picture(2, "samples", Image.new("RGB", (4, 4)))
-        run.headline({"teacher": {"params_m": 8.0}, "x": {"params_m": 3.5, "output_error_distilled": 0.125}})
-        run.artifact(Path("page.html"))
-        run.artifact(Path("images"))
-        run.report({"heldout": {"task": 0.25}})
+        run.log_image(2, "samples", Image.new("RGB", (4, 4)))
+        run.log_headline({"teacher": {"params_m": 8.0}, "x": {"params_m": 3.5, "output_error_distilled": 0.125}})
+        run.log_artifact(Path("page.html"))
+        run.log_artifact(Path("images"))
+        run.log_report({"heldout": {"task": 0.25}})
 
 
 def comparable(runs: list[dict]) -> str:
@@ -153,8 +153,8 @@ def test_a_sync_that_is_cut_short_goes_on(repository, server, first):
 def test_a_run_that_could_not_be_started_is_made_with_its_own_times(repository, server, capsys):
     server.first = 1
     for stage in ("encode", "distill x"):
-        with pytest.warns(UserWarning, match="the server is away"), stage_run(stage, {"a": 1}) as run:
-            run.metrics(1, {"train/loss": 0.5})
+        with pytest.warns(UserWarning, match="the server is away"), start_stage_run(stage, {"a": 1}) as run:
+            run.log_metrics(1, {"train/loss": 0.5})
     starts = [int(path.stem.split("-")[0]) for path in journals(repository)]
     server.first = None
     main(["sync"])
@@ -172,22 +172,22 @@ def test_a_run_that_could_not_be_started_is_made_with_its_own_times(repository, 
 
 
 def test_a_stage_that_outlived_the_server_is_not_taken_for_killed(repository, server, monkeypatch):
-    with pytest.warns(UserWarning, match="the server is away"), stage_run("encode", {}) as run:
+    with pytest.warns(UserWarning, match="the server is away"), start_stage_run("encode", {}) as run:
         server.first = 1
-        run.params({"a": 1})
+        run.log_params({"a": 1})
     server.first = None
-    monkeypatch.setattr(tracking, "is_gone", lambda tags: tags["stage"] == "encode")
-    with stage_run("distill x", {}):
+    monkeypatch.setattr(tracking, "is_dead", lambda tags: tags["stage"] == "encode")
+    with start_stage_run("distill x", {}):
         assert {run.info.run_name: run.info.status for run in runs()}["encode"] == "FINISHED"
 
 
 KILLED = """
 import os
-from prunella.tracking.run import stage_run
-with stage_run('distill x', {'a': 1}) as run:
+from prunella.tracking.run import start_stage_run
+with start_stage_run('distill x', {'a': 1}) as run:
     run.flush()
     for step in range(1, 8):
-        run.metrics(step, {'train/loss': 1 / step})
+        run.log_metrics(step, {'train/loss': 1 / step})
     os.kill(os.getpid(), 9)
 """
 
@@ -208,14 +208,14 @@ def test_what_a_killed_stage_had_not_sent_yet_is_sent(repository, capsys):
 
 
 def test_what_cannot_be_sent_is_left_or_named(repository, server, empty, capsys, monkeypatch):
-    with stage_run("filter", {}):
+    with start_stage_run("filter", {}):
         main(["sync"])
         assert "its stage is still running" in capsys.readouterr().out
     server.first = 1
-    with pytest.warns(UserWarning, match="the server is away"), stage_run("encode", {}) as run:
-        run.picture(1, "no: such key", Image.new("RGB", (4, 4)))
-        run.artifact(Path("page.html"))
-        run.params({"a": 1})
+    with pytest.warns(UserWarning, match="the server is away"), start_stage_run("encode", {}) as run:
+        run.log_image(1, "no: such key", Image.new("RGB", (4, 4)))
+        run.log_artifact(Path("page.html"))
+        run.log_params({"a": 1})
     server.first = None
     (kept,) = (repository / "work" / "tracking").glob("*/3/page.html")
     kept.unlink()
@@ -238,11 +238,11 @@ def test_what_cannot_be_sent_is_left_or_named(repository, server, empty, capsys,
 def test_a_run_deleted_in_mlflow_is_not_brought_back(repository, server, capsys):
     from mlflow import MlflowClient
 
-    with pytest.warns(UserWarning, match="the server is away"), stage_run("encode", {}) as run:
+    with pytest.warns(UserWarning, match="the server is away"), start_stage_run("encode", {}) as run:
         server.first, number = 1, run.id
-        run.params({"a": 1})
+        run.log_params({"a": 1})
     server.first = None
-    MlflowClient(tracking.store()).delete_run(number)
+    MlflowClient(tracking.get_tracking_uri()).delete_run(number)
     main(["sync"])
     assert f"its run {number} was deleted in MLflow; remove {journals(repository)[0]}" in capsys.readouterr().out
 
@@ -257,16 +257,16 @@ class Full:
 
 def test_a_journal_that_cannot_be_written_stops_nothing(repository):
     with pytest.warns(UserWarning, match="cannot be written to.*No space left"):  # noqa: SIM117
-        with stage_run("encode", {}) as run:
+        with start_stage_run("encode", {}) as run:
             run.journal.file.close()
             run.journal.file = Full()
-            run.metrics(1, {"train/loss": 0.5})
-            run.picture(1, "samples", Image.new("RGB", (4, 4)))  # for which there is no room
-            run.params({"a": 1})  # silent from here on
+            run.log_metrics(1, {"train/loss": 0.5})
+            run.log_image(1, "samples", Image.new("RGB", (4, 4)))  # for which there is no room
+            run.log_params({"a": 1})  # silent from here on
     (made,) = [run for run in runs() if "stage" in run.data.tags]
     assert made.data.metrics == {"train/loss": 0.5} and made.data.params == {"a": "1"}
     (repository / "work" / "tracking").rename(repository / "moved")
     (repository / "work" / "tracking").write_text("in the way")
-    with pytest.warns(UserWarning, match="File exists"), stage_run("filter", {}):
+    with pytest.warns(UserWarning, match="File exists"), start_stage_run("filter", {}):
         pass
-    assert Run().journal.open is False
+    assert StageRun().journal.is_open is False

@@ -22,15 +22,15 @@ def committed(tmp_path, monkeypatch):
 
 
 def test_what_is_as_committed_is_no_change_pairs_included(committed):
-    assert tags.changes(read_params().model_dump()) == {}
-    assert tags.title(read_params().model_dump()) == "sd-small, sd-tiny"
+    assert tags.find_changed_params(read_params().model_dump()) == {}
+    assert tags.format_execution_title(read_params().model_dump()) == "sd-small, sd-tiny"
 
 
 def test_a_changed_number_is_named(committed):
     content = yaml.safe_load((committed / "params.yaml").read_text())
     content["distill"] |= {"feature_weight": [[0.0, 1.0], [1.0, 0.25]], "betas": [0.9, 0.99]}
     (committed / "params.yaml").write_text(yaml.safe_dump(content))
-    assert tags.changes(read_params().model_dump()) == {
+    assert tags.find_changed_params(read_params().model_dump()) == {
         "distill.feature_weight": [[0.0, 1.0], [1.0, 0.25]],
         "distill.betas": [0.9, 0.99],
     }

@@ -7,14 +7,14 @@ import torch
 from conftest import LATENT, LEARNING, SIDE, TOKENS, WIDTH
 from toyxl import POOLED
 
-from prunella.data.images import fitted
-from prunella.data.manifest import read_manifest
+from prunella.data.images import center_crop_resize
+from prunella.data.manifest import read_sample_manifest
 from prunella.data.sources import open_source
 from prunella.encoding.encode import encoded
 from prunella.latents.encoders import raw_latents
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_pipeline
-from prunella.params import Learning, check
+from prunella.params import DiffusionTraining, validate_config
 from prunella.training.data import PRIOR, REHEARSAL, beside, heldout_batches, training_batches, with_others
 
 
@@ -23,8 +23,8 @@ def train(latents) -> Latents:
     return Latents(latents, "train")
 
 
-def learning(dropout: float, **changes) -> Learning:
-    return check(Learning, LEARNING | {"caption_dropout": dropout} | changes, "learning")
+def learning(dropout: float, **changes) -> DiffusionTraining:
+    return validate_config(DiffusionTraining, LEARNING | {"caption_dropout": dropout} | changes, "learning")
 
 
 def same(a: dict, b: dict) -> bool:
@@ -120,9 +120,9 @@ def test_every_other_place_sees_the_mirrored_picture_and_nothing_else_changes(tr
 
 def test_a_mirrored_place_holds_the_latents_of_the_mirrored_picture(mirrored, manifest, teacher):
     both = Latents(mirrored, "train")
-    source, pairs = read_manifest(manifest)
+    source, pairs = read_sample_manifest(manifest)
     of = {pair.text: pair for pair in pairs}
-    picture = fitted(open_source(source).image(of[both.captions[3]].key), SIDE, SIDE)
+    picture = center_crop_resize(open_source(source).load_image(of[both.captions[3]].key), SIDE, SIDE)
     mean, std = raw_latents(load_pipeline(teacher).vae, picture[None, :, ::-1].copy())
     taken = both.take([3], mirror=np.array([True]))
     assert torch.allclose(taken["mean"], mean, atol=1e-4) and torch.allclose(taken["std"], std, atol=1e-4)

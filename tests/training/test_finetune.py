@@ -11,13 +11,20 @@ from tuning import tune as tuning_alone
 
 from prunella.errors import UserError
 from prunella.models.pipeline import load_pipeline, load_unet
-from prunella.params import Finetune, Watch, check
-from prunella.sampling.class_images import class_latents
-from prunella.tracking.training_callback import NullTracker, TrainingWatch
+from prunella.params import Finetune, Monitoring, validate_config
+from prunella.sampling.class_images import make_class_latents
+from prunella.tracking.training_callback import NullTracker, TrackingCallback
 from prunella.training import checkpoint
 from prunella.training.lora import FILE
 
-WATCH = {"checkpoint_every": 1, "picture_every": 2, "prompts": 2, "negative_prompt": "", "steps": 1, "guidance": 3.0}
+WATCH = {
+    "checkpoint_every": 1,
+    "image_every": 2,
+    "prompts": 2,
+    "negative_prompt": "",
+    "num_inference_steps": 1,
+    "guidance_scale": 3.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +33,12 @@ def root(tmp_path, monkeypatch):
 
 
 def tuning(lora: dict | None = None, **changes) -> Finetune:
-    return check(Finetune, TUNING | {"method": "lora", "lora": LORA | (lora or {})} | changes, "finetune")
+    return validate_config(Finetune, TUNING | {"method": "lora", "lora": LORA | (lora or {})} | changes, "finetune")
 
 
 def tune(params: Finetune, latents: Path, student: Path, folder: Path, **more) -> dict:
     """Watched, as the stage does."""
-    watch = TrainingWatch(check(Watch, WATCH | {"size": None}, "watch"), NullTracker())
+    watch = TrackingCallback(validate_config(Monitoring, WATCH | {"size": None}, "watch"), NullTracker())
     return tuning_alone(params, latents, student, folder, observer=watch, **more)
 
 
@@ -73,7 +80,7 @@ def said_by(pipeline) -> list[torch.Tensor]:
 def test_killed_it_ends_at_the_same_bits_and_keeps_the_matrices_alone(
     latents, pruned_tiny, tmp_path, monkeypatch, rehearsal
 ):
-    params = tuning(steps=3, ema_decay=0.9, learning_rate=3e-3, rehearsal=rehearsal)
+    params = tuning(steps=3, ema_decay=0.9, learning_rate=3e-3, replay_weight=rehearsal)
     tune(params, latents, pruned_tiny, tmp_path / "whole", main=latents)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
 
@@ -111,14 +118,14 @@ def test_text_encoders_without_tokens_are_refused(latents, pruned_tiny, tmp_path
 
 def booth(**changes) -> Finetune:
     method = {"method": "dreambooth", "dreambooth": DREAMBOOTH | changes}
-    return check(Finetune, TUNING | method | PLAIN, "finetune")
+    return validate_config(Finetune, TUNING | method | PLAIN, "finetune")
 
 
 @pytest.mark.parametrize(("weights", "text"), [("full", False), ("full", True), ("lora", True)])
 def test_dreambooth_learns_the_class_beside_the_thing(request, pruned_tiny, tmp_path, weights, text):
     latents = request.getfixturevalue(LATENTS["sd", text])
     params = booth(weights=weights, text_encoder=text)
-    prior = class_latents(params, pruned_tiny, latents, "cpu")
+    prior = make_class_latents(params, pruned_tiny, latents, "cpu")
     report = tune(params, latents, pruned_tiny, tmp_path, draw_class=lambda: prior)
     assert set(report["train"]) == {"loss", "task", "prior", "gradient_norm"}
     assert report["train"]["loss"] == pytest.approx(report["train"]["task"] + 0.5 * report["train"]["prior"], rel=1e-5)
@@ -130,28 +137,32 @@ def test_dreambooth_learns_the_class_beside_the_thing(request, pruned_tiny, tmp_
 
 
 def test_without_a_prior_no_picture_is_drawn(latents, pruned_tiny, tmp_path):
-    report = tune(booth(prior_weight=0.0, class_prompts=[]), latents, pruned_tiny, tmp_path, draw_class=pytest.fail)
+    report = tune(
+        booth(prior_loss_weight=0.0, class_prompts=[]), latents, pruned_tiny, tmp_path, draw_class=pytest.fail
+    )
     assert "prior" not in report["train"]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_main_data_are_learned_beside(latents, pruned_tiny, tmp_path, method):
-    report = tune(tuning(method=method, rehearsal=0.25, **PLAIN), latents, pruned_tiny, tmp_path, main=latents)
+    report = tune(tuning(method=method, replay_weight=0.25, **PLAIN), latents, pruned_tiny, tmp_path, main=latents)
     train = report["train"]
     assert set(train) == {"loss", "task", "rehearsal", "gradient_norm"} and report["pairs"] == 22
     assert train["loss"] == pytest.approx(train["task"] + 0.25 * train["rehearsal"], rel=1e-5)
-    with pytest.raises(UserError, match=r"finetune\.rehearsal: there are no main data to learn beside; 0 does without"):
-        tune(tuning(method=method, rehearsal=0.25, **PLAIN), latents, pruned_tiny, tmp_path)
+    with pytest.raises(
+        UserError, match=r"finetune\.replay_weight: there are no main data to learn beside; 0 does without"
+    ):
+        tune(tuning(method=method, replay_weight=0.25, **PLAIN), latents, pruned_tiny, tmp_path)
 
 
 def test_pairs_of_another_family_cannot_be_rehearsed(latents, xl_latents, pruned_tiny, tmp_path):
     with pytest.raises(UserError, match=r"holds pairs of Stable Diffusion XL, and .* is a model of family"):
-        tune(tuning(rehearsal=1.0), latents, pruned_tiny, tmp_path, main=xl_latents)
+        tune(tuning(replay_weight=1.0), latents, pruned_tiny, tmp_path, main=xl_latents)
 
 
 def test_class_and_main_data_go_together_and_text_encoders_learn_from_both(token_latents, pruned_tiny, tmp_path):
-    params = booth(text_encoder=True).model_copy(update={"rehearsal": 2.0})
-    prior = class_latents(params, pruned_tiny, token_latents, "cpu")
+    params = booth(text_encoder=True).model_copy(update={"replay_weight": 2.0})
+    prior = make_class_latents(params, pruned_tiny, token_latents, "cpu")
     report = tune(params, token_latents, pruned_tiny, tmp_path, draw_class=lambda: prior, main=token_latents)
     train = report["train"]
     total = train["task"] + 0.5 * train["prior"] + 2 * train["rehearsal"]
@@ -174,4 +185,4 @@ def test_class_and_main_data_go_together_and_text_encoders_learn_from_both(token
 )
 def test_settings_at_odds(changes, said):
     with pytest.raises(UserError, match=said):
-        check(Finetune, TUNING | {"method": "dreambooth"} | changes, "finetune")
+        validate_config(Finetune, TUNING | {"method": "dreambooth"} | changes, "finetune")

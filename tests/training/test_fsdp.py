@@ -24,14 +24,17 @@ DISTILLED = DISTILLING | {"steps": 4, "batch_size": 6, "evaluate_every": 3}
 TERMS = {name: DISTILLING[name] for name in ("task_weight", "output_weight", "feature_weight", "learning_rate")}
 PHASES = [{"steps": 2, "teacher": None, "plan": plan, **TERMS} for plan in ("sd-small", None)]
 SMOOTH = {"eps": 1e-2, "learning_rate": 1e-2}  # AdamW's steps go by gradients' sizes then, and not by their signs alone
-CONSTANT = DISTILLED | {"schedule": "constant", "warmup_steps": 0}
+CONSTANT = DISTILLED | {"lr_scheduler": "constant", "lr_warmup_steps": 0}
 CASES = {
     "plain": {"content": DISTILLED},
     "bf16, running parts again": {
         "content": DISTILLED | SMOOTH | {"precision": "bf16", "gradient_checkpointing": True}
     },
     "fp16": {"content": DISTILLED | SMOOTH | {"precision": "fp16"}},
-    "in parts": {"content": DISTILLED | {"accumulation": 2, "ema_decay": 0.0}, "placement": {"micro_batch": 2}},
+    "in parts": {
+        "content": DISTILLED | {"gradient_accumulation_steps": 2, "ema_decay": 0.0},
+        "placement": {"micro_batch": 2},
+    },
     "in phases": {"content": DISTILLED | {"phases": PHASES}},
     "stopped": {"content": DISTILLED | {"steps": 9, "evaluate_every": 1, "patience": 1, "learning_rate": 0.05}},
     "lora": {"section": "finetune", "content": TUNING | {"steps": 3, "method": "lora", "batch_size": 6}},

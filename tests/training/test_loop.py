@@ -7,13 +7,13 @@ from conftest import TRAINING
 from torch import nn
 
 from prunella.errors import UserError
-from prunella.params import Training, check
+from prunella.params import Training, validate_config
 from prunella.training import checkpoint, loop
 from prunella.training.loop import averaged, ema_weights, numbers, rate, train
 
 
 def settings(**changes) -> Training:
-    return check(Training, TRAINING | {"steps": 7, "learning_rate": 0.1} | changes, "settings")
+    return validate_config(Training, TRAINING | {"steps": 7, "learning_rate": 0.1} | changes, "settings")
 
 
 def line(seed: int = 0) -> nn.Linear:
@@ -55,7 +55,7 @@ def test_the_first_step_by_hand():
     loss(model, batches(0))["loss"].backward()
     sign = model.weight.grad.sign()
     model.zero_grad()
-    next(iter(train(model, loss, batches, settings(warmup_steps=0, schedule="constant", clip_norm=1e9))))
+    next(iter(train(model, loss, batches, settings(lr_warmup_steps=0, lr_scheduler="constant", max_grad_norm=1e9))))
     assert torch.allclose(model.weight, before - 0.1 * sign, atol=1e-5)
 
 
@@ -93,13 +93,13 @@ def test_a_finished_run_does_nothing_again(tmp_path):
     ],
 )
 def test_rates_by_hand(schedule, expected):
-    chosen = settings(steps=6, warmup_steps=2, schedule=schedule)
+    chosen = settings(steps=6, lr_warmup_steps=2, lr_scheduler=schedule)
     assert [rate(done, chosen) for done in (0, 1, 2, 4, 6)] == pytest.approx(expected)
 
 
 def test_gradients_are_clipped():
     model, before = line(), line()
-    plain = settings(clip_norm=1e-12, schedule="constant", warmup_steps=0)
+    plain = settings(max_grad_norm=1e-12, lr_scheduler="constant", lr_warmup_steps=0)
     next(iter(train(model, loss, batches, plain)))
     # Below Adam's epsilon (1e-8) a gradient moves nothing to speak of.
     assert torch.allclose(model.weight, before.weight, atol=1e-4)
@@ -126,8 +126,8 @@ def test_what_is_not_finite_names_the_pairs_and_spoils_nothing(tmp_path):
 
     model, sound = line(), line()
     with pytest.raises(UserError, match=r"step 2: loss, square is not finite \(pairs 7, 1, 8, 2, 6 of the training"):
-        list(train(model, bad, told, settings(schedule="constant")))
-    list(train(sound, loss, batches, settings(schedule="constant", steps=2)))
+        list(train(model, bad, told, settings(lr_scheduler="constant")))
+    list(train(sound, loss, batches, settings(lr_scheduler="constant", steps=2)))
     assert torch.equal(model.weight, sound.weight)
 
 
@@ -177,7 +177,7 @@ def test_accumulated_batches_are_one_large_batch():
 
     one, two = line(), line()
     expected = flat(train(one, loss, wholes, settings()))
-    rows = flat(train(two, loss, halves, settings(accumulation=2)))
+    rows = flat(train(two, loss, halves, settings(gradient_accumulation_steps=2)))
     assert torch.allclose(one.weight, two.weight, atol=1e-6)
     for (_, a), (_, b) in zip(expected, rows, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
@@ -189,15 +189,15 @@ def test_a_batch_in_unequal_parts_is_the_whole_batch():
         return {"x": x, "y": x.sum(1, keepdim=True)}
 
     one, two = line(), line()
-    expected = flat(train(one, loss, eights, settings(accumulation=2)))
-    rows = flat(train(two, loss, eights, settings(accumulation=2), micro_batch=3))  # 3, 3 and 2
+    expected = flat(train(one, loss, eights, settings(gradient_accumulation_steps=2)))
+    rows = flat(train(two, loss, eights, settings(gradient_accumulation_steps=2), micro_batch=3))  # 3, 3 and 2
     assert torch.allclose(one.weight, two.weight, atol=1e-6) and not torch.equal(one.weight, line().weight)
     for (_, a), (_, b) in zip(expected, rows, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_processes_share_a_step():
-    chosen = settings(steps=5, accumulation=3)
+    chosen = settings(steps=5, gradient_accumulation_steps=3)
     assert list(numbers(3, chosen, 0, 1)) == [9, 10, 11, 12, 13, 14]
     assert list(numbers(3, chosen, 0, 2)) == [18, 19, 20, 24, 25, 26]
     assert list(numbers(3, chosen, 1, 2)) == [21, 22, 23, 27, 28, 29]
@@ -207,7 +207,7 @@ def test_the_gradients_norm_is_told():
     model = line()
     loss(model, batches(0))["loss"].backward()
     norm = torch.cat([part.grad.flatten() for part in model.parameters()]).norm().item()
-    _, ((_, values),) = next(train(line(), loss, batches, settings(clip_norm=1e-3)))
+    _, ((_, values),) = next(train(line(), loss, batches, settings(max_grad_norm=1e-3)))
     assert values["gradient_norm"] == pytest.approx(norm)
 
 
@@ -287,8 +287,8 @@ def test_read_late_a_step_that_is_not_finite_and_those_after_it_are_passed_over(
     model, sound = line(), line()
     said = {"term": "square", "gradient": "gradient_norm"}[spoiled]
     with pytest.raises(UserError, match=rf"step 2: {said} is not finite \(pairs 7, 1, 8, 2, 6 of the training"):
-        list(train(model, bad, told, settings(schedule="constant")))
-    list(train(sound, loss, batches, settings(schedule="constant", steps=2)))
+        list(train(model, bad, told, settings(lr_scheduler="constant")))
+    list(train(sound, loss, batches, settings(lr_scheduler="constant", steps=2)))
     assert torch.equal(model.weight, sound.weight)
 
 

@@ -8,21 +8,21 @@ from conftest import LORA
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.models.families import predict
+from prunella.models.families import predict_with_unet
 from prunella.models.pipeline import load_pipeline, load_unet, save_pipeline
-from prunella.params import Lora, check
+from prunella.params import Lora, validate_config
 from prunella.training import lora
 from prunella.training.trainable import Learned
 
 
 def lora_params(**changes) -> Lora:
-    return check(Lora, LORA | changes, "lora")
+    return validate_config(Lora, LORA | changes, "lora")
 
 
 def adapted(folder, learnt: float = 0.0, **changes) -> UNet2DConditionModel:
     """The folder's UNet with matrices beside its weights; `learnt`: how far they are from where they begin."""
     unet, params = load_unet(folder), lora_params(**changes)
-    lora.put_on(unet, params, params.targets, seed=0)
+    lora.put_on(unet, params, params.target_modules, seed=0)
     with torch.no_grad():
         for name, part in unet.named_parameters():
             if learnt and "lora_B" in name:
@@ -40,10 +40,10 @@ def example(unet, noise) -> dict:
 
 def predicted(unet, batch) -> torch.Tensor:
     with torch.no_grad():
-        return predict(unet, batch["noisy"], batch["timesteps"], batch)
+        return predict_with_unet(unet, batch["noisy"], batch["timesteps"], batch)
 
 
-KINDS = [{}, {"dora": True}, {"rslora": True, "rank": 4}, {"targets": ["to_v", "conv1", "ff.net.2"]}]
+KINDS = [{}, {"dora": True}, {"rslora": True, "rank": 4}, {"target_modules": ["to_v", "conv1", "ff.net.2"]}]
 
 
 @pytest.mark.parametrize("changes", KINDS)
@@ -70,7 +70,7 @@ def test_merged_and_beside_give_the_same(request, noise, model, changes):
 
 
 def test_only_the_matrices_learn(pruned_tiny):
-    unet = adapted(pruned_tiny, targets=["to_q"], rank=3)
+    unet = adapted(pruned_tiny, target_modules=["to_q"], rank=3)
     plain = dict(load_unet(pruned_tiny).named_parameters())
     wide = [part.shape for name, part in plain.items() if name.endswith("to_q.weight")]
     assert Learned(unet).count() == sum(3 * (rows + columns) for rows, columns in wide)
@@ -92,7 +92,7 @@ def test_the_same_seed_begins_with_the_same_matrices(pruned_tiny):
     ],
 )
 def test_targets_that_are_none(pruned_tiny, target, said):
-    with pytest.raises(UserError, match=f"finetune.lora.targets: {said}"):
+    with pytest.raises(UserError, match=f"finetune.lora.target_modules: {said}"):
         lora.put_on(load_unet(pruned_tiny), lora_params(), ["to_q", target], seed=0)
 
 

@@ -4,7 +4,7 @@ from conftest import DISTILLING
 from diffusers import DDPMScheduler
 from torch import nn
 
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import FeaturePair
 from prunella.training.losses import Distillation, Preserving, Task, at, feature_error, squares
 
@@ -39,7 +39,7 @@ PAIRS = [FeaturePair("inner", "inner", "inner")]
 
 
 def distillation(scheduler, **weights):
-    return Distillation(Toy(2.0), PAIRS, scheduler, check(Distill, DISTILLING | WEIGHTS | weights, "distill"))
+    return Distillation(Toy(2.0), PAIRS, scheduler, validate_config(Distill, DISTILLING | WEIGHTS | weights, "distill"))
 
 
 def test_every_term_by_hand(scheduler):
@@ -101,7 +101,7 @@ def test_a_normalised_feature_error_is_a_share_of_the_teachers_mean_square():
 
 
 def test_normalised_features_count_in_the_total(scheduler):
-    terms = distillation(scheduler, feature_normalisation="teacher")(Toy(1.0), BATCH)
+    terms = distillation(scheduler, feature_normalization="teacher")(Toy(1.0), BATCH)
     assert terms["feature/inner"].item() == pytest.approx(10 / 40)
     assert terms["loss"].item() == pytest.approx(1.0 * 4 + 0.5 * 2.5 + 0.25 * 10 / 40)
 
@@ -165,7 +165,7 @@ def test_terms_of_equal_parts_average_to_the_wholes(scheduler, noise):
         "timesteps": torch.tensor([0, 1, 1, 0]),
         "states": torch.zeros(4, 1, 1),
     }
-    loss = distillation(scheduler, feature_normalisation="teacher", snr_gamma=0.7)
+    loss = distillation(scheduler, feature_normalization="teacher", snr_gamma=0.7)
     whole = loss(Toy(1.0), batch)
     parts = [loss(Toy(1.0), {name: value[half] for name, value in batch.items()}) for half in (slice(2), slice(2, 4))]
     for name, value in whole.items():

@@ -3,11 +3,11 @@ import torch
 from conftest import DISTILLING, LATENT, TOKENS, WIDTH
 from diffusers import UNet2DConditionModel
 
-from prunella.models.families import architecture
+from prunella.models.families import family_of_unet
 from prunella.models.pipeline import load_unet
-from prunella.models.reference_configs import teacher_config
-from prunella.params import Distill, check, recipes
-from prunella.params.recipes import recipe_names
+from prunella.models.reference_configs import load_teacher_config
+from prunella.params import Distill, recipes, validate_config
+from prunella.params.recipes import list_recipes
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import STUDENTS
 from prunella.training.memory_estimate import (
@@ -26,7 +26,7 @@ EXAMPLE = {"latents": (4, LATENT, LATENT), "states": (TOKENS, WIDTH)}
 
 
 def settings(**changes) -> Distill:
-    return check(Distill, DISTILLING | {"ema_decay": 0.0} | changes, "distill")
+    return validate_config(Distill, DISTILLING | {"ema_decay": 0.0} | changes, "distill")
 
 
 @pytest.fixture
@@ -134,15 +134,15 @@ def test_as_much_of_a_batch_is_taken_at_once_as_fits(configs):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "sd-tiny" else pytest.mark.slow) for name in recipe_names()]
+    "name", [pytest.param(name, marks=() if name == "sd-tiny" else pytest.mark.slow) for name in list_recipes()]
 )
 def test_every_recipe_fits_a_device_of_80_gb(name):
     params = recipes.parameters(name)
     for student in params.students:
         plan = STUDENTS[student]
-        teacher = teacher_config({"sd": "sd15", "sdxl": "sdxl"}[plan.family])
+        teacher = load_teacher_config({"sd": "sd15", "sdxl": "sdxl"}[plan.family])
         side = params.encode.resolution // 8
-        example = architecture(teacher).example(teacher, (side, side), 77)
+        example = family_of_unet(teacher).example_shapes(teacher, (side, side), 77)
         small = student_config(plan, teacher)
         hooked = tuple(pair.student for pair in feature_pairs(plan, params.distill.features))
         for section, subject in (
@@ -187,6 +187,6 @@ def test_put_together_at_once_are_a_layer_or_all_that_is_in_none():
     first, second, time = (2560 * 9 + 1) * 1280, (1280 * 9 + 1) * 1280, (1280 + 1) * 1280
     layer = first + second + time + (2560 + 1) * 1280 + 2 * (2560 + 1280)  # shortcut and norms
     with torch.device("meta"):
-        named = UNet2DConditionModel.from_config(teacher_config("sdxl")).named_parameters()
+        named = UNet2DConditionModel.from_config(load_teacher_config("sdxl")).named_parameters()
     rest = sum(part.numel() for name, part in named if ".resnets." not in name and ".transformer_blocks." not in name)
-    assert largest(teacher_config("sdxl")) == max(layer, rest) == rest
+    assert largest(load_teacher_config("sdxl")) == max(layer, rest) == rest

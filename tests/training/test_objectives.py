@@ -2,20 +2,20 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from prunella.compute.seeds import generator
+from prunella.compute.seeds import make_generator
 from prunella.training.objectives import objective, sampled
 
 
 def test_generators_differ_in_every_number():
-    seeds = {generator(*numbers).initial_seed() for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]}
+    seeds = {make_generator(*numbers).initial_seed() for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)]}
     assert len(seeds) == 6
-    assert torch.equal(torch.rand(3, generator=generator(4, 2)), torch.rand(3, generator=generator(4, 2)))
+    assert torch.equal(torch.rand(3, generator=make_generator(4, 2)), torch.rand(3, generator=make_generator(4, 2)))
 
 
 def test_latents_are_drawn_and_scaled():
     mean, std = torch.full((1, 1, 1, 2), 3.0), torch.tensor([0.0, 1.0]).reshape(1, 1, 1, 2)
-    lot = torch.randn(1, 1, 1, 2, generator=generator(7))
-    drawn = sampled(mean, std, generator(7), 0.5)
+    lot = torch.randn(1, 1, 1, 2, generator=make_generator(7))
+    drawn = sampled(mean, std, make_generator(7), 0.5)
     assert drawn.flatten().tolist() == pytest.approx([1.5, 0.5 * (3 + lot[0, 0, 0, 1].item())])
 
 

@@ -5,12 +5,12 @@ import torch
 from conftest import LEARNING, TRAINING
 
 from prunella.errors import UserError
-from prunella.params import Learning, Training, check
+from prunella.params import DiffusionTraining, Training, validate_config
 from prunella.training.optimizer import adamw
 
 
 def settings(**changes) -> Training:
-    return check(Training, TRAINING | changes, "settings")
+    return validate_config(Training, TRAINING | changes, "settings")
 
 
 def test_adamw_is_torchs_fused_one():
@@ -20,11 +20,11 @@ def test_adamw_is_torchs_fused_one():
 
 
 def test_its_averages_are_those_that_are_asked_for():
-    chosen = check(Learning, LEARNING | {"betas": [0.8, 0.95], "eps": 1e-6}, "settings")
+    chosen = validate_config(DiffusionTraining, LEARNING | {"betas": [0.8, 0.95], "eps": 1e-6}, "settings")
     asked = adamw([torch.nn.Parameter(torch.zeros(2))], chosen).defaults
     assert (asked["betas"], asked["eps"]) == ((0.8, 0.95), 1e-6)
     of_torch = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))]).defaults
-    shipped = check(Learning, LEARNING, "settings")
+    shipped = validate_config(DiffusionTraining, LEARNING, "settings")
     assert (shipped.betas, shipped.eps) == (of_torch["betas"], of_torch["eps"])
 
 

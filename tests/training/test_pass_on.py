@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from prunella.params import untuned
+from prunella.params import students_not_finetuned
 from prunella.training.pass_on import pass_on
 
 
@@ -25,4 +25,4 @@ def test_a_model_is_passed_on_without_its_best_weights_and_with_empty_tables(tmp
 @pytest.mark.parametrize(("chosen", "left"), [(None, []), ([], ["sd-small", "sd-tiny"]), (["sd-tiny"], ["sd-small"])])
 def test_who_is_not_tuned(params, chosen, left):
     finetune = params.finetune.model_copy(update={"students": chosen})
-    assert untuned(params.model_copy(update={"finetune": finetune})) == left
+    assert students_not_finetuned(params.model_copy(update={"finetune": finetune})) == left

@@ -13,13 +13,13 @@ from killing import killed
 from safetensors.torch import load_file, save_file
 
 from prunella.compute.device import Placement
-from prunella.compute.resume import DONE, json_digest
+from prunella.compute.resume import DONE_FILE, json_digest
 from prunella.errors import UserError
 from prunella.models.pipeline import load_unet
-from prunella.models.teacher import pin
-from prunella.params import Distill, check
-from prunella.pruning.plan import CATALOGUE, STUDENTS, read_plan
-from prunella.pruning.within import same
+from prunella.models.teacher import pin_teacher
+from prunella.params import Distill, validate_config
+from prunella.pruning.plan import SHIPPED_PLANS, STUDENTS, read_plan
+from prunella.pruning.within import keep_same_blocks
 from prunella.training import checkpoint, phases, trainer
 from prunella.training.distill import distill
 from prunella.training.phase_refs import write_named
@@ -34,7 +34,7 @@ def phase(steps: int, plan: object = None, **changes) -> dict:
 
 def distilling(*parts: dict, **changes) -> Distill:
     steps = sum(part["steps"] for part in parts) or 5
-    return check(
+    return validate_config(
         Distill, DISTILLING | {"steps": steps, "learning_rate": 3e-3, "phases": list(parts)} | changes, "distill"
     )
 
@@ -81,7 +81,7 @@ def test_one_phase_is_the_training_without_any_to_the_bit(learn, tmp_path):
 
 def test_a_border_where_nothing_changes_changes_no_bit(learn, tmp_path):
     """So all of the state crosses it: weights, moments, average, schedule, batches and noise."""
-    changes = {"evaluate_every": 2, "accumulation": 2, "feature_weight": [[0.0, 1.0], [1.0, 0.25]]}
+    changes = {"evaluate_every": 2, "gradient_accumulation_steps": 2, "feature_weight": [[0.0, 1.0], [1.0, 0.25]]}
     same = {"feature_weight": changes["feature_weight"]}
     learn(distilling(phase(2, **same), phase(3, 1.0, **same), **changes), "two")
     learn(distilling(phase(5, **same), **changes), "one")
@@ -151,16 +151,16 @@ def test_each_phase_has_its_plan_and_one_curve_goes_through_all(whole, teacher, 
         float(heldout[step]["output"]) for step in (2, 4, 5)
     ]
     assert report["best"]["step"] >= 5  # the best of the last phase, whatever a larger student has measured
-    assert same(read_plan(folder / "sd-tiny" / "unet" / "plan.yaml"), STUDENTS["sd-tiny"])
+    assert keep_same_blocks(read_plan(folder / "sd-tiny" / "unet" / "plan.yaml"), STUDENTS["sd-tiny"])
     assert load_unet(folder / "sd-tiny").config["down_block_types"] == tiny.config["down_block_types"]
-    assert (next((folder / "work" / "distill").glob("*/")) / DONE).is_file()
+    assert (next((folder / "work" / "distill").glob("*/")) / DONE_FILE).is_file()
 
 
 def test_what_stays_crosses_a_border_with_its_moments_and_average(learn, tmp_path, monkeypatch):
     seen = []
     real = phases.carried
     monkeypatch.setattr(phases, "carried", lambda *given: seen.append((given[0], real(*given))) or seen[-1][1])
-    learn(distilling(phase(2, "sd-small"), phase(1, learning_rate=5e-4), schedule="constant", warmup_steps=0))
+    learn(distilling(phase(2, "sd-small"), phase(1, learning_rate=5e-4), lr_scheduler="constant", lr_warmup_steps=0))
     ((before, after),) = seen
     # By hand: without stage 3 sd-tiny's first up stage is sd-small's second, and its mid block is gone.
     ours, theirs = "up_blocks.0.resnets.1.conv1.weight", "up_blocks.1.resnets.1.conv1.weight"
@@ -179,12 +179,12 @@ def test_what_stays_crosses_a_border_with_its_moments_and_average(learn, tmp_pat
 
 def test_a_phase_learns_at_its_own_rate_and_by_its_own_weights(learn, tmp_path):
     changed = {"learning_rate": 1e-3, "feature_weight": 0.0, "output_weight": 2.0}
-    learn(distilling(phase(2), phase(1, **changed), schedule="constant"))
+    learn(distilling(phase(2), phase(1, **changed), lr_scheduler="constant"))
     first, second, third = curve(tmp_path / "out", "train")
     assert "feature/up_blocks.0" in first and not third["feature/up_blocks.0"]
     total = float(third["task"]) + 2.0 * float(third["output"])
     assert float(third["loss"]) == pytest.approx(total)
-    learn(distilling(phase(3), schedule="constant"), "same")
+    learn(distilling(phase(3), lr_scheduler="constant"), "same")
     assert curve(tmp_path / "same", "train")[:2] == [first, second]
 
 
@@ -221,7 +221,7 @@ def other(teacher: Path, folder: Path, name: str) -> Path:
 def pinned(path: Path, folder: Path) -> Path:
     file = folder / "teachers" / f"{path.name}.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(pin(asked(path))))
+    file.write_text(json.dumps(pin_teacher(asked(path))))
     return file
 
 
@@ -244,7 +244,7 @@ def test_teachers_follow_one_another_in_one_training(learn, named, tmp_path):
     """The second teaches from the border on; where it is the first again, nothing changes."""
     ends = {"one": phase(4), "copy": phase(2, teacher="copy"), "other": phase(2, teacher="other")}
     for name, second in ends.items():
-        params = distilling(*([phase(2)] if name != "one" else []), second, schedule="constant")
+        params = distilling(*([phase(2)] if name != "one" else []), second, lr_scheduler="constant")
         learn(params, name, phases=named(params, f"{name}.json"))
     assert weights(tmp_path / "one") == weights(tmp_path / "copy") != weights(tmp_path / "other")
     copy, other = (curve(tmp_path / name, "train") for name in ("copy", "other"))
@@ -280,7 +280,7 @@ def test_a_teacher_of_other_noise_latents_or_texts_is_refused_with_the_reason(te
 
 def test_a_plan_of_ones_own_is_kept_by_its_content(named, tmp_path):
     (tmp_path / "plans").mkdir()
-    text = (CATALOGUE / "sd-small.yaml").read_text().replace("name: sd-small", "name: mine")
+    text = (SHIPPED_PLANS / "sd-small.yaml").read_text().replace("name: sd-small", "name: mine")
     (tmp_path / "plans" / "mine.yaml").write_text(text)
     written = named(distilling(phase(2, "mine"), phase(1))).read_text()
     (tmp_path / "plans" / "unused.yaml").write_text(text.replace("mine", "unused"))

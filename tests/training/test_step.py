@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import DISTILLING
 
-from prunella.compute.compile import compiled
-from prunella.compute.device import Placement, placed
+from prunella.compute.compile import compile_regions
+from prunella.compute.device import Placement, apply_placement
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
@@ -20,7 +20,7 @@ from prunella.training.feature_capture import capture_outputs
 from prunella.training.losses import Distillation
 
 MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")
-SETTINGS = check(Distill, DISTILLING | {"feature_weight": 0.25, "snr_gamma": 2.0}, "distill")
+SETTINGS = validate_config(Distill, DISTILLING | {"feature_weight": 0.25, "snr_gamma": 2.0}, "distill")
 
 
 def plain(student, teacher, pairs, scheduler, batch) -> tuple[dict, dict]:
@@ -100,8 +100,8 @@ def test_a_step_is_the_plain_one(step, name, mode, way):
         student.to(memory_format=torch.channels_last)
         teacher.to(memory_format=torch.channels_last)
     compiling = way == "compiled"
-    ours = compiled(student, [pair.student for pair in pairs], "eager") if compiling else nullcontext()
-    theirs = compiled(teacher, [pair.teacher for pair in pairs], "eager") if compiling else nullcontext()
+    ours = compile_regions(student, [pair.student for pair in pairs], "eager") if compiling else nullcontext()
+    theirs = compile_regions(teacher, [pair.teacher for pair in pairs], "eager") if compiling else nullcontext()
     with ours, theirs:
         terms = loss(student, batch)
         terms["loss"].backward()
@@ -131,7 +131,7 @@ class Descent(torch.optim.Optimizer):
 def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeypatch, name, micro_batch):
     # Tensors on "meta" have no numbers, so that whatever asks for one fails; a GPU would stop there.
     student, teacher, pairs, scheduler, _ = step(name, "sub-block")
-    settings = SETTINGS.model_copy(update={"accumulation": 2, "steps": 3, "ema_decay": 0.9})
+    settings = SETTINGS.model_copy(update={"gradient_accumulation_steps": 2, "steps": 3, "ema_decay": 0.9})
     student, teacher = student.to("meta"), teacher.to("meta")
     ema = loop.averaged(student, settings)
     data = Latents(latents if STUDENTS[name].family == "sd" else xl_latents, "train")
@@ -168,8 +168,8 @@ def test_inductor_trains_in_bf16_as_eager_does(step, latents):
         batches = training_batches(Latents(latents, "train"), 3, settings, scheduler.config.num_train_timesteps)
         place = Placement(compile=compile)
         with (
-            placed(teacher, [pair.teacher for pair in pairs], place),
-            placed(student, [pair.student for pair in pairs], place),
+            apply_placement(teacher, [pair.teacher for pair in pairs], place),
+            apply_placement(student, [pair.student for pair in pairs], place),
         ):
             told[compile] = [row for _, known in loop.train(student, loss, batches, settings) for row in known]
     for (_, ours), (_, eager) in zip(told[True], told[False], strict=True):
@@ -182,7 +182,7 @@ def test_inductor_trains_in_bf16_as_eager_does(step, latents):
 def test_compared_parts_give_outputs_of_one_shape(step, removed, mid, mode):
     gone = [None] * removed
     content = {"down": [[0], *[[0]] * (3 - removed), *gone], "mid": mid, "up": [*gone, *[[0, 2]] * (4 - removed)]}
-    plan = check(Plan, STUDENTS["sd-tiny"].model_dump() | content, "own.yaml")
+    plan = validate_config(Plan, STUDENTS["sd-tiny"].model_dump() | content, "own.yaml")
     _, teacher, _, _, batch = step("sd-tiny", mode)
     student, pairs = prune(teacher, plan), feature_pairs(plan, mode)
     seen = []

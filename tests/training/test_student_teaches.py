@@ -12,16 +12,16 @@ from diffusers import UNet2DConditionModel
 from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.params import Distill, check
+from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import FeaturePair
-from prunella.pruning.plan import CATALOGUE
-from prunella.pruning.prune import pruned
+from prunella.pruning.plan import SHIPPED_PLANS
+from prunella.pruning.prune import prune_to_folder
 from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
 from prunella.training.losses import Distillation
 from prunella.training.validate import evaluate_loss
 
-TINY = CATALOGUE / "sd-tiny.yaml"
+TINY = SHIPPED_PLANS / "sd-tiny.yaml"
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 BY_HAND = {"down_blocks.2.downsamplers": [], "down_blocks": [0, 1, 2], "up_blocks": [1, 2, 3], "mid_block": []}
 
@@ -30,7 +30,7 @@ BY_HAND = {"down_blocks.2.downsamplers": [], "down_blocks": [0, 1, 2], "up_block
 def small(params, teacher, tmp_path_factory) -> Path:
     """sd-small of the toy teacher, as somebody has published it: without a plan beside it."""
     folder = tmp_path_factory.mktemp("published") / "small-sd"
-    pruned(params.prune, teacher, CATALOGUE / "sd-small.yaml", folder)
+    prune_to_folder(params.prune, teacher, SHIPPED_PLANS / "sd-small.yaml", folder)
     (folder / "unet" / "plan.yaml").unlink()
     return folder
 
@@ -38,7 +38,7 @@ def small(params, teacher, tmp_path_factory) -> Path:
 def by_hand(small: Path, out: Path) -> Path:
     """sd-tiny of that, its config written by hand and its modules taken out by hand."""
     shutil.copytree(small, out)
-    unet = load_unet(small, as_stored=True)
+    unet = load_unet(small, keep_dtype=True)
     config = dict(unet.config) | {
         "down_block_types": ["CrossAttnDownBlock2D"] * 3,
         "up_block_types": ["CrossAttnUpBlock2D"] * 3,
@@ -55,8 +55,8 @@ def by_hand(small: Path, out: Path) -> Path:
 
 def test_it_learns_as_if_it_had_been_pruned_by_hand(params, small, latents, tmp_path, monkeypatch):
     students = {"ours": tmp_path / "ours", "by-hand": by_hand(small, tmp_path / "by-hand")}
-    pruned(params.prune, small, TINY, students["ours"])
-    learning = check(Distill, DISTILLING | {"features": "block-segmind", "storage": "fp32"}, "distill")
+    prune_to_folder(params.prune, small, TINY, students["ours"])
+    learning = validate_config(Distill, DISTILLING | {"features": "block-segmind", "storage": "fp32"}, "distill")
     found = {}
     for name, student in students.items():
         monkeypatch.setenv("DVC_ROOT", str(tmp_path / f"{name}-root"))

@@ -10,7 +10,7 @@ from tuning import PLAIN, tune
 from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
 from prunella.models.pipeline import load_pipeline
-from prunella.params import Finetune, check
+from prunella.params import Finetune, validate_config
 from prunella.training.text_encoders import speaking
 from prunella.training.textual_inversion import FILE, TABLES, Word
 from prunella.training.trainable import Learned
@@ -26,8 +26,10 @@ def root(tmp_path, monkeypatch):
 
 
 def tuning(word: str | None = "red", vectors: int = 1, begin: str | None = None, **changes) -> Finetune:
-    inversion = {"word": word, "vectors": vectors, "begin": begin}
-    return check(Finetune, TUNING | {"method": "inversion", "inversion": inversion} | PLAIN | changes, "finetune")
+    inversion = {"placeholder_token": word, "num_vectors": vectors, "initializer_token": begin}
+    return validate_config(
+        Finetune, TUNING | {"method": "inversion", "inversion": inversion} | PLAIN | changes, "finetune"
+    )
 
 
 def told(pipeline) -> list[torch.Tensor]:
@@ -112,14 +114,16 @@ def test_the_word_begins_as_the_mean_of_its_pieces_or_as_another(word, pruned_ti
 
 
 def test_words_that_cannot_be_learned(token_latents, latents, pruned_tiny, tmp_path):
-    with pytest.raises(UserError, match=r"finetune\.inversion\.word: none of 22 captions holds 'sks'"):
+    with pytest.raises(UserError, match=r"finetune\.inversion\.placeholder_token: none of 22 captions holds 'sks'"):
         tune(tuning("sks"), token_latents, pruned_tiny, tmp_path)
     with pytest.raises(UserError, match=r"holds text embeddings, .* need tokens; encode\.text"):
         tune(tuning(), latents, pruned_tiny, tmp_path)
-    with pytest.raises(UserError, match=r"inversion\.word: the word for the thing as it stands"):
+    with pytest.raises(UserError, match=r"inversion\.placeholder_token: missing; the token for the subject"):
         tuning(None)
-    with pytest.raises(UserError, match=r"inversion\.word: string should match"):
+    with pytest.raises(UserError, match=r"inversion\.placeholder_token: string should match"):
         tuning("two words")
     speaks = speaking(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
-    with pytest.raises(UserError, match=r"finetune\.inversion\.word: 'a' is a token of .*tokenizer already"):
+    with pytest.raises(
+        UserError, match=r"finetune\.inversion\.placeholder_token: 'a' is a token of .*tokenizer already"
+    ):
         Word(tuning("a").inversion, speaks, pruned_tiny)

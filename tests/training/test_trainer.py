@@ -14,28 +14,35 @@ from killing import killed
 from PIL import Image
 
 from prunella.compute.device import Placement
-from prunella.compute.resume import DONE
+from prunella.compute.resume import DONE_FILE
 from prunella.errors import UserError
 from prunella.latents.shards import Latents
 from prunella.models.pipeline import load_unet
-from prunella.params import Distill, Finetune, Watch, check
+from prunella.params import Distill, Finetune, Monitoring, validate_config
 from prunella.pruning.plan import read_plan
 from prunella.tracking import training_callback
-from prunella.tracking.training_callback import NullTracker, TrainingWatch
+from prunella.tracking.training_callback import NullTracker, TrackingCallback
 from prunella.training import checkpoint, trainer, validation
 from prunella.training.distill import distill
 from prunella.training.finetune import caption_contains, finetune
 from prunella.training.metrics_log import MetricsLog
 
-WATCH = {"checkpoint_every": 1, "picture_every": 2, "prompts": 8, "negative_prompt": "", "steps": 2, "guidance": 3.0}
+WATCH = {
+    "checkpoint_every": 1,
+    "image_every": 2,
+    "prompts": 8,
+    "negative_prompt": "",
+    "num_inference_steps": 2,
+    "guidance_scale": 3.0,
+}
 
 
-def watched(**changes) -> TrainingWatch:
-    return TrainingWatch(check(Watch, WATCH | {"size": None} | changes, "watch"), NullTracker())
+def watched(**changes) -> TrackingCallback:
+    return TrackingCallback(validate_config(Monitoring, WATCH | {"size": None} | changes, "watch"), NullTracker())
 
 
 def distilling(**changes) -> Distill:
-    return check(Distill, DISTILLING | changes, "distill")
+    return validate_config(Distill, DISTILLING | changes, "distill")
 
 
 @pytest.fixture(autouse=True)
@@ -163,8 +170,8 @@ def test_changed_parameters_do_not_go_on_from_a_stale_run(learn, tmp_path, monke
         learn(distilling())
     learn(distilling(feature_weight=0.7))
     folders = [path for path in (tmp_path / "work" / "distill").iterdir() if path.is_dir()]
-    stale, finished = sorted(folders, key=lambda path: (path / DONE).exists())
-    assert not (stale / DONE).exists() and (finished / DONE).exists()
+    stale, finished = sorted(folders, key=lambda path: (path / DONE_FILE).exists())
+    assert not (stale / DONE_FILE).exists() and (finished / DONE_FILE).exists()
 
 
 def test_a_run_killed_after_its_end_is_not_run_again(learn, tmp_path, capsys):
@@ -176,7 +183,7 @@ def test_a_run_killed_after_its_end_is_not_run_again(learn, tmp_path, capsys):
 
 
 def test_the_best_weights_are_kept_beside_the_last(learn, tmp_path, monkeypatch):
-    plain = {"schedule": "constant", "ema_decay": 0, "storage": "fp32"}
+    plain = {"lr_scheduler": "constant", "ema_decay": 0, "storage": "fp32"}
     errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])  # as if measured from step 0 on; the second run goes on from the first
     monkeypatch.setattr(validation, "evaluate_loss", lambda *given: {"output": next(errors)})
     learn(distilling(steps=2, **plain), "two")
@@ -205,7 +212,7 @@ def test_a_word_of_no_held_out_caption_is_learned_unwatched(latents, pruned_tiny
     word = sorted(
         word for word in words if not caption_contains(held, [word]).size and caption_contains(train, [word]).size
     )[0]
-    report = tune(finetuning(words=[word]), latents, pruned_tiny, tmp_path)
+    report = tune(finetuning(caption_keywords=[word]), latents, pruned_tiny, tmp_path)
     assert report["heldout"] == report["best"] == {}
 
 
@@ -226,7 +233,7 @@ def test_batches_that_processes_cannot_share_are_refused(learn, monkeypatch):
 
 
 def test_how_much_of_a_batch_is_taken_at_once_changes_nothing(learn, tmp_path):
-    given = {"steps": 2, "batch_size": 8, "storage": "fp32", "ema_decay": 0, "feature_normalisation": "teacher"}
+    given = {"steps": 2, "batch_size": 8, "storage": "fp32", "ema_decay": 0, "feature_normalization": "teacher"}
     whole = learn(distilling(**given), "whole")
     parts = learn(distilling(**given, evaluate_every=3), "parts", placement=Placement(micro_batch=3))
     assert whole["runtime"]["micro_batch"] == 8 and parts["runtime"]["micro_batch"] == 3
@@ -270,13 +277,13 @@ def tune(params: Finetune, latents: Path, student: Path, folder: Path, teacher: 
 
 
 def finetuning(**changes) -> Finetune:
-    return check(Finetune, TUNING | changes, "finetune")
+    return validate_config(Finetune, TUNING | changes, "finetune")
 
 
 def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
     captions = Latents(latents, "train").captions
     word = next(w for w in ("heart", "ring", "disc", "square") if caption_contains(captions, [w]).size)
-    params = finetuning(words=[word])
+    params = finetuning(caption_keywords=[word])
     report = tune(params, latents, pruned_tiny, tmp_path)
     assert report["pairs"] == len(caption_contains(captions, [word]))
     assert set(report["heldout"]) == {"loss", "task"}
@@ -285,9 +292,9 @@ def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
 
 def test_words_of_no_caption_are_said(latents, pruned_tiny, tmp_path):
     with pytest.raises(
-        UserError, match=r"finetune.words: none of 22 captions holds any of \['unicorn'\]; \[\] takes all"
+        UserError, match=r"finetune.caption_keywords: none of 22 captions holds any of \['unicorn'\]; \[\] takes all"
     ):
-        tune(finetuning(words=["unicorn"]), latents, pruned_tiny, tmp_path)
+        tune(finetuning(caption_keywords=["unicorn"]), latents, pruned_tiny, tmp_path)
 
 
 def weights(folder: Path) -> bytes:
@@ -300,7 +307,7 @@ def curve(folder: Path, split: str) -> list[dict]:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-CONSTANT = {"schedule": "constant", "learning_rate": 3e-3, "evaluate_every": 2}
+CONSTANT = {"lr_scheduler": "constant", "learning_rate": 3e-3, "evaluate_every": 2}
 
 
 def test_more_steps_at_a_constant_rate_go_on_from_the_end_of_fewer(learn, tmp_path, monkeypatch, capsys):
@@ -337,7 +344,7 @@ def test_fewer_steps_never_take_a_later_state(learn, tmp_path, monkeypatch):
     assert weights(tmp_path / "whole") == weights(tmp_path / "part")
 
 
-@pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"feature_weight": [[0.0, 1.0], [1.0, 0.5]]}])
+@pytest.mark.parametrize("changes", [{"lr_scheduler": "cosine"}, {"feature_weight": [[0.0, 1.0], [1.0, 0.5]]}])
 def test_what_depends_on_the_number_of_steps_starts_anew(learn, monkeypatch, changes, capsys):
     learn(distilling(steps=2, **CONSTANT | changes))
     learn(distilling(steps=3, **CONSTANT | changes))
@@ -355,8 +362,8 @@ def test_an_observer_changes_no_bit(learn, tmp_path, monkeypatch):
 
 
 def test_what_is_watched_decides_no_folder(learn, tmp_path):
-    learn(distilling(**THREE), observer=watched(picture_every=1, prompts=["a red ring"], size=40))
-    learn(distilling(**THREE), observer=watched(steps=1))
+    learn(distilling(**THREE), observer=watched(image_every=1, prompts=["a red ring"], size=40))
+    learn(distilling(**THREE), observer=watched(num_inference_steps=1))
     (folder,) = (path for path in (tmp_path / "work" / "distill").iterdir() if path.is_dir())
     assert sorted(path.name for path in folder.iterdir())[:2] == ["best", "done.json"]
 
@@ -372,7 +379,7 @@ def test_another_storage_saves_the_finished_training_again(learn, tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no checkpoint", None])
 def test_damaged_best_weights_are_passed_over(learn, tmp_path, content):
-    errors = {"evaluate_every": 1, "schedule": "constant"}
+    errors = {"evaluate_every": 1, "lr_scheduler": "constant"}
     learn(distilling(steps=2, **errors))
     (best,) = (tmp_path / "work" / "distill").glob("*/best/step-*.pt")
     data = bytearray(best.read_bytes())
@@ -409,7 +416,7 @@ def test_half_a_checkpoint_does_not_stay(learn, tmp_path):
 
 
 def test_no_better_for_so_long_ends_the_training_with_the_best_weights(learn, tmp_path, monkeypatch, capsys):
-    plain = {"schedule": "constant", "storage": "fp32"}
+    plain = {"lr_scheduler": "constant", "storage": "fp32"}
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "short"))
     learn(distilling(steps=2, **plain), "two")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "long"))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from prunella.verify.compare import differences
+from prunella.verify.compare import find_differences
 
 OUTS = ["models/x", "reports/x.json", "reports/curves"]
 
@@ -26,7 +26,7 @@ def sides(tmp_path) -> tuple[Path, Path]:
 
 
 def test_times_memory_and_watched_pictures_are_no_difference(sides):
-    assert differences(*sides, OUTS) == []
+    assert find_differences(*sides, OUTS) == []
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_times_memory_and_watched_pictures_are_no_difference(sides):
 def test_what_differs_is_named_with_both_values(sides, file, old, new, said):
     path = sides[1] / file
     path.write_text(path.read_text().replace(old, new))
-    assert said in differences(*sides, OUTS)
+    assert said in find_differences(*sides, OUTS)
 
 
 def test_a_file_that_came_or_went_is_named(sides):
     (sides[1] / "models/x/more").write_text("")
     (sides[1] / "reports/x.json").unlink()
-    assert differences(*sides, OUTS) == ["reports/x.json: there → absent", "models/x/more: absent → there"]
+    assert find_differences(*sides, OUTS) == ["reports/x.json: there → absent", "models/x/more: absent → there"]

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from toygraph import IDENTITY, run
 
-from prunella.compute.resume import code_digest
+from prunella.compute.resume import digest_code
 from prunella.errors import UserError
-from prunella.verify.git_history import History, checkout, folder_md5
+from prunella.verify.git_history import GitHistory, checkout, compute_folder_md5
 
 ROOM = "src/prunella/room"
 
@@ -37,7 +37,7 @@ def md5(text: str) -> str:
 
 
 def hashes(files: dict[str, str]) -> dict[str, str]:
-    return {ROOM: folder_md5({name: md5(text) for name, text in files.items()})}
+    return {ROOM: compute_folder_md5({name: md5(text) for name, text in files.items()})}
 
 
 def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_a_folder_has_the_hash_that_dvc_gives_it(tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / "room" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "room" / name).write_bytes(text.encode())
-    ours = folder_md5({name: md5(text) for name, text in files.items()})
+    ours = compute_folder_md5({name: md5(text) for name, text in files.items()})
     from dvc_data.hashfile.build import build
     from dvc_data.hashfile.db import HashFileDB
     from dvc_objects.fs.local import LocalFileSystem
@@ -62,25 +62,25 @@ def test_the_newest_commit_with_the_hashes_is_found(repository):
     (repository / "elsewhere").write_text("")
     last_before = committed(repository)
     committed(repository, a="2")
-    history = History(repository)
+    history = GitHistory(repository)
 
     def newest(**files: str) -> str | None:
         wanted = hashes({f"{name.replace('__', '/')}.py": text for name, text in files.items()})
-        return history.newest(lambda commit: history.gives(commit, wanted), [ROOM])
+        return history.find_newest(lambda commit: history.has_hashes(commit, wanted), [ROOM])
 
     assert newest(a="1", b="2", inner__c="3") == first
     assert newest(a="1", b="3", inner__c="3") == last_before != other
     assert newest(a="2", b="3", inner__c="3") == run(repository, "git", "rev-parse", "HEAD").strip()
     assert newest(a="1", b="2") is None
-    one = {f"{ROOM}/a.py": md5("1"), f"{ROOM}/inner": folder_md5({"c.py": md5("3")})}
-    assert history.newest(lambda commit: history.gives(commit, one), list(one)) == last_before
+    one = {f"{ROOM}/a.py": md5("1"), f"{ROOM}/inner": compute_folder_md5({"c.py": md5("3")})}
+    assert history.find_newest(lambda commit: history.has_hashes(commit, one), list(one)) == last_before
 
 
 def test_files_that_dvc_ignores_are_not_in_a_folder(repository):
     (repository / ROOM / "__pycache__").mkdir(parents=True)
     (repository / ROOM / "__pycache__" / "a.txt").write_text("1")
     commit = committed(repository, a="1")
-    assert History(repository).gives(commit, hashes({"a.py": "1"}))
+    assert GitHistory(repository).has_hashes(commit, hashes({"a.py": "1"}))
 
 
 def test_the_digest_of_rooms_is_that_of_a_checkout(repository, tmp_path):
@@ -92,12 +92,12 @@ def test_the_digest_of_rooms_is_that_of_a_checkout(repository, tmp_path):
     rooms = ("room/inner/c.py", "room")
     with checkout(repository, commit, tmp_path / "tree") as then:
         assert (then / ROOM / "a.py").read_text() == "1"
-        there = code_digest(rooms, then / "src" / "prunella")
+        there = digest_code(rooms, then / "src" / "prunella")
     assert not then.exists() and run(repository, "git", "worktree", "list").count("\n") == 1
-    assert History(repository).code_digest(commit, rooms) == there
-    assert History(repository).code_digest("HEAD", rooms) != there
+    assert GitHistory(repository).digest_code_at(commit, rooms) == there
+    assert GitHistory(repository).digest_code_at("HEAD", rooms) != there
 
 
 def test_git_says_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match="git log"):
-        History(tmp_path).newest(lambda commit: True, ["a"])
+        GitHistory(tmp_path).find_newest(lambda commit: True, ["a"])

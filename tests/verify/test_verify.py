@@ -11,29 +11,29 @@ from conftest import ROOT
 from toygraph import DVC, cloned, committed, run, stages_run
 from toygraph import IDENTITY as OURSELVES
 
-from prunella.compute.resume import DONE, IDENTITY, code_digest
+from prunella.compute.resume import DONE_FILE, IDENTITY_FILE, digest_code
 from prunella.errors import UserError
 from prunella.verify import toys
-from prunella.verify.trial import known, together, tree, upstream
-from prunella.verify.verify import Claim, Claims, accept
+from prunella.verify.trial import drop_unknown_keys, find_upstream_stages, load_code_version, merge_defaults
+from prunella.verify.verify import CommitCandidate, CommitCandidates, accept
 
 LOSSES = "src/prunella/training/losses.py"
 
 
 def test_both_versions_take_the_same_values_for_the_keys_they_know():
     old, new = {"a": {"x": 1, "went": 2}, "free": {}}, {"a": {"x": 3, "came": 4}, "free": {}, "b": 5}
-    both = together(old, new)
+    both = merge_defaults(old, new)
     assert both == {"a": {"x": 3, "went": 2, "came": 4}, "free": {}, "b": 5}
-    assert known(both | {"free": {"any": 1}}, old) == {"a": {"x": 3, "went": 2}, "free": {"any": 1}}
-    assert known(both, new) == {"a": {"x": 3, "came": 4}, "free": {}, "b": 5}
+    assert drop_unknown_keys(both | {"free": {"any": 1}}, old) == {"a": {"x": 3, "went": 2}, "free": {"any": 1}}
+    assert drop_unknown_keys(both, new) == {"a": {"x": 3, "came": 4}, "free": {}, "b": 5}
 
 
 def test_the_stages_before_are_found_by_what_they_give(request):
-    graph = tree(request.config.rootpath)
-    assert upstream(["filter"], graph) == ["check"]
+    graph = load_code_version(request.config.rootpath)
+    assert find_upstream_stages(["filter"], graph) == ["check"]
     measured = ["filter", "check_pairs", "encode", "latency"]  # which a plan that chooses itself asks for
-    assert upstream(["prune"], graph) == ["check", "teacher", *measured, "plan"]
-    assert upstream(["distill"], graph) == ["check", "teacher", "phases", *measured, "plan", "prune"]
+    assert find_upstream_stages(["prune"], graph) == ["check", "teacher", *measured, "plan"]
+    assert find_upstream_stages(["distill"], graph) == ["check", "teacher", "phases", *measured, "plan", "prune"]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def repository(tmp_path, monkeypatch) -> Path:
     (root / "src/prunella/training").mkdir(parents=True)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy2(ROOT / name, root / name)
-    (root / "src/prunella/training/trainer.py").write_text('ROOMS = ("training",)\n')
+    (root / "src/prunella/training/trainer.py").write_text('CODE_DEPS = ("training",)\n')
     (root / ".gitignore").write_text("/work/\n")
     run(root, "git", "init", "--quiet")
     for key, value in OURSELVES.items():
@@ -57,29 +57,44 @@ def begun(root: Path, name: str, code: str) -> Path:
     """A training of that code in work/."""
     folder = root / "work" / "distill" / name
     folder.mkdir(parents=True)
-    (folder / IDENTITY).write_text(json.dumps({"params": {}, "inputs": [], "code": code}))
+    (folder / IDENTITY_FILE).write_text(json.dumps({"params": {}, "inputs": [], "code": code}))
     return folder
 
 
 def test_an_unfinished_training_belongs_to_the_commit_that_began_it(repository):
     job = repository / "src/prunella/training/trainer.py"
     commit = run(repository, "git", "rev-parse", "HEAD").strip()
-    folder = begun(repository, "aa", code_digest(("training",), repository / "src/prunella"))
-    assert Claims(["distill@sd-tiny"], repository).by_commit == {}  # no other code
-    job.write_text('ROOMS = ("training", "models")\n')
+    folder = begun(repository, "aa", digest_code(("training",), repository / "src/prunella"))
+    assert CommitCandidates(["distill@sd-tiny"], repository).by_commit == {}  # no other code
+    job.write_text('CODE_DEPS = ("training", "models")\n')
     committed(repository)
-    job.write_text('ROOMS = ("training", "models")  # not committed\n')
-    claims = Claims(["distill@sd-tiny", "distill@sd-small"], repository)
-    assert claims.by_commit == {commit: Claim([], {"distill": [folder]})} and claims.sound
-    assert Claims(["finetune@sd-tiny"], repository).by_commit == {}
+    job.write_text('CODE_DEPS = ("training", "models")  # not committed\n')
+    claims = CommitCandidates(["distill@sd-tiny", "distill@sd-small"], repository)
+    assert claims.by_commit == {commit: CommitCandidate([], {"distill": [folder]})} and claims.is_acceptable
+    assert CommitCandidates(["finetune@sd-tiny"], repository).by_commit == {}
+
+
+def test_module_and_list_of_code_may_have_had_other_names(repository):
+    """Those of `prunella.params.renames`."""
+    old, new = (repository / "src/prunella/training" / name for name in ("job.py", "trainer.py"))
+    new.rename(old)
+    old.write_text('ROOMS = ("training",)\n')
+    committed(repository)
+    commit = run(repository, "git", "rev-parse", "HEAD").strip()
+    folder = begun(repository, "aa", digest_code(("training",), repository / "src/prunella"))
+    old.rename(new)
+    new.write_text('CODE_DEPS = ("training",)\n')
+    committed(repository)
+    claims = CommitCandidates(["distill@sd-tiny"], repository)
+    assert claims.by_commit == {commit: CommitCandidate([], {"distill": [folder]})} and claims.is_acceptable
 
 
 def test_an_unfinished_training_by_code_that_was_never_committed_is_refused(repository):
     folder = begun(repository, "aa", "0123456789abcdef")
-    claims = Claims(["distill@sd-tiny"], repository)
-    assert list(claims.refused) == [str(folder)] and not claims.sound
-    (folder / DONE).write_text("{}")
-    assert Claims(["distill@sd-tiny"], repository).sound
+    claims = CommitCandidates(["distill@sd-tiny"], repository)
+    assert list(claims.refused) == [str(folder)] and not claims.is_acceptable
+    (folder / DONE_FILE).write_text("{}")
+    assert CommitCandidates(["distill@sd-tiny"], repository).is_acceptable
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +111,7 @@ def clone(graph, tmp_path, monkeypatch) -> Path:
     copy = Path(shutil.copytree(graph, tmp_path / "clone", symlinks=True))
     monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(copy))
-    monkeypatch.setitem(toys.TOLD, "distill", ("sd",))  # one toy of five
+    monkeypatch.setitem(toys.TOYS_OF_STAGE, "distill", ("sd",))  # one toy of five
     return copy
 
 
@@ -113,7 +128,7 @@ def to_run(clone: Path) -> set[str]:
 
 def notes(clone: Path) -> dict[str, dict]:
     """What is noted beside each state of a distillation."""
-    return {path.parent.name: json.loads(path.read_text()) for path in clone.glob(f"work/distill/*/{IDENTITY}")}
+    return {path.parent.name: json.loads(path.read_text()) for path in clone.glob(f"work/distill/*/{IDENTITY_FILE}")}
 
 
 @pytest.mark.graph

@@ -18,11 +18,11 @@ from prunella.bench.setting import Setting
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
-from prunella.profiling.cost import macs
+from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
-from prunella.stats import share
+from prunella.stats import estimate_fraction
 from prunella.storage.files import atomic_write_text, json_digest, sha256
 from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
@@ -44,16 +44,16 @@ VARIANTS = {
     "task": Variant(ALONE),
     "task, as many operations": Variant(ALONE, equal_flops=True),
     "+ output": Variant({"feature_weight": 0.0}),
-    "+ output + features": Variant({"feature_normalisation": "none"}),
-    "+ output + features, normalised": Variant({"feature_normalisation": "teacher"}),
-    "… from random weights": Variant({"feature_normalisation": "teacher"}, random=True),
+    "+ output + features": Variant({"feature_normalization": "none"}),
+    "+ output + features, normalised": Variant({"feature_normalization": "teacher"}),
+    "… from random weights": Variant({"feature_normalization": "teacher"}, random=True),
 }
 
 
 def by_steps(counts: list[int], settings: Distill) -> dict[str, Variant]:
     """Variants that differ in how long they learn; a short one's warm-up is a tenth of it."""
     return {
-        f"{count} steps": Variant({"steps": count, "warmup_steps": min(settings.warmup_steps, count // 10)})
+        f"{count} steps": Variant({"steps": count, "lr_warmup_steps": min(settings.lr_warmup_steps, count // 10)})
         for count in counts
     }
 
@@ -106,9 +106,9 @@ def run(setting: Setting, plan: Plan, variant: Variant, seed: int, title: str) -
 
 def _longer(settings: Distill, teacher: UNet2DConditionModel, student: UNet2DConditionModel) -> dict[str, int]:
     """Steps and warm-up when the teacher's forward passes are spent on more steps."""
-    whole, small = (macs(dict(unet.config))["macs"] for unet in (teacher, student))
+    whole, small = (count_macs(dict(unet.config))["macs"] for unet in (teacher, student))
     longer = (whole + 3 * small) / (3 * small)
-    return {name: round(getattr(settings, name) * longer) for name in ("steps", "warmup_steps")}
+    return {name: round(getattr(settings, name) * longer) for name in ("steps", "lr_warmup_steps")}
 
 
 def rows(results: dict[str, list[dict]]) -> list[list[str]]:
@@ -116,7 +116,7 @@ def rows(results: dict[str, list[dict]]) -> list[list[str]]:
     table = [["student / variant", "steps", "seconds", "task", "output", "composition"]]
     for name, runs in results.items():
         right, n = (sum(run[key] for run in runs) for key in ("right", "pictures"))
-        found = share(right, n)
+        found = estimate_fraction(right, n)
         table.append([
             name,
             str(runs[0]["steps"]),

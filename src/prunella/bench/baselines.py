@@ -16,8 +16,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from prunella.bench.workload import Workload, random_texts, random_unet, random_vae
-from prunella.compute.device import placed
-from prunella.compute.precision import BITS, autocast
+from prunella.compute.device import apply_placement
+from prunella.compute.precision import AUTOCAST_DTYPES, autocast
 from prunella.latents.shards import Latents
 from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
@@ -35,12 +35,12 @@ class Ours:
         device, settings = torch.device(case.place.device), case.settings.model_copy(update={"steps": steps})
         student, teacher = random_unet(case.student, device), random_unet(case.teacher, device)
         pairs = feature_pairs(case.plan, settings.features)
-        if settings.precision in BITS:
-            teacher.to(BITS[settings.precision])
+        if settings.precision in AUTOCAST_DTYPES:
+            teacher.to(AUTOCAST_DTYPES[settings.precision])
         if settings.gradient_checkpointing:
             student.enable_gradient_checkpointing()
-        stack.enter_context(placed(teacher, [pair.teacher for pair in pairs], case.place))
-        stack.enter_context(placed(student, [pair.student for pair in pairs], case.place))
+        stack.enter_context(apply_placement(teacher, [pair.teacher for pair in pairs], case.place))
+        stack.enter_context(apply_placement(student, [pair.student for pair in pairs], case.place))
         self.loss = Distillation(teacher, pairs, DDPMScheduler(), settings, compile=case.place.compile)
         self.mark: Mark = lambda name: None
         self.passed = False  # whether a forward pass of this step was made
@@ -77,7 +77,7 @@ class Published:
     def __init__(self, case: Workload, folder: Path, stack: ExitStack, steps: int):
         self.device = torch.device(case.place.device)
         self.precision: Precision = "fp16" if self.device.type == "cuda" else "fp32"
-        frozen = BITS.get(self.precision, torch.float32)
+        frozen = AUTOCAST_DTYPES.get(self.precision, torch.float32)
         self.student, self.teacher = (
             random_unet(case.student, self.device).train(),
             random_unet(case.teacher, self.device),
@@ -128,7 +128,7 @@ class Published:
         self.scaler.scale(total).backward()
         mark("backward")
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.student.parameters(), case.settings.clip_norm)
+        nn.utils.clip_grad_norm_(self.student.parameters(), case.settings.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()

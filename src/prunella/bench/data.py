@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunella.compute.timing import Timings
-from prunella.data.filter import filtered
-from prunella.data.prefetch import threads
-from prunella.data.rejections import Tally
-from prunella.data.scan_rows import candidates
+from prunella.data.filter import filter_dataset
+from prunella.data.prefetch import count_threads
+from prunella.data.rejections import RejectionStats
+from prunella.data.scan_rows import scan_source
 from prunella.encoding.encode import encoded
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
-from prunella.params import Filter, Params, check, completed
+from prunella.params import Filter, Params, fill_section, validate_config
 from prunella.training.data import training_batches
 from prunella.training.sampler import grouped, line
 
@@ -41,7 +41,7 @@ def measured(params: Params, device: str) -> dict:
     workers, clock = params.runtime.workers, Timings()
     with tempfile.TemporaryDirectory(dir=os.environ.get("DVC_ROOT", ".")) as folder, _rooted(folder) as at:
         began = time.perf_counter()
-        report, *_ = filtered(params.filter, params.seed, at / "pairs", workers)
+        report, *_ = filter_dataset(params.filter, params.seed, at / "pairs", workers)
         filtering = time.perf_counter() - began
         started = Timings()
         with started("all"):
@@ -55,7 +55,7 @@ def measured(params: Params, device: str) -> dict:
         "encode": {"pairs": pairs, "seconds": encoding, "per_second": pairs / encoding,
                    "with_start": started.seconds["all"],
                    "share": {name: clock.seconds[name] / encoding for name in WAITS},
-                   "threads": threads(workers),
+                   "threads": count_threads(workers),
                    "ms_a_picture": {name: 1000 * clock.seconds[name] / pairs for name in AHEAD}},
         "read_back": reading,
     }  # fmt: skip
@@ -113,7 +113,8 @@ def lines(figures: dict) -> list[str]:
 
 LIMITS = {
     "source": "parquet", "samples": 1_000_000, "min_side": 512, "max_aspect": 2.0, "min_caption": 5, "max_caption": 400,
-    "max_broken": 0.1, "aesthetic": {"min": 7.5}, "max_punsafe": 0.5, "max_pwatermark": 0.8, "min_similarity": 0.28,
+    "max_corrupt_fraction": 0.1, "aesthetic": {"min": 7.5}, "max_punsafe": 0.5, "max_pwatermark": 0.8,
+    "min_similarity": 0.28,
     "languages": ["en"], "blocked_words": ["nsfw", "watermark"],
 }  # fmt: skip
 
@@ -145,9 +146,9 @@ def table(path: Path, rows: int) -> None:
 
 def judged_rows(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
-    params = check(Filter, completed("filter", LIMITS | {"path": str(path)}), "bench")
-    began, tally = time.perf_counter(), Tally()
-    kept, read = candidates({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
+    params = validate_config(Filter, fill_section("filter", LIMITS | {"path": str(path)}), "bench")
+    began, tally = time.perf_counter(), RejectionStats()
+    kept, read = scan_source({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {

@@ -17,17 +17,17 @@ from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from prunella.bench.workload import Workload, random_texts, random_vae, settings
-from prunella.compute.device import Placement, placed
-from prunella.compute.precision import BITS, rounding
-from prunella.models.families import predict
-from prunella.models.pipeline import empty_unet
-from prunella.models.reference_configs import teacher_config
-from prunella.params import Variant
+from prunella.compute.device import Placement, apply_placement
+from prunella.compute.precision import AUTOCAST_DTYPES, tf32_context
+from prunella.models.families import predict_with_unet
+from prunella.models.pipeline import build_meta_unet
+from prunella.models.reference_configs import load_teacher_config
+from prunella.params import LatencyVariant
 from prunella.profiling.energy import EnergyMeter
 from prunella.profiling.meters import MemoryMeter
-from prunella.profiling.timing import Turns
+from prunella.profiling.timing import InterleavedTimer
 from prunella.pruning.plan import Plan
-from prunella.reporting.published import published
+from prunella.reporting.published import read_published_figures
 from prunella.reporting.summary import EMPTY
 
 GUIDANCE = 7.5
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     """What is asked for: every plan in every variant."""
 
     plans: dict[str, tuple[Plan, str]]  # by a student's name: its plan, and its teacher (an original or a folder)
-    variants: list[Variant]
+    variants: list[LatencyVariant]
     device: str
     rounds: int
     resolution: int | None = None  # pixels; None: the teacher's own
@@ -49,11 +49,13 @@ class Case(NamedTuple):
     energy: EnergyMeter | None = None
 
 
-def variants(precisions: list[str], compiles: list[bool], layouts: list[bool], batches: list[int]) -> list[Variant]:
+def variants(
+    precisions: list[str], compiles: list[bool], layouts: list[bool], batches: list[int]
+) -> list[LatencyVariant]:
     """Every combination; `layouts` says whether channels are last."""
     names = ("precision", "compile", "channels_last", "batch")
     every = product(precisions, compiles, layouts, batches)
-    return [Variant.model_validate(dict(zip(names, each, strict=True))) for each in every]
+    return [LatencyVariant.model_validate(dict(zip(names, each, strict=True))) for each in every]
 
 
 def measured(case: Case) -> Iterator[dict[str, Any]]:
@@ -68,26 +70,26 @@ def measured(case: Case) -> Iterator[dict[str, Any]]:
             told.add(teacher)
 
 
-def _row(case: Case, variant: Variant, model: str, teacher: str, figures: dict[str, Any]) -> dict[str, Any]:
-    rows = [row for row in published()["speed"] if model in row["students"]]
+def _row(case: Case, variant: LatencyVariant, model: str, teacher: str, figures: dict[str, Any]) -> dict[str, Any]:
+    rows = [row for row in read_published_figures()["speed"] if model in row["students"]]
     shown = [f"{row['times']:.2f} × on {row['setting']}, {row['figure']}" for row in rows]
     known = {"model": model, "teacher": teacher, "variant": variant.title, "sampler_steps": case.steps}
     return known | figures | {"published": "; ".join(shown) or None}
 
 
-def _pair(case: Case, variant: Variant, plan: Plan, teacher: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _pair(case: Case, variant: LatencyVariant, plan: Plan, teacher: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Figures of the teacher and of the student, taken in turns."""
     place = Placement(case.device, variant.compile, variant.channels_last)
     encoders = Path(teacher) if Path(teacher).is_dir() else None
-    work = Workload(plan, teacher_config(teacher), settings(), place, case.resolution, encoders)
+    work = Workload(plan, load_teacher_config(teacher), settings(), place, case.resolution, encoders)
     what = "picture" if case.steps else "unet_step"
     figures: dict[str, dict[str, Any]] = {}
     calls: dict[str, Call] = {}
-    with ExitStack() as stack, rounding(variant.precision), torch.no_grad():
+    with ExitStack() as stack, tf32_context(variant.precision), torch.no_grad():
         around = _Around(case, variant, work)
         for name, config in (("teacher", work.teacher), ("student", work.student)):
             figures[name], calls[name] = _loaded(around, config, stack)
-        turns = Turns(calls, case.rounds, case.energy)
+        turns = InterleavedTimer(calls, case.rounds, case.energy)
     for name, own in figures.items():
         own.update(turns.latency(name, what) | {f"{what}_speedup": turns.speedup(name, "teacher")})
         if (joules := turns.energy(name)) is not None:
@@ -101,7 +103,7 @@ def _loaded(around: "_Around", config: dict, stack: ExitStack) -> tuple[dict[str
     """Size and peaks of a UNet, alone while it is loaded and while it draws, and the warmed-up call that draws."""
     meter, unets = MemoryMeter(), list[UNet2DConditionModel]()
     loading = meter.peak_mb(lambda: unets.append(random_unet(config, around.device, around.dtype)))
-    stack.enter_context(placed(unets[0], [], around.work.place))
+    stack.enter_context(apply_placement(unets[0], [], around.work.place))
     call = around.call(unets[0])
     for _ in range(WARMUP):
         call()
@@ -118,9 +120,9 @@ def _loaded(around: "_Around", config: dict, stack: ExitStack) -> tuple[dict[str
 class _Around:
     """What teacher and student draw with: random inputs, and for whole pictures text encoders, sampler and VAE."""
 
-    def __init__(self, case: Case, variant: Variant, work: Workload):
+    def __init__(self, case: Case, variant: LatencyVariant, work: Workload):
         self.work, self.steps, self.batch, self.device = work, case.steps, variant.batch, case.device
-        self.dtype = BITS.get(variant.precision, torch.float32)
+        self.dtype = AUTOCAST_DTYPES.get(variant.precision, torch.float32)
         source = torch.Generator().manual_seed(0)
         rows = {name: torch.randn(2 * self.batch, *shape, generator=source) for name, shape in work.example.items()}
         self.inputs = {name: value.to(self.device, self.dtype) for name, value in rows.items()}  # with guidance twice
@@ -141,7 +143,7 @@ class _Around:
 
     def _step(self, unet: UNet2DConditionModel, inputs: dict[str, Tensor], timestep: int) -> Tensor:
         timesteps = torch.full((2 * self.batch,), timestep, device=self.device)
-        return predict(unet, inputs["latents"], timesteps, inputs)
+        return predict_with_unet(unet, inputs["latents"], timesteps, inputs)
 
     def _picture(self, unet: UNet2DConditionModel) -> Tensor:
         states = torch.cat([text(self.tokens).last_hidden_state for text in self.texts], -1)
@@ -157,7 +159,7 @@ class _Around:
 
 def random_unet(config: dict, device: str, dtype: torch.dtype) -> UNet2DConditionModel:
     """A UNet of random numbers, made in its own precision on the device: none is held in another meanwhile."""
-    unet = nn.Module.to(empty_unet(config), dtype).eval()
+    unet = nn.Module.to(build_meta_unet(config), dtype).eval()
     unet.to_empty(device=device)
     for weight in unet.parameters():
         weight.requires_grad_(False).normal_(0, DEVIATION)

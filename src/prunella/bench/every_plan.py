@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from prunella.errors import UserError
-from prunella.planning.cost_model import Prices
+from prunella.planning.cost_model import CostTable
 from prunella.planning.importance import OutputError
-from prunella.planning.solver import Lacking, removable
-from prunella.planning.units import End, Thin, Unit, planned
+from prunella.planning.solver import RemovedUnits, removable_levels
+from prunella.planning.units import DropDeepest, ThinStage, Unit, plan_without
 from prunella.pruning.plan import Plan
 
 COLUMNS = ("plan", "params", "macs", "predicted", "error")
@@ -38,34 +38,36 @@ def code(plan: Plan) -> str:
     return " ".join([*words, plan.mid])
 
 
-def every(units: Sequence[Unit], stages: int) -> Iterator[Lacking]:
+def every(units: Sequence[Unit], stages: int) -> Iterator[RemovedUnits]:
     """Every choice of units, of which each group has one at most; layers are left out."""
-    for removed in removable(units):
-        ends = [(unit,) for unit in units if isinstance(unit, End) and unit.removed == removed]
+    for removed in removable_levels(units):
+        ends = [(unit,) for unit in units if isinstance(unit, DropDeepest) and unit.num_removed == removed]
         ways: list[list[tuple]] = [ends if removed else [(), *ends]]
         for stage in range(stages - removed):
-            thins = [(unit,) for unit in units if isinstance(unit, Thin) and unit.stage == stage]
+            thins = [(unit,) for unit in units if isinstance(unit, ThinStage) and unit.stage == stage]
             ways.append([(), *thins])
         yield from (tuple(unit for part in parts for unit in part) for parts in product(*ways))
 
 
 def measure_every(
-    students: Sequence[Lacking], measure: OutputError, prices: dict[str, Prices], out: Path, show: bool = True
+    students: Sequence[RemovedUnits], measure: OutputError, prices: dict[str, CostTable], out: Path, show: bool = True
 ) -> None:
     """Append to `out` what is not there yet of the students that lack these units."""
     done = {row["plan"] for row in read(out)} if out.is_file() else set()
     alone = sorted({unit for lacking in students for unit in lacking}, key=lambda unit: unit.name)
-    importance = dict(zip(alone, (error.mean for error in measure.all([[unit] for unit in alone])), strict=True))
+    importance = dict(
+        zip(alone, (error.mean for error in measure.measure_many([[unit] for unit in alone])), strict=True)
+    )
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
     for number, lacking in enumerate(students):
-        plan = planned(measure.family, lacking)
+        plan = plan_without(measure.family, lacking)
         if code(plan) in done:
             continue
         predicted = sum(importance[unit] for unit in lacking)
-        cost = [round(prices[what].of(plan)) for what in ("params", "macs")]
-        row = [code(plan), *cost, f"{predicted:.6g}", f"{measure.once(plan).mean:.6g}"]
+        cost = [round(prices[what].cost_of_plan(plan)) for what in ("params", "macs")]
+        row = [code(plan), *cost, f"{predicted:.6g}", f"{measure.measure_uncached(plan).mean:.6g}"]
         with out.open("a", encoding="utf-8") as file:
             file.write(",".join(map(str, row)) + "\n")
         if show and number % 100 == 0:
@@ -87,7 +89,7 @@ def read(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def sampled(students: Sequence[Lacking], count: int, seed: int) -> list[Lacking]:
+def sampled(students: Sequence[RemovedUnits], count: int, seed: int) -> list[RemovedUnits]:
     """So many of the students, drawn by seed, in their order."""
     chosen = np.random.default_rng(seed).permutation(len(students))[:count]
     return [students[number] for number in sorted(chosen)]

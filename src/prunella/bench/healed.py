@@ -7,7 +7,7 @@ import numpy as np
 
 from prunella.bench.evidence import Row
 from prunella.bench.healing import TEACHER
-from prunella.stats import Estimate, resampled
+from prunella.stats import Estimate, bootstrap_interval
 
 HEAD = ["student", "steps", "seeds", "output error", "KID", "composition", "of the teacher's"]
 
@@ -27,7 +27,7 @@ def share_of(students: Sequence[str], teachers: Sequence[str]) -> Estimate:
     value = float(ratio(ours, theirs))
     if not ours.any():
         return Estimate(value, len(theirs), value, value)
-    return Estimate(value, len(theirs), *resampled(ratio, ours, theirs))
+    return Estimate(value, len(theirs), *bootstrap_interval(ratio, ours, theirs))
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:

@@ -14,17 +14,17 @@ from diffusers import UNet2DConditionModel
 
 from prunella.bench.evidence import Row, known_row
 from prunella.bench.setting import Setting, right
-from prunella.evaluation.latent_features import features
-from prunella.evaluation.mmd import cubic, discrepancy
+from prunella.evaluation.latent_features import pool_latents
+from prunella.evaluation.mmd import evaluate_cubic_kernel, measure_mmd
 from prunella.latents.encoders import open_latents, raw_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.sampling.generate import draw, load_to_draw
-from prunella.scenes.generator import captioned
-from prunella.stats import share
+from prunella.sampling.generate import generate, load_for_inference
+from prunella.scenes.generator import render_sample
+from prunella.stats import estimate_fraction
 from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.losses import OUTPUT, TASK, Distillation
@@ -33,7 +33,7 @@ from prunella.training.validate import evaluate_loss
 UNSEEN = 10_000  # seed of scenes that no training has seen
 TEACHER = "teacher"
 KEPT_EVERY = 50  # steps
-CONSTANT: dict[str, Any] = {"schedule": "constant", "ema_decay": 0.99}  # how it trains where nothing else is said
+CONSTANT: dict[str, Any] = {"lr_scheduler": "constant", "ema_decay": 0.99}  # how it trains where nothing else is said
 
 
 class Ledger:
@@ -94,7 +94,7 @@ def heal(
 def _settings(setting: Setting) -> str:
     """Digest of what decides the rows: parameters of training but for its length, of drawing, data and teacher."""
     learned, drawn = setting.distill.model_dump(exclude={"steps", "seed", "storage"}), setting.benchmark
-    return setting.digest(learned, drawn.prompts, drawn.drawing)
+    return setting.digest(learned, drawn.prompts, drawn.sampling_kwargs)
 
 
 class Pictures:
@@ -102,27 +102,29 @@ class Pictures:
 
     def __init__(self, setting: Setting):
         params, count = setting.benchmark, setting.benchmark.prompts
-        self.vocabulary, self.drawing = setting.vocabulary, {"batch_size": params.batch_size, **params.drawing}
-        real = [captioned(setting.vocabulary, UNSEEN, index) for index in range(2 * count)]
+        self.vocabulary, self.drawing = setting.vocabulary, {"batch_size": params.batch_size, **params.sampling_kwargs}
+        real = [render_sample(setting.vocabulary, UNSEEN, index) for index in range(2 * count)]
         self.prompts = [caption for caption, _ in real[:count]]
-        self.pipeline = load_to_draw(setting.teacher, setting.device)
+        self.pipeline = load_for_inference(setting.teacher, setting.device)
         self.others = self._features([picture for _, picture in real[count:]])
 
     def measured(self, unet: UNet2DConditionModel) -> Row:
         """{"composition", "kid": estimates; "verdicts": a "1" for each prompt whose claims are all true, else "0"}."""
         self.pipeline.unet = unet
-        pictures = list(draw(self.pipeline, self.prompts, **self.drawing))
+        pictures = list(generate(self.pipeline, self.prompts, **self.drawing))
         found = right(pictures, self.prompts, self.vocabulary)
         return {
-            "composition": share(sum(found), len(found)).rounded(),
-            "kid": discrepancy(self._features(pictures), self.others, cubic).estimate().rounded(),
+            "composition": estimate_fraction(sum(found), len(found)).to_report_dict(),
+            "kid": measure_mmd(self._features(pictures), self.others, evaluate_cubic_kernel)
+            .estimate()
+            .to_report_dict(),
             "verdicts": "".join("01"[true] for true in found),
         }
 
     def _features(self, pictures: list[np.ndarray]) -> np.ndarray:
         vae = self.pipeline.vae
         mean, _ = raw_latents(vae, np.stack(pictures), batch_size=self.drawing["batch_size"])
-        return features(mean * vae.config.scaling_factor)
+        return pool_latents(mean * vae.config.scaling_factor)
 
 
 def healing_settings(distill: Distill, learning_rate: float, ema_decay: float) -> Distill:

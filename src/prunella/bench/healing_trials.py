@@ -18,7 +18,7 @@ from prunella.training.validate import evaluate_loss
 
 TRIALS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "falling rate": {"schedule": "cosine", "ema_decay": 0.0},
+    "falling rate": {"lr_scheduler": "cosine", "ema_decay": 0.0},
     "half the rate": {"learning_rate": 1e-3},
     "no features": {"feature_weight": 0.0},
     "batches of 16": {"batch_size": 16},

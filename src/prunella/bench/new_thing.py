@@ -15,17 +15,17 @@ import numpy as np
 from PIL import Image
 
 from prunella.compute.device import Placement
-from prunella.data.filter import filtered
+from prunella.data.filter import filter_dataset
 from prunella.encoding.encode import encoded
 from prunella.latents.encoders import reconstructed
 from prunella.latents.shards import MANIFEST
-from prunella.params import Encode, Filter, Finetune, check
-from prunella.params.validation import completed
-from prunella.sampling.class_images import class_latents
-from prunella.sampling.generate import draw, load_to_draw
-from prunella.scenes.generator import Scene, Thing, Vocabulary, caption, read_vocabulary, render
-from prunella.scenes.judge import judge
-from prunella.stats import Estimate, paired_difference, share
+from prunella.params import Encode, Filter, Finetune, validate_config
+from prunella.params.validation import fill_section
+from prunella.sampling.class_images import make_class_latents
+from prunella.sampling.generate import generate, load_for_inference
+from prunella.scenes.generator import Scene, SceneObject, Vocabulary, make_caption, read_vocabulary, render_scene
+from prunella.scenes.judge import judge_image
+from prunella.stats import Estimate, estimate_fraction, estimate_paired_difference
 from prunella.training.finetune import finetune
 
 WORDS = "scenes.yaml"
@@ -75,8 +75,8 @@ def scenes_of(words: Vocabulary, new: str, series: int, count: int) -> list[tupl
             names[rng.integers(len(names))]
             for names in (list(words.sizes), colours, shapes, list(words.backgrounds), words.phrasings)
         )
-        scene = Scene((Thing(size, colour, shape),), None, ground)
-        made.append((scene, scene.caption(phrasing), rng))
+        scene = Scene((SceneObject(size, colour, shape),), None, ground)
+        made.append((scene, scene.format_caption(phrasing), rng))
     return made
 
 
@@ -84,7 +84,7 @@ def write_thing(case: Case, count: int) -> None:
     """Pictures of the thing with their captions, as a folder that `filter` reads."""
     lines = []
     for i, (scene, text, rng) in enumerate(scenes_of(case.words, case.new[0], SHOWN, count)):
-        Image.fromarray(render(scene, case.words, rng)).save(case.thing / f"{i:02d}.png")
+        Image.fromarray(render_scene(scene, case.words, rng)).save(case.thing / f"{i:02d}.png")
         lines.append(json.dumps({"file_name": f"{i:02d}.png", "text": text}) + "\n")
     (case.thing / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
 
@@ -100,19 +100,19 @@ def measured(case: Case, changes: dict[str, Any], counts: tuple[int, int], steps
     model = case.student
     if changes:
         began = time.perf_counter()
-        model, report = _tuned(case, check(Finetune, completed("finetune", changes), "finetune"))
+        model, report = _tuned(case, validate_config(Finetune, fill_section("finetune", changes), "finetune"))
         row |= {"seconds": round(time.perf_counter() - began), "steps": report["steps"], "pairs": report["pairs"]}
     word, claim = case.new
     asked = scenes_of(case.words, word, ASKED, counts[0])
     new = [text for _, text, _ in asked]
-    old = [caption(read_vocabulary(case.scenes), 0, UNSEEN + i) for i in range(counts[1])]
-    pipeline = load_to_draw(model, case.device)
+    old = [make_caption(read_vocabulary(case.scenes), 0, UNSEEN + i) for i in range(counts[1])]
+    pipeline = load_for_inference(model, case.device)
     if case.adapter is not None:
         pipeline.load_lora_weights(case.adapter.parent, weight_name=case.adapter.name)
-    drawn = list(draw(pipeline, new + old, steps=steps, guidance=guidance, seed=0, batch_size=50))
+    drawn = list(generate(pipeline, new + old, steps=steps, guidance=guidance, seed=0, batch_size=50))
     row |= {"inference_steps": steps, "guidance": guidance}
     right = [_claims(picture, text, case.words)[claim] for picture, text in zip(drawn, new, strict=False)]
-    back = reconstructed(pipeline.vae, np.stack([render(scene, case.words, rng) for scene, _, rng in asked]))
+    back = reconstructed(pipeline.vae, np.stack([render_scene(scene, case.words, rng) for scene, _, rng in asked]))
     kept = [_claims(picture, text, case.words)[claim] for picture, text in zip(back, new, strict=True)]
     whole = [_claims(picture, text, case.words) for picture, text in zip(drawn[len(new) :], old, strict=True)]
     judged = {"thing": [int(each) for each in right], "kept": [int(each) for each in kept]}
@@ -120,19 +120,21 @@ def measured(case: Case, changes: dict[str, Any], counts: tuple[int, int], steps
 
 
 def _claims(picture: np.ndarray, text: str, words: Vocabulary) -> dict[str, bool]:
-    claims = judge(picture, text, words)
+    claims = judge_image(picture, text, words)
     assert claims is not None  # the captions are the vocabulary's own
     return claims
 
 
 def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
     """The tuned pipeline's folder, and the report."""
-    text = "tokens" if params.texts_learn else "embeddings"
+    text = "tokens" if params.trains_text_encoder else "embeddings"
     latents, out = case.work / f"latents-{text}", case.work / "tuned" / case.student.name
     if not (latents / MANIFEST).is_file():
         asked = {"source": "folder", "path": str(case.thing), "samples": 1000}
-        filtered(check(Filter, completed("filter", asked), "filter"), 0, case.work / "pairs")
-        settings = check(Encode, completed("encode", {"heldout": 2, "text": text, "flip": case.flip}), "encode")
+        filter_dataset(validate_config(Filter, fill_section("filter", asked), "filter"), 0, case.work / "pairs")
+        settings = validate_config(
+            Encode, fill_section("encode", {"heldout": 2, "text": text, "flip": case.flip}), "encode"
+        )
         encoded(settings, 0, case.student, case.work / "pairs", latents, case.device)
     report = finetune(
         params,
@@ -144,7 +146,7 @@ def _tuned(case: Case, params: Finetune) -> tuple[Path, dict]:
         curves=case.work / "curves",
         placement=Placement(case.device),
         checkpoint_every=50,
-        draw_class=lambda: class_latents(params, case.student, latents, case.device),
+        draw_class=lambda: make_class_latents(params, case.student, latents, case.device),
     )
     return out, report
 
@@ -154,9 +156,9 @@ def rows(found: Sequence[dict]) -> list[list[str]]:
     table = [["student", "method", "steps", "thing drawn", "old scenes right", "difference to before"]]
     for row in found:
         before = [each for each in found if each["method"] == BEFORE and each["student"] == row["student"]]
-        drawn, old = (share(sum(row[key]), len(row[key])) for key in ("thing", "old"))
+        drawn, old = (estimate_fraction(sum(row[key]), len(row[key])) for key in ("thing", "old"))
         tuned = before and row["method"] != BEFORE
-        apart = _said(paired_difference(row["old"], before[0]["old"][: len(row["old"])])) if tuned else "–"
+        apart = _said(estimate_paired_difference(row["old"], before[0]["old"][: len(row["old"])])) if tuned else "–"
         steps = str(row.get("steps", "–"))
         table.append([row["student"], row["method"], steps, _said(drawn), _said(old), apart])
     return table

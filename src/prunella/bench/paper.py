@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from prunella.bench.workload import Workload, encoder_flops, settings
 from prunella.compute.device import Placement
-from prunella.models.reference_configs import teacher_config
+from prunella.models.reference_configs import load_teacher_config
 from prunella.params.recipes import parameters
 from prunella.pruning.plan import STUDENTS
 from prunella.training import memory_estimate
@@ -42,8 +42,8 @@ def run(recipe: str, pairs: int | None = None, epochs: float | None = None) -> R
     """A recipe's, with other `pairs`, and over so many `epochs` of them in place of its steps."""
     params = parameters(recipe)
     plan, learning = STUDENTS[params.students[0]], params.distill
-    case = Workload(plan, teacher_config(ORIGINAL[plan.family]), settings(), Placement(), params.encode.resolution)
-    batch, pairs = learning.batch_size * learning.accumulation, pairs or params.filter.samples
+    case = Workload(plan, load_teacher_config(ORIGINAL[plan.family]), settings(), Placement(), params.encode.resolution)
+    batch, pairs = learning.batch_size * learning.gradient_accumulation_steps, pairs or params.filter.samples
     examples = round(pairs * epochs) if epochs else learning.steps * batch
     said = f"{epochs:g} epoch{'s' * (epochs != 1)}" if epochs else f"{learning.steps:,} steps"
     return Run(f"{recipe}, {pairs / 1e6:g} M pairs, {said} of {batch}", case, pairs, examples, batch)

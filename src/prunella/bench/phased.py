@@ -17,12 +17,12 @@ from prunella.bench.workload import step_macs
 from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.models.teacher import pin
-from prunella.params import Distill, Finetune, Prune, Teacher, check, completed
+from prunella.models.teacher import pin_teacher
+from prunella.params import Distill, Finetune, ModelSource, Prune, fill_section, validate_config
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan, find_plan, read_plan
-from prunella.pruning.progressive import partly
-from prunella.pruning.prune import pruned
+from prunella.pruning.progressive import plan_at_fraction
+from prunella.pruning.prune import prune_to_folder
 from prunella.storage.files import atomic_write_text
 from prunella.training.data import heldout_batches
 from prunella.training.distill import distill
@@ -84,10 +84,10 @@ def trained(what: Contest, way: str, seed: int) -> Row:
     phases = [_phase(setting.distill, plan, config, what.steps, part) for part in WAYS[way]]
     total = sum(phase["steps"] for phase in phases)
     changes = {"phases": phases, "steps": total, "seed": seed, "storage": "fp32", "patience": None}
-    params = check(Distill, setting.distill.model_dump() | changes, "distill")
+    params = validate_config(Distill, setting.distill.model_dump() | changes, "distill")
     student, out = what.work / "pruned" / what.student, what.work / "out" / f"{way}-{seed}".replace(" ", "-")
     if not student.is_dir():
-        pruned(Prune(storage="fp32"), setting.teacher, plan_file, student)
+        prune_to_folder(Prune(storage="fp32"), setting.teacher, plan_file, student)
     distill(
         params,
         teacher=setting.teacher,
@@ -99,8 +99,11 @@ def trained(what: Contest, way: str, seed: int) -> Row:
         checkpoint_every=50,
         phases=_named(what) if any(part.teacher for part in WAYS[way]) else None,
     )
-    each = [phase["steps"] * step_macs(config, student_config(partly(plan, phase["plan"]), config)) for phase in phases]
-    flop = 2 * sum(each) * params.batch_size * params.accumulation
+    each = [
+        phase["steps"] * step_macs(config, student_config(plan_at_fraction(plan, phase["plan"]), config))
+        for phase in phases
+    ]
+    flop = 2 * sum(each) * params.batch_size * params.gradient_accumulation_steps
     return {
         "steps": [phase["steps"] for phase in phases],
         "tflop": round(flop / 1e12, 3),
@@ -121,7 +124,7 @@ def _errors(setting: Setting, plan: Plan, out: Path) -> Row:
 
 def _phase(distill: Distill, plan: Plan, config: dict, steps: int, part: Part) -> dict:
     """The entry of `distill.phases`: as many steps as its share of the operations buys."""
-    whole, cut = (step_macs(config, student_config(each, config)) for each in (plan, partly(plan, part.cuts)))
+    whole, cut = (step_macs(config, student_config(each, config)) for each in (plan, plan_at_fraction(plan, part.cuts)))
     share = part.operations * whole / cut
     terms = distill.model_dump(include={"learning_rate", "task_weight", "output_weight", "feature_weight"})
     return {"steps": max(1, round(steps * share)), "plan": part.cuts, "teacher": part.teacher} | terms
@@ -141,7 +144,9 @@ def _named(what: Contest) -> Path:
             placement=Placement(setting.device),
             checkpoint_every=50,
         )
-    pinned = pin(check(Teacher, completed("teacher", {"source": "folder", "path": str(folder)}), SECOND))
+    pinned = pin_teacher(
+        validate_config(ModelSource, fill_section("teacher", {"source": "folder", "path": str(folder)}), SECOND)
+    )
     file = what.work / "phases.json"
     atomic_write_text(file, json.dumps({"plans": {}, "teachers": {SECOND: pinned}}))
     return file

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from prunella.bench.every_plan import code
-from prunella.planning.cost_model import Prices
-from prunella.planning.importance import Error
-from prunella.planning.solver import Cost, Lacking
-from prunella.planning.units import Unit, planned
+from prunella.planning.cost_model import CostTable
+from prunella.planning.importance import ErrorStats
+from prunella.planning.solver import CostFunction, RemovedUnits
+from prunella.planning.units import Unit, plan_without
 from prunella.pruning.plan import Plan
 
 Row = Mapping[str, str]
@@ -42,32 +42,38 @@ def summary(rows: Sequence[Row], hand_made: Mapping[str, Plan], what: str = "par
     return table
 
 
-def normalised(rows: Sequence[Row], errors: Mapping[Unit, Error], students: Sequence[Lacking]) -> float:
+def normalised(rows: Sequence[Row], errors: Mapping[Unit, ErrorStats], students: Sequence[RemovedUnits]) -> float:
     """Spearman's where each bin of timesteps counts alike in the prediction: over its mean among all units."""
     bins = np.array([error.by_timestep for error in errors.values()], float)
     weights = dict(zip(errors, (bins / bins.mean(0)).mean(1), strict=True))
     known = {row["plan"]: float(row["error"]) for row in rows}
     predicted = [sum(weights[unit] for unit in lacking) for lacking in students]
-    measured = [known[code(planned("sd", lacking))] for lacking in students]
+    measured = [known[code(plan_without("sd", lacking))] for lacking in students]
     return float(spearmanr(predicted, measured).statistic)
 
 
-def walked(rows: Sequence[Row], hand_made: Mapping[str, Plan], units: Sequence[Unit], price: Prices) -> list[list[str]]:
+def walked(
+    rows: Sequence[Row], hand_made: Mapping[str, Plan], units: Sequence[Unit], price: CostTable
+) -> list[list[str]]:
     """What a greedy walk by importance over cost gives in place of the exact choice, at hand-made students' costs."""
     known = {row["plan"]: row for row in rows}
-    importance = {unit: float(known[code(planned("sd", [unit]))]["error"]) for unit in units}
+    importance = {unit: float(known[code(plan_without("sd", [unit]))]["error"]) for unit in units}
     table = [["at most as", "greedy", "predicted", "error", "fits"]]
     for name, plan in hand_made.items():
-        most = price.of(plan)
-        found = planned("sd", greedy(units, importance, lambda lacking: price.of(planned("sd", lacking)), most))
+        most = price.cost_of_plan(plan)
+        found = plan_without(
+            "sd", greedy(units, importance, lambda lacking: price.cost_of_plan(plan_without("sd", lacking)), most)
+        )
         row = known[code(found)]
-        table.append([name, row["plan"], row["predicted"], row["error"], "yes" if price.of(found) <= most else "no"])
+        table.append(
+            [name, row["plan"], row["predicted"], row["error"], "yes" if price.cost_of_plan(found) <= most else "no"]
+        )
     return table
 
 
-def greedy(units: Sequence[Unit], importance: Mapping[Unit, float], cost: Cost, most: float) -> Lacking:
+def greedy(units: Sequence[Unit], importance: Mapping[Unit, float], cost: CostFunction, most: float) -> RemovedUnits:
     """The walk that an exact choice is compared with: again and again the unit that matters least for what it saves."""
-    taken: Lacking = ()
+    taken: RemovedUnits = ()
     while cost(taken) > most:
         groups = {unit.group for unit in taken}
         left = [unit for unit in units if unit.group not in groups and cost((*taken, unit)) < cost(taken)]

@@ -24,7 +24,7 @@ from prunella.bench.workload import Workload, encoder_flops
 from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.models.reference_configs import teacher_config
+from prunella.models.reference_configs import load_teacher_config
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
@@ -43,9 +43,10 @@ MEASURED = 32  # held-out pairs at once
 # BK-SDM's kd_train_text_to_image.py (Nota-NetsPresso/BK-SDM) and its commands. The average of weights that those keep
 # (decay 0.9999) would still be the pruned student after so few steps: in its favour there is none.
 AS_PUBLISHED = {
-    "task_weight": 1.0, "output_weight": 1.0, "feature_weight": 1.0, "feature_normalisation": "none",
-    "accumulation": 1, "optimizer": "adamw", "warmup_steps": 0, "schedule": "constant", "weight_decay": 0.01,
-    "betas": (0.9, 0.999), "eps": 1e-8, "clip_norm": 1.0, "ema_decay": 0.0, "snr_gamma": None, "noise_offset": 0.0,
+    "task_weight": 1.0, "output_weight": 1.0, "feature_weight": 1.0, "feature_normalization": "none",
+    "gradient_accumulation_steps": 1, "optimizer": "adamw", "lr_warmup_steps": 0, "lr_scheduler": "constant",
+    "weight_decay": 0.01,
+    "betas": (0.9, 0.999), "eps": 1e-8, "max_grad_norm": 1.0, "ema_decay": 0.0, "snr_gamma": None, "noise_offset": 0.0,
     "caption_dropout": 0.0,
 }  # fmt: skip
 
@@ -65,7 +66,7 @@ class Race(NamedTuple):
 
     def ours(self, ours: Distill, steps: int) -> Distill:
         """As `ours`, in so many steps; of a short training a tenth is warm-up."""
-        return ours.model_copy(update={"steps": steps, "warmup_steps": min(ours.warmup_steps, steps // 10)})
+        return ours.model_copy(update={"steps": steps, "lr_warmup_steps": min(ours.lr_warmup_steps, steps // 10)})
 
 
 class Course(NamedTuple):
@@ -150,7 +151,7 @@ def turn(setting: Setting, student: str, theirs: Distill) -> Row:
 
 
 def _workload(setting: Setting, student: str, settings: Distill) -> Workload:
-    config, place = teacher_config(str(setting.teacher)), Placement(setting.device)
+    config, place = load_teacher_config(str(setting.teacher)), Placement(setting.device)
     return Workload(STUDENTS[student], config, settings, place, encoders=setting.teacher)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from prunella.compute.device import device
+from prunella.compute.device import resolve_device
 from prunella.latents.shards import MANIFEST
-from prunella.models.pipeline import load_pipeline, teacher_folder
+from prunella.models.pipeline import load_pipeline, resolve_teacher_dir
 from prunella.params import Benchmark, Distill, Params
-from prunella.sampling.generate import draw
+from prunella.sampling.generate import generate
 from prunella.scenes.generator import Vocabulary, read_vocabulary
-from prunella.scenes.judge import judge
+from prunella.scenes.judge import judge_image
 from prunella.storage.files import json_digest, sha256
 
 
@@ -42,8 +42,8 @@ class Setting(NamedTuple):
     def drawn_right(self, unet: nn.Module, captions: Sequence[str]) -> list[bool]:
         """Of each caption of a scene whether all its claims are true in the picture that `unet` draws of it."""
         pipeline = load_pipeline(self.teacher, self.device, unet=unet)
-        how = {"batch_size": self.benchmark.batch_size, **self.benchmark.drawing}
-        pictures = tqdm(draw(pipeline, captions, **how), "draw", len(captions), unit="picture")
+        how = {"batch_size": self.benchmark.batch_size, **self.benchmark.sampling_kwargs}
+        pictures = tqdm(generate(pipeline, captions, **how), "draw", len(captions), unit="picture")
         return right(pictures, captions, self.vocabulary)
 
 
@@ -52,14 +52,14 @@ def encoded_here(params: Params) -> Setting:
     return Setting(
         params.distill,
         params.benchmark,
-        teacher_folder(Path("models/teacher.json")),
+        resolve_teacher_dir(Path("models/teacher.json")),
         Path("data/latents"),
         read_vocabulary(params.filter.path),
-        device(params.runtime),
+        resolve_device(params.runtime),
     )
 
 
 def right(pictures: Iterable[np.ndarray], captions: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
     """Of each caption of a scene whether all its claims are true in the picture; others are passed over."""
-    verdicts = (judge(picture, caption, vocabulary) for picture, caption in zip(pictures, captions, strict=True))
+    verdicts = (judge_image(picture, caption, vocabulary) for picture, caption in zip(pictures, captions, strict=True))
     return [all(verdict.values()) for verdict in verdicts if verdict is not None]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunella.bench.setting import Setting
-from prunella.data.filter import filtered
+from prunella.data.filter import filter_dataset
 from prunella.encoding.encode import encoded
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import MANIFEST, Latents
@@ -21,9 +21,9 @@ from prunella.params import Generate, Params
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.sampling.training_images import generated
-from prunella.scenes.generator import caption
-from prunella.stats import Estimate, paired_difference
+from prunella.sampling.training_images import generate_images
+from prunella.scenes.generator import make_caption
+from prunella.stats import Estimate, estimate_paired_difference
 from prunella.storage.files import atomic_write_text
 from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
@@ -58,15 +58,16 @@ def made_latents(setting: Setting, params: Params, steps: int, work: Path) -> Pa
     prompts = work / "captions.jsonl"
     atomic_write_text(prompts, "".join(json.dumps({"prompt": text}) + "\n" for text in captions))
     asked = Generate(
-        prompts=str(prompts), samples=len(captions), pictures=1, model=str(setting.teacher), id=None, revision="main",
-        negative_prompt="", guidance=setting.benchmark.guidance, scheduler="DPMSolverMultistepScheduler",
-        inference_steps=steps, sizes=[(params.encode.resolution,) * 2], batch_size=setting.benchmark.batch_size,
+        prompts=str(prompts), samples=len(captions), images_per_prompt=1, model=str(setting.teacher), id=None,
+        revision="main",
+        negative_prompt="", guidance_scale=setting.benchmark.guidance_scale, scheduler="DPMSolverMultistepScheduler",
+        num_inference_steps=steps, sizes=[(params.encode.resolution,) * 2], batch_size=setting.benchmark.batch_size,
         precision="fp32", storage="fp32", seed=0, store=None,
     )  # fmt: skip
     pictures = work / "pictures"
-    print(generated(asked, "teacher-made", prompts, setting.teacher, pictures, setting.device), flush=True)
+    print(generate_images(asked, "teacher-made", prompts, setting.teacher, pictures, setting.device), flush=True)
     taken = params.filter.model_copy(update={"source": "generated", "path": str(pictures), "min_contrast": 0.0})
-    filtered(taken, params.seed, work / "pairs")
+    filter_dataset(taken, params.seed, work / "pairs")
     settings = params.encode.model_copy(update={"heldout": 1})
     print(encoded(settings, params.seed, setting.teacher, work / "pairs", out, setting.device), flush=True)
     return out
@@ -92,7 +93,9 @@ def measured(
     for _ in train(student, loss, batches, settings, folder=kept, checkpoint_every=CHECKPOINT, title=title):
         pass
     terms = evaluate_loss(student.eval(), loss, heldout_batches(heldout, settings.batch_size, last))
-    right = setting.drawn_right(student, [caption(setting.vocabulary, 0, first_unseen + i) for i in range(pictures)])
+    right = setting.drawn_right(
+        student, [make_caption(setting.vocabulary, 0, first_unseen + i) for i in range(pictures)]
+    )
     shutil.rmtree(kept, ignore_errors=True)
     return {
         **unit._asdict(), "steps": settings.steps, "pairs": len(learned),
@@ -124,5 +127,5 @@ def compared(rows: list[dict[str, Any]]) -> dict[tuple[str, int], Comparison]:
         if both:
             ratios = [arms[GENERATED][OUTPUT] / arms[RENDERED][OUTPUT] for arms in both]
             right = {arm: [hit for arms in both for hit in arms[arm]["right"]] for arm in (GENERATED, RENDERED)}
-            found[key] = Comparison(ratios, paired_difference(right[GENERATED], right[RENDERED]))
+            found[key] = Comparison(ratios, estimate_paired_difference(right[GENERATED], right[RENDERED]))
     return found

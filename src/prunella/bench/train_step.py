@@ -12,9 +12,9 @@ import torch
 
 from prunella.bench.baselines import Mark
 from prunella.bench.workload import Workload, encoder_flops, random_pairs
-from prunella.compute.precision import BITS, rounding
+from prunella.compute.precision import AUTOCAST_DTYPES, tf32_context
 from prunella.params import Precision
-from prunella.profiling.timing import synchronize
+from prunella.profiling.timing import synchronize_gpu
 from prunella.training.memory_estimate import GB, needed
 
 
@@ -54,8 +54,8 @@ def matrix_peak(device: str, precision: Precision) -> float:
     """FLOP/s of a plain matrix product in `precision`, the best of several."""
     gpu = device.startswith("cuda")
     size = 8192 if gpu else 2048
-    a = torch.randn(size, size, device=device, dtype=BITS.get(precision, torch.float32))
-    with rounding(precision):
+    a = torch.randn(size, size, device=device, dtype=AUTOCAST_DTYPES.get(precision, torch.float32))
+    with tf32_context(precision):
         fastest = min(_seconds(lambda: [a @ a for _ in range(10 if gpu else 1)]) for _ in range(7))
     return 2 * size**3 * (10 if gpu else 1) / fastest
 
@@ -71,7 +71,7 @@ def compared(case: Workload, steps: int, rounds: int, ways: tuple[type, ...]) ->
 
 def report(case: Workload, timings: dict[str, list[Timing]]) -> dict:
     """Images/s, TFLOP/s and shares of each way, and how they compare."""
-    flops, batch = case.flops(), case.settings.batch_size * case.settings.accumulation
+    flops, batch = case.flops(), case.settings.batch_size * case.settings.gradient_accumulation_steps
     peak = matrix_peak(case.place.device, case.settings.precision)
     ways = {name: _way(case, runs, batch, flops, peak) for name, runs in timings.items()}
     result = {
@@ -144,11 +144,11 @@ def _way(case: Workload, runs: list[Timing], batch: int, flops: float, peak: flo
 
 def _marker(seconds: dict[str, float]) -> Mark:
     """Notes the seconds since the last mark under the mark's name."""
-    synchronize()
+    synchronize_gpu()
     last = [time.perf_counter()]
 
     def mark(name: str) -> None:
-        synchronize()
+        synchronize_gpu()
         now = time.perf_counter()
         seconds[name] = seconds.get(name, 0.0) + now - last[0]
         last[0] = now
@@ -157,8 +157,8 @@ def _marker(seconds: dict[str, float]) -> Mark:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    synchronize()
+    synchronize_gpu()
     began = time.perf_counter()
     call()
-    synchronize()
+    synchronize_gpu()
     return time.perf_counter() - began

@@ -17,12 +17,12 @@ from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.planning.importance import OutputError
-from prunella.profiling.cost import macs
+from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
-from prunella.scenes.generator import caption
-from prunella.stats import mean
+from prunella.scenes.generator import make_caption
+from prunella.stats import estimate_mean
 from prunella.storage.files import json_digest
 from prunella.training.data import heldout_batches, training_batches
 from prunella.training.loop import train
@@ -74,7 +74,7 @@ def trained(setting: Setting, plan: Plan, seed: int) -> dict:
     batches = heldout_batches(heldout, settings.batch_size, last)
     measure = OutputError(teacher, plan.family, scheduler, batches, Path())
     student, pairs = prune(teacher, plan), feature_pairs(plan, settings.features)
-    before = measure.trained(student).mean
+    before = measure.measure_student(student).mean
     folder = work_root() / "bench" / json_digest([code(plan), settings.model_dump()])
     began = time.perf_counter()
     for _ in train(
@@ -89,11 +89,11 @@ def trained(setting: Setting, plan: Plan, seed: int) -> dict:
         pass
     seconds = time.perf_counter() - began
     student.eval()
-    errors = mean(measure.errors(student)).rounded()
-    prompts = [caption(setting.vocabulary, PROMPTS_SEED, number) for number in range(setting.benchmark.prompts)]
+    errors = estimate_mean(measure.per_sample_errors(student)).to_report_dict()
+    prompts = [make_caption(setting.vocabulary, PROMPTS_SEED, number) for number in range(setting.benchmark.prompts)]
     return {
         "params": student.num_parameters(),
-        "macs": macs(dict(student.config))["macs"],
+        "macs": count_macs(dict(student.config))["macs"],
         "seconds": round(seconds),
         "before": before,
         "after": errors,

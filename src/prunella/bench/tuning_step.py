@@ -10,11 +10,11 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.bench.workload import Workload, random_pairs, random_unet
-from prunella.compute.device import placed
+from prunella.compute.device import apply_placement
 from prunella.latents.shards import Latents
-from prunella.params import Finetune, check
-from prunella.params.validation import completed
-from prunella.profiling.timing import synchronize
+from prunella.params import Finetune, validate_config
+from prunella.params.validation import fill_section
+from prunella.profiling.timing import synchronize_gpu
 from prunella.training.data import training_batches, with_others
 from prunella.training.loop import train
 from prunella.training.lora import put_on
@@ -47,17 +47,17 @@ def timed(case: Workload, model: str, way: str, steps: int) -> Figures:
     """
     config, device = case.teacher if model == "teacher" else case.student, torch.device(case.place.device)
     same = {name: getattr(case.settings, name) for name in ("batch_size", "precision", "gradient_checkpointing")}
-    asked = WAYS[way] | same | {"steps": steps + WARMUP, "warmup_steps": 0}
-    params = check(Finetune, completed("finetune", asked), "bench")
+    asked = WAYS[way] | same | {"steps": steps + WARMUP, "lr_warmup_steps": 0}
+    params = validate_config(Finetune, fill_section("finetune", asked), "bench")
     gpu = device.type == "cuda"
     if gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     unet = random_unet(config, device if steps else torch.device("meta")).train()
-    if params.adapted:
-        put_on(unet, params.lora, params.lora.targets, seed=0)
+    if params.uses_lora:
+        put_on(unet, params.lora, params.lora.target_modules, seed=0)
     seconds = _seconds(unet, case, params) if steps else []
-    passes = 1 + len(params.preserved)
+    passes = 1 + len(params.auxiliary_weights)
     subject = Subject(config, None, case.example, gpu=gpu, passes=passes, learned=Learned(unet).count())
     total = needed(subject, params).total
     peak = torch.cuda.max_memory_allocated() if gpu and steps else None
@@ -69,15 +69,15 @@ def _seconds(unet: UNet2DConditionModel, case: Workload, params: Finetune) -> li
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     found: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, placed(unet, [], case.place):
+    with tempfile.TemporaryDirectory() as folder, apply_placement(unet, [], case.place):
         random_pairs(case, Path(folder))
         pairs, loss = Latents(Path(folder), "train"), Task(DDPMScheduler())
-        others = dict.fromkeys(params.preserved, pairs)
+        others = dict.fromkeys(params.auxiliary_weights, pairs)
         batches = training_batches(pairs, params.batch_size, params, 1000)
         batches = with_others(batches, others, params.batch_size, params, 1000)
         began = time.perf_counter()
-        for done, _ in train(unet, Preserving(loss, params.preserved), batches, params, title="bench"):
-            synchronize()
+        for done, _ in train(unet, Preserving(loss, params.auxiliary_weights), batches, params, title="bench"):
+            synchronize_gpu()
             if done > WARMUP:
                 found.append(time.perf_counter() - began)
             began = time.perf_counter()

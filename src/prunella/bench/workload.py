@@ -12,9 +12,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from prunella.compute.device import Placement
 from prunella.errors import UserError
 from prunella.latents.shards import write_manifest, write_shard
-from prunella.models.families import architecture, family, plain
-from prunella.params import Distill, check, shipped_defaults
-from prunella.profiling.cost import macs
+from prunella.models.families import detect_teacher_family, family_of_unet, strip_private_keys
+from prunella.params import Distill, load_shipped_defaults, validate_config
+from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
 from prunella.training.memory_estimate import Example, Subject, examples_at_once, memory_of
@@ -73,7 +73,7 @@ class Workload(NamedTuple):
 
     @property
     def example(self) -> Example:
-        return architecture(self.teacher).example(self.teacher, (self.side, self.side), self.tokens)
+        return family_of_unet(self.teacher).example_shapes(self.teacher, (self.side, self.side), self.tokens)
 
     @property
     def subject(self) -> Subject:
@@ -96,13 +96,13 @@ class Workload(NamedTuple):
 
 def step_macs(teacher: dict, student: dict) -> int:
     """Multiply-accumulates of an example in a step, by UNet configs: backward takes twice the student's own."""
-    return macs(teacher)["macs"] + 3 * macs(student)["macs"]
+    return count_macs(teacher)["macs"] + 3 * count_macs(student)["macs"]
 
 
 def settings(**changes: object) -> Distill:
     """The committed parameters of `distill` at a constant rate and with raw features, as published, with `changes`."""
-    published = {"steps": 1, "warmup_steps": 0, "schedule": "constant", "feature_normalisation": "none"}
-    return check(Distill, shipped_defaults()["distill"] | published | changes, "bench")
+    published = {"steps": 1, "lr_warmup_steps": 0, "lr_scheduler": "constant", "feature_normalization": "none"}
+    return validate_config(Distill, load_shipped_defaults()["distill"] | published | changes, "bench")
 
 
 def encoder_flops(case: Workload) -> float:
@@ -137,7 +137,7 @@ def random_unet(config: dict, device: torch.device) -> UNet2DConditionModel:
 
 
 def random_vae(case: Workload) -> AutoencoderKL:
-    return AutoencoderKL.from_config(plain(_vae_config(case)))
+    return AutoencoderKL.from_config(strip_private_keys(_vae_config(case)))
 
 
 def _vae_config(case: Workload) -> dict:
@@ -147,5 +147,5 @@ def _vae_config(case: Workload) -> dict:
 def random_texts(case: Workload) -> list[CLIPTextModel]:
     if case.encoders:
         return [CLIPTextModel(CLIPTextConfig.from_pretrained(case.encoders / "text_encoder"))]
-    widths = (768, 1280) if family(case.teacher) == "sdxl" else (case.teacher["cross_attention_dim"],)
+    widths = (768, 1280) if detect_teacher_family(case.teacher) == "sdxl" else (case.teacher["cross_attention_dim"],)
     return [CLIPTextModel(CLIPTextConfig(hidden_size=width, **TEXT[width])) for width in widths]

@@ -18,9 +18,9 @@ def register(commands: Commands) -> None:
 def _accept(given: argparse.Namespace) -> None:
     from prunella.errors import UserError
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     if not Path("dvc.yaml").is_file():
         raise UserError("no dvc.yaml here; run `prunella accept` in the repository's root")
     read_params()

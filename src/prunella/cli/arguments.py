@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunella.errors import UserError
-from prunella.export.resolve_model import STAGES
+from prunella.export.resolve_model import MODEL_STAGES
 
 if TYPE_CHECKING:
     from prunella.pruning.plan import Plan
@@ -32,7 +32,7 @@ def add_command(
 def add_at(parser: argparse.ArgumentParser) -> None:
     """The option --at of a command that takes a student."""
     said = "of a student: finetuned, distilled or pruned (default: the latest that is there)"
-    parser.add_argument("--at", choices=STAGES, help=said)
+    parser.add_argument("--at", choices=MODEL_STAGES, help=said)
 
 
 def named_plan(student: str) -> Plan:

@@ -75,7 +75,7 @@ def _thing_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--scenes", type=Path, default=Path("data/scenes.yaml"), help="the vocabulary without it")
     bench.add_argument("--set", default="{}", metavar="YAML", help="of section finetune; {}: the student as it is")
     bench.add_argument(
-        "--main", type=Path, default=Path("data/latents"), help="latents to rehearse (finetune.rehearsal)"
+        "--main", type=Path, default=Path("data/latents"), help="latents to rehearse (finetune.replay_weight)"
     )
     bench.add_argument("--flip", action="store_true", help="learn the thing mirrored too")
     bench.add_argument("--adapter", type=Path, help="a LoRA's file that the student draws with")
@@ -127,12 +127,12 @@ def _heal_arguments(bench: argparse.ArgumentParser) -> None:
 def _train(given: argparse.Namespace) -> None:
     from prunella.bench import train_step
     from prunella.bench.baselines import Ours, Published
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     case = _workload(given)
     timings = train_step.compared(case, given.steps, given.rounds, (Ours, Published) if given.published else (Ours,))
     figures = train_step.report(case, timings)
-    print(aligned(train_step.rows(figures)))
+    print(format_table(train_step.rows(figures)))
     print(train_step.said(case, figures))
     _write(figures, given.json)
 
@@ -140,39 +140,39 @@ def _train(given: argparse.Namespace) -> None:
 def _draw(given: argparse.Namespace) -> None:
     from prunella.bench import draw
     from prunella.bench.evidence import add_row, command_line
-    from prunella.pipeline.stage import quiet
-    from prunella.profiling.cost import hardware
-    from prunella.reporting.summary import aligned
+    from prunella.pipeline.stage import silence_libraries
+    from prunella.profiling.cost import describe_hardware
+    from prunella.reporting.summary import format_table
 
-    quiet()
+    silence_libraries()
     case = _drawing(given)
-    told = {"command": command_line(given.out), "hardware": hardware(case.device)}
+    told = {"command": command_line(given.out), "hardware": describe_hardware(case.device)}
     rows = []
     for row in draw.measured(case):
         rows.append(row)
         print(f"{row['model']}, {row['variant']}: done", file=sys.stderr, flush=True)
         if given.out:
             add_row(given.out, row | told)
-    print(aligned(draw.table(rows)))
+    print(format_table(draw.table(rows)))
     what = f"{case.steps} steps and the VAE" if case.steps else "one UNet step, twice the batch for guidance"
     print(f"{what}; random weights; in turns with the teacher, {case.rounds} rounds; the safety checker is left out")
 
 
 def _drawing(given: argparse.Namespace) -> Case:
     from prunella.bench.draw import Case, variants
-    from prunella.compute.device import device
-    from prunella.params import Runtime, check, completed
-    from prunella.profiling.energy import EnergyMeter, energy_meter
+    from prunella.compute.device import resolve_device
+    from prunella.params import Runtime, fill_section, validate_config
+    from prunella.profiling.energy import EnergyMeter, make_energy_meter
     from prunella.pruning.plan import STUDENTS
 
-    runtime = check(Runtime, completed("runtime", {"device": given.device}), "bench")
-    where = device(runtime)
+    runtime = validate_config(Runtime, fill_section("runtime", {"device": given.device}), "bench")
+    where = resolve_device(runtime)
     gpu = where.startswith("cuda")
     names = list(STUDENTS) if given.students == ["all"] else given.students
     plans = {name: named_plan(name) for name in names}
     precisions = given.precision or ["fp16" if gpu else "fp32"]
     asked = ([each == "yes" for each in given.compile], [each == "yes" for each in given.channels_last])
-    energy = energy_meter(where)
+    energy = make_energy_meter(where)
     return Case(
         {plan.name: (plan, given.teacher or ORIGINAL[plan.family]) for plan in plans.values()},
         variants(precisions, *asked, given.batch_size),
@@ -187,13 +187,13 @@ def _drawing(given: argparse.Namespace) -> Case:
 
 def _tune(given: argparse.Namespace) -> None:
     from prunella.bench import tuning_step
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     cases = {student: _workload(argparse.Namespace(**vars(given), student=student)) for student in given.students}
     first = next(iter(cases.values()))
     models = [("teacher", first), *cases.items()]
     found = [tuning_step.timed(case, model, way, given.steps) for way in tuning_step.WAYS for model, case in models]
-    print(aligned(tuning_step.rows(found)))
+    print(format_table(tuning_step.rows(found)))
     _write({"steps": [each._asdict() for each in found]}, given.json)
 
 
@@ -202,12 +202,12 @@ def _thing(given: argparse.Namespace) -> None:
 
     import yaml
 
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()  # before what it quiets is imported
+    silence_libraries()  # before what it quiets is imported
     from prunella.bench import new_thing
     from prunella.bench.evidence import add_row, command_line, read_rows
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     changes = yaml.safe_load(given.set)
     with tempfile.TemporaryDirectory() as work:
@@ -215,41 +215,41 @@ def _thing(given: argparse.Namespace) -> None:
         case = new_thing.Case(work=given.work or Path(work), **{name: getattr(given, name) for name in names})
         row = new_thing.measured(case, changes, tuple(given.pictures), given.inference_steps, given.guidance)
     add_row(given.jsonl, row | {"command": command_line()})
-    print(aligned(new_thing.rows(read_rows(given.jsonl))))
+    print(format_table(new_thing.rows(read_rows(given.jsonl))))
 
 
 def _workload(given: argparse.Namespace) -> Workload:
     from prunella.bench.workload import Workload, settings
-    from prunella.compute.device import device, place
-    from prunella.models.reference_configs import teacher_config
-    from prunella.params import Runtime, check, completed
+    from prunella.compute.device import make_placement, resolve_device
+    from prunella.models.reference_configs import load_teacher_config
+    from prunella.params import Runtime, fill_section, validate_config
 
     plan = named_plan(given.student)
     asked = {"device": given.device, "processes": 1, "threads": 0}
     asked |= {"compile": SWITCH[given.compile], "channels_last": SWITCH[given.channels_last]}
-    runtime = check(Runtime, completed("runtime", asked), "bench")
-    where = place(runtime, device(runtime))
+    runtime = validate_config(Runtime, fill_section("runtime", asked), "bench")
+    where = make_placement(runtime, resolve_device(runtime))
     name = given.teacher_config or ORIGINAL[plan.family]
     learning = settings(
         batch_size=given.batch_size,
-        accumulation=given.accumulation,
+        gradient_accumulation_steps=given.accumulation,
         ema_decay=given.ema_decay,
         precision=given.precision or ("bf16" if where.device.startswith("cuda") else "fp32"),
         gradient_checkpointing=given.gradient_checkpointing,
         optimizer=given.optimizer,
     )
     folder = Path(name) if Path(name).is_dir() else None
-    return Workload(plan, teacher_config(name), learning, where, given.resolution, folder)
+    return Workload(plan, load_teacher_config(name), learning, where, given.resolution, folder)
 
 
 def _data(given: argparse.Namespace) -> None:
     import tempfile
 
-    from prunella.compute.device import device
+    from prunella.compute.device import resolve_device
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()  # before what it quiets is imported
+    silence_libraries()  # before what it quiets is imported
     from prunella.bench import data
 
     if given.rows:
@@ -261,7 +261,7 @@ def _data(given: argparse.Namespace) -> None:
     else:
         params = read_params(given.params)
         runtime = params.runtime.model_copy(update={"device": given.device})
-        figures = data.measured(params, device(runtime))
+        figures = data.measured(params, resolve_device(runtime))
         print("\n".join(data.lines(figures)))
     _write(figures, given.json)
 
@@ -270,9 +270,9 @@ def _heal(given: argparse.Namespace) -> None:
     from prunella.bench.healing import heal, healing_settings
     from prunella.bench.setting import encoded_here
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     setting = encoded_here(read_params())
     rate = given.learning_rate or setting.distill.learning_rate
     setting = setting._replace(
@@ -287,11 +287,11 @@ def _healed(given: argparse.Namespace) -> None:
     from prunella.bench.evidence import read_rows
     from prunella.bench.healed import table
     from prunella.errors import UserError
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     if not (rows := read_rows(given.rows)):
         raise UserError(f"{given.rows}: no rows; `prunella bench heal --student sd-tiny` measures")
-    print(aligned(table(rows)))
+    print(format_table(table(rows)))
 
 
 def _write(figures: dict[str, Any], path: Path | None) -> None:

@@ -22,12 +22,12 @@ def register(kinds: Commands) -> None:
 
 
 def _paper(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     from prunella.bench.paper import Assumed, run, table
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     assumed = Assumed(**{name: getattr(given, name) for name in Assumed._fields})
     runs = [run("sd-small", 8_000_000), run("sd-small", 100_000_000, epochs=1), run("ssd-1b")]
-    print(aligned(table(runs, assumed)))
+    print(format_table(table(runs, assumed)))

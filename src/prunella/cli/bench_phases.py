@@ -25,22 +25,22 @@ def register(kinds: Commands) -> None:
 
 
 def _phases(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     from prunella.bench.evidence import command_line, read_rows
     from prunella.bench.phased import Contest, contest, table
     from prunella.bench.setting import encoded_here
     from prunella.params import read_params
-    from prunella.profiling.cost import hardware
-    from prunella.reporting.summary import aligned
+    from prunella.profiling.cost import describe_hardware
+    from prunella.reporting.summary import format_table
 
     params, work = read_params(), Path("work/phased")
     setting = encoded_here(params)
-    tuning = params.finetune.model_copy(update={"words": [], "steps": given.tuned, "method": "full"})
+    tuning = params.finetune.model_copy(update={"caption_keywords": [], "steps": given.tuned, "method": "full"})
     os.environ["DVC_ROOT"] = str(work.resolve())  # where states are kept
-    said = {"command": command_line(given.out), "hardware": hardware(setting.device)}
+    said = {"command": command_line(given.out), "hardware": describe_hardware(setting.device)}
     what = Contest(setting, tuning, given.student, given.steps, given.out, work, said)
     for row in contest(what, given.ways, given.seeds):
         print(json.dumps({name: value for name, value in row.items() if name not in said}), flush=True)
-    print(aligned(table(read_rows(given.out))))
+    print(format_table(table(read_rows(given.out))))

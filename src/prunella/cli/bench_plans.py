@@ -11,7 +11,7 @@ from prunella.cli.arguments import STUDENT, Commands, add_command, named_plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prunella.planning.cost_model import Prices
+    from prunella.planning.cost_model import CostTable
     from prunella.planning.units import Unit
     from prunella.pruning.plan import Plan
 
@@ -41,9 +41,9 @@ def _shared(command: argparse.ArgumentParser, out: Path) -> None:
 
 
 def _every(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     import numpy as np
 
     from prunella.bench.every_plan import every, measure_every, read, sampled
@@ -52,10 +52,10 @@ def _every(given: argparse.Namespace) -> None:
     from prunella.latents.encoders import open_latents
     from prunella.models.pipeline import load_scheduler, load_unet
     from prunella.params import read_params
-    from prunella.planning.cost_model import counted
+    from prunella.planning.cost_model import count_costs
     from prunella.planning.importance import OutputError
-    from prunella.planning.solver import removable
-    from prunella.planning.units import planned, units
+    from prunella.planning.solver import removable_levels
+    from prunella.planning.units import list_units, plan_without
     from prunella.storage.files import json_digest
     from prunella.training.data import heldout_batches
 
@@ -68,27 +68,27 @@ def _every(given: argparse.Namespace) -> None:
     work = work_root() / "bench" / json_digest([str(given.latents), given.pairs])
     measure = OutputError(teacher, "sd", scheduler, batches, work)
     config = dict(teacher.config)
-    there = units("sd", config, attention=False)
-    prices = counted("sd", config, removable(there), (config["sample_size"], config["sample_size"]))
+    there = list_units("sd", config, may_drop_attention=False)
+    prices = count_costs("sd", config, removable_levels(there), (config["sample_size"], config["sample_size"]))
     students = list(every(there, 4))
     if given.attention:
-        most, params_of = prices["params"].of(named_plan(given.most)), prices["params"].of
-        wide = every(units("sd", config, attention=True), 4)
+        most, params_of = prices["params"].cost_of_plan(named_plan(given.most)), prices["params"].cost_of_plan
+        wide = every(list_units("sd", config, may_drop_attention=True), 4)
         more = [each for each in wide if any(getattr(unit, "plain", ()) for unit in each)]
-        students += sampled([each for each in more if params_of(planned("sd", each)) <= most], given.attention, 0)
+        students += sampled([each for each in more if params_of(plan_without("sd", each)) <= most], given.attention, 0)
     measure_every(students, measure, prices, given.out)
-    errors = dict(zip(there, measure.all([[unit] for unit in there]), strict=True))
+    errors = dict(zip(there, measure.measure_many([[unit] for unit in there]), strict=True))
     alike = normalised(read(given.out), errors, list(every(there, 4)))
     print(f"with each bin of timesteps counting alike: Spearman {alike:.4f}")
     _told(given.out, there, prices)
 
 
-def _told(path: Path, there: Sequence[Unit], prices: dict[str, Prices]) -> None:
+def _told(path: Path, there: Sequence[Unit], prices: dict[str, CostTable]) -> None:
     """Print what the file says, and draw it beside."""
     from prunella.bench.every_plan import code, read
     from prunella.bench.plan_figures import correlation, picture, summary, walked
     from prunella.pruning.plan import STUDENTS
-    from prunella.reporting.summary import aligned
+    from prunella.reporting.summary import format_table
 
     rows = read(path)
     made = {name: plan for name, plan in STUDENTS.items() if name in HAND_MADE}
@@ -96,31 +96,31 @@ def _told(path: Path, there: Sequence[Unit], prices: dict[str, Prices]) -> None:
     for kind, some in (("of depth alone", depth), ("in all", rows)):
         print(f"{len(some):,} plans {kind}: Spearman {correlation(some):.3f}")
     for what in ("params", "macs"):
-        print(aligned(summary(rows, made, what)))
-        print(aligned(walked(rows, made, there, prices[what])))
+        print(format_table(summary(rows, made, what)))
+        print(format_table(walked(rows, made, there, prices[what])))
     marked = {code(plan): name for name, plan in made.items()}
     path.with_suffix(".svg").write_text(picture(rows, marked), encoding="utf-8")
 
 
 def _train(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     from prunella.bench.setting import Setting
     from prunella.bench.trained_plans import foretold, train_plans
-    from prunella.compute.device import device
+    from prunella.compute.device import resolve_device
     from prunella.params import read_params
     from prunella.scenes.generator import read_vocabulary
 
     params = read_params()
-    warmup = min(params.distill.warmup_steps, given.steps // 10)
+    warmup = min(params.distill.lr_warmup_steps, given.steps // 10)
     setting = Setting(
-        params.distill.model_copy(update={"steps": given.steps, "warmup_steps": warmup}),
+        params.distill.model_copy(update={"steps": given.steps, "lr_warmup_steps": warmup}),
         params.benchmark.model_copy(update={"prompts": given.prompts}),
         Path(params.teacher.path),
         given.latents,
         read_vocabulary(params.filter.path),
-        device(params.runtime),
+        resolve_device(params.runtime),
     )
     plans: dict[str, Plan] = {Path(name).stem: named_plan(name) for name in given.students}
     rows = train_plans(setting, plans, given.seeds, given.out)

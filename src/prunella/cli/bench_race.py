@@ -26,20 +26,20 @@ def register(kinds: Commands) -> None:
 
 
 def _race(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     from prunella.bench.evidence import command_line, read_rows
     from prunella.bench.race import Course, Race, race, table
     from prunella.bench.setting import encoded_here
     from prunella.params import read_params
-    from prunella.profiling.cost import hardware
-    from prunella.reporting.summary import aligned
+    from prunella.profiling.cost import describe_hardware
+    from prunella.reporting.summary import format_table
 
     setting = encoded_here(read_params())
     what = Race(given.steps, given.batch_size, given.rates, sorted(given.lengths), given.rounds)
-    told = {"command": command_line(given.out), "hardware": hardware(setting.device)}
+    told = {"command": command_line(given.out), "hardware": describe_hardware(setting.device)}
     for student in given.students:
         for row in race(Course(setting, student, given.out, told), given.seeds, what):
             print(json.dumps({name: value for name, value in row.items() if name not in told}), flush=True)
-    print(aligned(table(read_rows(given.out))))
+    print(format_table(table(read_rows(given.out))))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prunella.cli.arguments import Commands, add_command
 from prunella.errors import UserError
-from prunella.export.resolve_model import MODELS, STAGES
+from prunella.export.resolve_model import MODEL_STAGES, MODELS_DIR
 
 SHOWN = 8  # modules that are named
 
@@ -21,26 +21,28 @@ def register(commands: Commands) -> None:
 
 
 def _carry(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
-    from prunella.pruning.lora_transfer import carry
+    silence_libraries()
+    from prunella.pruning.lora_transfer import transfer_lora
 
     student = _folder(given.student)
     out = given.out or given.lora.with_name(f"{given.lora.stem}-{student.name}.safetensors")
     if not given.teacher.exists():
         raise UserError(f"--teacher: there is no {given.teacher}; name the folder of the model that the LoRA is for")
-    done = carry(given.lora, student, given.teacher, out)
-    print(f"{out}: {len(done.modules)} modules of the UNet, {done.beside} of text encoders, for {student}")
-    if done.without:
-        more = f" and {len(done.without) - SHOWN} more" if len(done.without) > SHOWN else ""
-        print(f"without a counterpart in the student: {', '.join(done.without[:SHOWN])}{more}")
+    done = transfer_lora(given.lora, student, given.teacher, out)
+    print(
+        f"{out}: {len(done.modules)} modules of the UNet, {done.text_encoder_modules} of text encoders, for {student}"
+    )
+    if done.unmatched:
+        more = f" and {len(done.unmatched) - SHOWN} more" if len(done.unmatched) > SHOWN else ""
+        print(f"without a counterpart in the student: {', '.join(done.unmatched[:SHOWN])}{more}")
 
 
 def _folder(student: str) -> Path:
     if Path(student).is_dir():
         return Path(student)
-    for stage in STAGES:
-        if (folder := MODELS / stage / student).is_dir():
+    for stage in MODEL_STAGES:
+        if (folder := MODELS_DIR / stage / student).is_dir():
             return folder
     raise UserError(f"{student}: neither a folder nor a student that is in models/; `dvc repro` makes them")

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from prunella.cli.proxy import filtering_proxy
-from prunella.data.filter import shortlisted
+from prunella.data.filter import filter_urls
 from prunella.errors import UserError
 from prunella.params import Filter
 from prunella.storage.files import sha256
@@ -55,7 +55,7 @@ def download(
     """
     found, chosen = _program(program), out.with_name(f"{out.name}.parquet")
     chosen.parent.mkdir(parents=True, exist_ok=True)
-    read, written = shortlisted(criteria, table, chosen, {"url": url, "text": caption})
+    read, written = filter_urls(criteria, table, chosen, {"url": url, "text": caption})
     print(f"{written:,} of {read:,} rows are to be fetched: {chosen}", flush=True)
     names = pyarrow.parquet.read_schema(chosen).names
     if absent := [name for name in extra if name not in names]:

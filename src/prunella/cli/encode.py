@@ -24,20 +24,20 @@ def register(commands: Commands) -> None:
 def _encode(given: argparse.Namespace) -> None:
     from prunella.compute.resume import work_root
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet, with_own
+    from prunella.pipeline.stage import select_dataset, silence_libraries
 
-    quiet(offline=False)
-    from prunella.compute.device import device
-    from prunella.compute.slices import parse_range
+    silence_libraries(offline=False)
+    from prunella.compute.device import resolve_device
+    from prunella.compute.slices import parse_slice
     from prunella.encoding.slices import encode_part, merge_parts
-    from prunella.models.pipeline import teacher_folder
+    from prunella.models.pipeline import resolve_teacher_dir
 
-    which = parse_range(given.shards) if given.shards else None
-    params = with_own(read_params(), given.own)
+    which = parse_slice(given.shards) if given.shards else None
+    params = select_dataset(read_params(), given.own)
     for path, stage in ((given.teacher, "teacher"), (given.pairs, "filter")):
         if not path.exists():
             raise UserError(f"{path}: not there; `dvc repro {stage}` makes it")
-    asked = params.encode, params.seed, teacher_folder(given.teacher), given.pairs
+    asked = params.encode, params.seed, resolve_teacher_dir(given.teacher), given.pairs
     if which is None:
         if not given.merge and not params.encode.store:
             raise UserError(
@@ -47,6 +47,6 @@ def _encode(given: argparse.Namespace) -> None:
         stage = f"own_encode@{given.own}" if given.own else "encode"
         print(f"all {count} shards are there; `dvc repro {stage}` lists them")
         return
-    out = given.out or work_root() / "parts" / f"{which.number}-of-{which.of}"
-    tasks, where = encode_part(*asked, out, device(params.runtime), which, params.runtime.workers)
+    out = given.out or work_root() / "parts" / f"{which.number}-of-{which.total}"
+    tasks, where = encode_part(*asked, out, resolve_device(params.runtime), which, params.runtime.workers)
     print(f"part {which}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {where}")

@@ -11,7 +11,7 @@ from prunella.cli.sample import MODEL
 from prunella.errors import UserError
 
 if TYPE_CHECKING:
-    from prunella.export.formats import Written
+    from prunella.export.formats import ExportResult
 
 OUT = Path("exports")
 DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
@@ -40,54 +40,59 @@ def register(commands: Commands) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet(offline=not given.push)
+    silence_libraries(offline=not given.push)
     if given.push and (given.to != "hub" or not given.repo):
         raise UserError("--push: goes with --to hub and --repo OWNER/NAME")
-    from prunella.export.resolve_model import model_folder
+    from prunella.export.resolve_model import resolve_model
 
-    folder = model_folder(given.model, given.at)
+    folder = resolve_model(given.model, given.at)
     if given.to == "hub":
         _hub(given, folder)
         return
-    from prunella.export.formats import exported_as, write_form
+    from prunella.export.formats import export_file_name, write_export
 
-    made = write_form(given.to, folder, given.out or OUT / exported_as(given.to, folder.name), given.dtype)
+    made = write_export(given.to, folder, given.out or OUT / export_file_name(given.to, folder.name), given.dtype)
     {"single-file": _say_single_file, "onnx": _say_onnx}.get(given.to, _say_quantised)(made, folder)
 
 
-def _say_single_file(made: Written, folder: Path) -> None:
-    from prunella.export.compat_check import verdicts
-    from prunella.models.weights import header
-    from prunella.reporting.summary import aligned
+def _say_single_file(made: ExportResult, folder: Path) -> None:
+    from prunella.export.compat_check import check_programs
+    from prunella.models.weights import read_header
+    from prunella.reporting.summary import format_table
 
-    print(f"{made.out}: {made.told['tensors']} tensors, {made.told['bytes'] / 1e6:.1f} MB, {made.dtype}")
-    shapes = {name: tuple(entry["shape"]) for name, entry in header(made.out).items()}
-    velocities = made.told["metadata"]["modelspec.prediction_type"] == "v"
-    found = verdicts(shapes, velocities, str(folder))
+    print(f"{made.out}: {made.details['tensors']} tensors, {made.details['bytes'] / 1e6:.1f} MB, {made.dtype}")
+    shapes = {name: tuple(entry["shape"]) for name, entry in read_header(made.out).items()}
+    velocities = made.details["metadata"]["modelspec.prediction_type"] == "v"
+    found = check_programs(shapes, velocities, str(folder))
     print(
-        aligned([["program", "takes it"], *([each.program, each.known_as if each.takes else "no"] for each in found)])
+        format_table(
+            [
+                ["program", "takes it"],
+                *([each.program, each.detected_as if each.is_supported else "no"] for each in found),
+            ]
+        )
     )
     print("\n".join(f"{each.program}: {each.note}" for each in found))
 
 
-def _say_onnx(made: Written, folder: Path) -> None:
-    from prunella.export.onnx import NOTES
-    from prunella.reporting.summary import aligned
+def _say_onnx(made: ExportResult, folder: Path) -> None:
+    from prunella.export.onnx import REPORT_FILE
+    from prunella.reporting.summary import format_table
 
     head = ["part", "in", "largest difference from torch", "torch, ms", "ONNX, ms"]
     rows = [
         [name, each["dtype"], f"{each['difference']:.1e}", f"{each['torch_ms_p50']:.1f}", f"{each['onnx_ms_p50']:.1f}"]
-        for name, each in made.told["parts"].items()
+        for name, each in made.details["parts"].items()
     ]
-    print(f"{made.out}: (more in {NOTES} there)\n{aligned([head, *rows])}")
+    print(f"{made.out}: (more in {REPORT_FILE} there)\n{format_table([head, *rows])}")
 
 
-def _say_quantised(made: Written, folder: Path) -> None:
+def _say_quantised(made: ExportResult, folder: Path) -> None:
     from prunella.export.single_file import DTYPES
 
-    told = made.told
+    told = made.details
     print(
         f"{made.out}: {told['disk_mb']:.1f} MB, {told['disk_mb_before']:.1f} before; UNet {told['unet_mb']:.1f} and "
         f"{told['unet_mb_before']:.1f}, {told['quantised']:.0%} of its parameters in {told['bits']}, the others in "
@@ -97,10 +102,10 @@ def _say_quantised(made: Written, folder: Path) -> None:
 
 
 def _hub(given: argparse.Namespace, folder: Path) -> None:
-    from prunella.export.hub import push, write_hub
+    from prunella.export.hub import push_to_hub, write_hub_folder
 
     out = given.out or OUT / f"{folder.name}-hub"
-    names = write_hub(folder, out, given.repo, given.licence)
+    names = write_hub_folder(folder, out, given.repo, given.licence)
     print(f"{out}: {len(names)} files; read {out / 'README.md'} before you pass it on")
     if given.push:
-        print(push(out, given.repo, given.private))
+        print(push_to_hub(out, given.repo, given.private))

@@ -19,27 +19,27 @@ def register(commands: Commands) -> None:
 
 def _filter(given: argparse.Namespace) -> None:
     from prunella.compute.resume import work_root
-    from prunella.compute.slices import parse_range
-    from prunella.data.image_checks import aesthetic
-    from prunella.data.slices import filter_part, merge_parts
+    from prunella.compute.slices import parse_slice
+    from prunella.data.image_checks import load_aesthetic_scorer
+    from prunella.data.slices import filter_slice, merge_filter_slices
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet, with_own
+    from prunella.pipeline.stage import select_dataset, silence_libraries
 
-    quiet(offline=False)
-    which = parse_range(given.shards) if given.shards else None
-    params = with_own(read_params(), given.own)
+    silence_libraries(offline=False)
+    which = parse_slice(given.shards) if given.shards else None
+    params = select_dataset(read_params(), given.own)
     if which is None:
-        count = merge_parts(params.filter, params.seed, given.merge)
+        count = merge_filter_slices(params.filter, params.seed, given.merge)
         stage = f"own_filter@{given.own}" if given.own else "filter"
         print(f"all {count:,} pictures were looked at; `dvc repro {stage}` judges them")
         return
 
     def device() -> str:
-        from prunella.compute.device import device
+        from prunella.compute.device import resolve_device
 
-        return device(params.runtime)
+        return resolve_device(params.runtime)
 
-    out = given.out or work_root() / "parts" / f"filter-{which.number}-of-{which.of}"
-    score = aesthetic(params.filter, device)
-    made = filter_part(params.filter, params.seed, out, which, params.runtime.workers, score)
-    print(f"part {which}: {made.pictures:,} pictures in {made.tasks} tasks, {made.unfit:,} cannot be used, in {out}")
+    out = given.out or work_root() / "parts" / f"filter-{which.number}-of-{which.total}"
+    score = load_aesthetic_scorer(params.filter, device)
+    made = filter_slice(params.filter, params.seed, out, which, params.runtime.workers, score)
+    print(f"part {which}: {made.images:,} pictures in {made.tasks} tasks, {made.rejected:,} cannot be used, in {out}")

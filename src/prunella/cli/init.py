@@ -13,7 +13,7 @@ from prunella.errors import UserError
 
 if TYPE_CHECKING:
     from prunella.cli.wizard.checkpoint import Checkpoint
-    from prunella.cli.wizard.params_file import Beginning
+    from prunella.cli.wizard.params_file import ParamsFile
     from prunella.pruning.plan import Plan
 
 Answer = TypeVar("Answer")
@@ -41,9 +41,9 @@ def register(commands: Commands) -> None:
 
 
 def _init(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     _check_free(given.out, given.force)
     lacking = [f"--{name}" for name in ("teacher", "pictures", "student") if getattr(given, name) is None]
     if lacking and not sys.stdin.isatty():
@@ -68,25 +68,27 @@ def _check_free(out: Path, force: bool) -> None:
         raise UserError(f"{out}: is there, with changes of its own; --force replaces it, --out FILE writes another")
 
 
-def _answered(given: argparse.Namespace) -> tuple["Beginning", str]:
+def _answered(given: argparse.Namespace) -> tuple["ParamsFile", str]:
     """The file for the answers on the line and at the terminal, and in words what it is for."""
-    from prunella.cli.wizard.checkpoint import recognised
-    from prunella.cli.wizard.images import looked_at
-    from prunella.cli.wizard.params_file import beginning
+    from prunella.cli.wizard.checkpoint import detect_checkpoint
+    from prunella.cli.wizard.images import detect_dataset
+    from prunella.cli.wizard.params_file import build_params_file
 
-    checkpoint = _settled("--teacher", given.teacher, "Checkpoint (folder, .safetensors file or Hub id)", recognised)
-    pictures = _settled("--pictures", given.pictures, "Folder of captioned pictures", looked_at)
+    checkpoint = _settled(
+        "--teacher", given.teacher, "Checkpoint (folder, .safetensors file or Hub id)", detect_checkpoint
+    )
+    pictures = _settled("--pictures", given.pictures, "Folder of captioned pictures", detect_dataset)
     plan = _settled(
         "--student", given.student, f"Student ({_students(checkpoint)})", lambda name: _fit(name, checkpoint)
     )
     memory = _settled("--gpu-memory", given.gpu_memory or _here(), "Memory of the GPU, GB", _gigabytes)
     if checkpoint.family is None:
-        checkpoint = checkpoint.like(plan.family)
+        checkpoint = checkpoint.with_family_defaults(plan.family)
         print(f"{checkpoint.name} is not downloaded: taken for {checkpoint}, whose student {plan.name} is", flush=True)
     print(f"reckoning what {plan.name} takes …", flush=True)
     command = ["prunella", "init", "--teacher", checkpoint.name, "--pictures", pictures.path, "--student", plan.name]
     command += ["--gpu-memory", f"{memory:g}", *(["--words", *given.words] if given.words else [])]
-    made = beginning(checkpoint, pictures, plan, memory, given.words, shlex.join(command))
+    made = build_params_file(checkpoint, pictures, plan, memory, given.words, shlex.join(command))
     return made, f"{plan.name} of {checkpoint}, on {pictures}, after the recipe {made.recipe}"
 
 
@@ -142,20 +144,24 @@ def _here() -> str | None:
     return None
 
 
-def _facts(made: "Beginning") -> list[str]:
+def _facts(made: "ParamsFile") -> list[str]:
     params, distill = made.params, made.params.distill
-    seen, pairs = distill.batch_size * distill.accumulation, params.filter.samples - params.encode.heldout
+    seen, pairs = (
+        distill.batch_size * distill.gradient_accumulation_steps,
+        params.filter.samples - params.encode.heldout,
+    )
     times = distill.steps * seen / pairs
     of = f"{pairs:,} pairs" + (" at most" if params.filter.source == "webdataset" else "")
     few = "; lower it for so few, or have pictures made: docs/data.md" if times > OFTEN else ""
-    tuned = ", ".join(params.finetune.words)
+    tuned = ", ".join(params.finetune.caption_keywords)
     configs = "teacher.config: null takes the original's from the Hub; or name a folder of the same kind"
     return [
         *([f"  configs   {configs}"] if params.teacher.source == "file" else []),
-        f"  memory    batches of {distill.batch_size}, {distill.accumulation} a step; {made.sizes}",
+        f"  memory    batches of {distill.batch_size}, {distill.gradient_accumulation_steps} a step; {made.gpu_fit}",
         f"  training  {distill.steps:,} steps of {seen} pictures, {times:,.0f} times each of {of}; "
         f"as published (distill.steps){few}",
-        f"  tuning    {f'on captions with {tuned}' if tuned else 'none (finetune.students, finetune.words)'}",
+        "  tuning    "
+        f"{f'on captions with {tuned}' if tuned else 'none (finetune.students, finetune.caption_keywords)'}",
     ]
 
 

@@ -23,8 +23,8 @@ from prunella.cli import (
     sync,
 )
 from prunella.errors import UserError
-from prunella.pipeline.gc_tuning import collect_seldom
-from prunella.tracking.redact import hidden
+from prunella.pipeline.gc_tuning import relax_gc
+from prunella.tracking.redact import redact
 
 # In the order of `prunella --help`; each registers its own commands.
 GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, filter, encode)
@@ -32,13 +32,13 @@ GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, stude
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script; a user's mistake is one line on stderr and status 1."""
-    collect_seldom()
+    relax_gc()
     try:
         given = _parser().parse_args(arguments)
         given.run(given)
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(hidden(f"prunella: {error}"))
+        sys.exit(redact(f"prunella: {error}"))
     except BrokenPipeError:  # of `prunella … | head`; what is still in the buffer must not be tried again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

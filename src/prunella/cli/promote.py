@@ -20,24 +20,24 @@ def register(commands: Commands) -> None:
 
 
 def _promote(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
-    from prunella.export.promotion_gates import outcomes
-    from prunella.export.resolve_model import label, model_folder
+    silence_libraries()
+    from prunella.export.promotion_gates import evaluate_gates
+    from prunella.export.resolve_model import model_label, resolve_model
     from prunella.params import read_params
 
-    params, folder = read_params(), model_folder(given.student, given.at)
+    params, folder = read_params(), resolve_model(given.student, given.at)
     models = _measured()
     figures = models.get(f"{folder.name}/{folder.parent.name}")
     if folder.resolve().parent.parent != Path("models").resolve() or figures is None:
-        raise UserError(f"{REPORT}: has no figures of {label(folder)}; measured are {', '.join(models)}")
+        raise UserError(f"{REPORT}: has no figures of {model_label(folder)}; measured are {', '.join(models)}")
     _check_measured(folder.name, own=folder.name not in params.finetune.base)
-    found = outcomes(params.promote.gates, figures, models["teacher"])
-    print("\n".join(each.said for each in found))
-    if missed := [each.gate.figure for each in found if each.missed]:
+    found = evaluate_gates(params.promote.gates, figures, models["teacher"])
+    print("\n".join(each.message for each in found))
+    if missed := [each.gate.metric for each in found if each.shortfall]:
         raise UserError(
-            f"{label(folder)} is not promoted: {', '.join(missed)} missed; see section promote of params.yaml"
+            f"{model_label(folder)} is not promoted: {', '.join(missed)} missed; see section promote of params.yaml"
         )
     if not given.dry_run:
         _register(Path("models", folder.parent.name, folder.name), params, figures)
@@ -57,11 +57,11 @@ def _check_measured(student: str, *, own: bool) -> None:
     dvc.lock has the weights that were drawn with, scored and timed, the figures that came out, and the report made of
     these. What else changed, such as code, makes them no other model's. `own` is a student of this graph.
     """
-    from prunella.verify.dvc_lock import statuses
+    from prunella.verify.dvc_lock import query_dvc_status
 
     kind = "" if own else "base_"
     stages = [f"{kind}draw@{student}", f"{kind}score@{student}", "cost", "benchmark"]
-    changed = {each for status in statuses(stages, Path()).values() for each in status.others}
+    changed = {each for status in query_dvc_status(stages, Path()).values() for each in status.other_changes}
     if found := sorted(each for each in changed if each.startswith(("models/", "reports/"))):
         raise UserError(
             f"{REPORT}: its figures are not of the weights here, which differ from dvc.lock ({', '.join(found)}); "
@@ -70,13 +70,17 @@ def _check_measured(student: str, *, own: bool) -> None:
 
 
 def _register(folder: Path, params: Any, figures: dict[str, Any]) -> None:
-    from prunella.export.promotion_gates import numbers
-    from prunella.tracking.datasets import hashes
+    from prunella.export.promotion_gates import numeric_metrics
+    from prunella.tracking.datasets import read_output_hashes
     from prunella.tracking.registry import register as register_model
 
-    tags = {"dvc.path": folder.as_posix(), "dvc.hash": hashes().get(folder.as_posix(), "")}
+    tags = {"dvc.path": folder.as_posix(), "dvc.hash": read_output_hashes().get(folder.as_posix(), "")}
     tags = {name: value for name, value in tags.items() if value}
     usual = params.benchmark
-    drawing = {"negative_prompt": usual.negative_prompt, "steps": usual.inference_steps, "guidance": usual.guidance}
-    named = register_model(folder, folder.name, params.promote.alias, numbers(figures), tags, drawing)
+    drawing = {
+        "negative_prompt": usual.negative_prompt,
+        "steps": usual.num_inference_steps,
+        "guidance": usual.guidance_scale,
+    }
+    named = register_model(folder, folder.name, params.promote.alias, numeric_metrics(figures), tags, drawing)
     print(f"{named}; serve it with\n  mlflow models serve -m {named} --env-manager local --port 5001")

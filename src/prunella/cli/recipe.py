@@ -16,15 +16,15 @@ def register(commands: Commands) -> None:
 
 def _recipe(given: argparse.Namespace) -> None:
     from prunella.errors import UserError
-    from prunella.params.recipes import DEFAULTS, merge_recipe, recipe_names, recipe_text
+    from prunella.params.recipes import DEFAULTS, list_recipes, load_recipe, merge_recipe
 
     if given.name is None:
-        print("\n".join(f"{name:10} {recipe_text(name).splitlines()[0].lstrip('# ')}" for name in recipe_names()))
+        print("\n".join(f"{name:10} {load_recipe(name).splitlines()[0].lstrip('# ')}" for name in list_recipes()))
         return
     onto: Path = given.onto or DEFAULTS
     if not onto.is_file():
         raise UserError(f"--onto: there is no parameter file {onto}")
-    text = merge_recipe(recipe_text(given.name), onto.read_text(encoding="utf-8"))
+    text = merge_recipe(load_recipe(given.name), onto.read_text(encoding="utf-8"))
     if given.out is None:
         print(text, end="")
         return

@@ -23,9 +23,9 @@ def register(commands: Commands) -> None:
 
 def _check(given: argparse.Namespace) -> None:
     from prunella.params import read_params
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
+    silence_libraries()
     from prunella.pipeline.preflight import check_parameters, check_run
 
     params = read_params(given.params)
@@ -36,29 +36,29 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _filtered(given: argparse.Namespace) -> None:
-    from prunella.reporting.filter_report import Filtered, filter_page
+    from prunella.reporting.filter_report import FilterSummary, render_filter_page
     from prunella.storage.files import atomic_write_text, read_json
 
     report = Path("reports/filter.json")
     if not report.is_file():
         raise UserError(f"{report}: the filter has not run yet; `dvc repro filter` runs it")
     page = report.with_name("filter.html")
-    text = filter_page(Filtered(read_json(report), report.with_name("filter")))
+    text = render_filter_page(FilterSummary(read_json(report), report.with_name("filter")))
     if not page.is_file() or page.read_text(encoding="utf-8") != text:  # else it is DVC's own, and stays as it is
         atomic_write_text(page, text)
     print(f"What the filter kept and dropped: {page.resolve()}")
 
 
 def _summary(given: argparse.Namespace) -> None:
-    from prunella.reporting.findings import outcomes
-    from prunella.reporting.summary import text
+    from prunella.reporting.findings import summarize_students
+    from prunella.reporting.summary import format_summary_text
 
     path = Path("reports/benchmark.json")
     if not path.is_file():
         raise UserError(f"{path}: there is no benchmark yet; `make repro` makes one")
     report = json.loads(path.read_text(encoding="utf-8"))
-    print("\n".join(each["sentence"] for each in outcomes(report)), end="\n\n")
-    print(text(report))
+    print("\n".join(each["sentence"] for each in summarize_students(report)), end="\n\n")
+    print(format_summary_text(report))
     print(f"\nReport with pictures and curves: {path.with_name('index.html').resolve()}")
     print(f"The same in short, as Markdown: {path.with_name('summary.md').resolve()}")
     print("MLflow: make ui, then the address that it prints")
@@ -66,22 +66,22 @@ def _summary(given: argparse.Namespace) -> None:
 
 
 def _say_what_mlflow_lacks() -> None:
-    from prunella.tracking.journal import left
-    from prunella.tracking.run import journal_folder
+    from prunella.tracking.journal import count_pending_journals
+    from prunella.tracking.run import get_journal_dir
 
-    if count := left(journal_folder()):
+    if count := count_pending_journals(get_journal_dir()):
         stages = "1 stage" if count == 1 else f"{count} stages"
         print(f"MLflow lacks the end of {stages}, killed or without a server; `prunella sync` sends it", flush=True)
 
 
 def _ui(given: argparse.Namespace) -> None:
-    from prunella.tracking.run import runs_page, shown_store, store
+    from prunella.tracking.run import build_runs_url, get_tracking_uri, redact_tracking_uri
 
     _say_what_mlflow_lacks()
-    if store().startswith(("http://", "https://")):  # a server has pages of its own
-        print(f"MLflow is there already: {runs_page(shown_store())}")
+    if get_tracking_uri().startswith(("http://", "https://")):  # a server has pages of its own
+        print(f"MLflow is there already: {build_runs_url(redact_tracking_uri())}")
         return
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # workers for LLM judges, heavy and unused
-    print(f"MLflow on {shown_store()}: {runs_page(f'http://127.0.0.1:{given.port}')}", flush=True)
-    os.environ["MLFLOW_BACKEND_STORE_URI"] = store()  # a password on the command line is everybody's to see
+    print(f"MLflow on {redact_tracking_uri()}: {build_runs_url(f'http://127.0.0.1:{given.port}')}", flush=True)
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = get_tracking_uri()  # a password on the command line is everybody's to see
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "ui", "--port", str(given.port)])

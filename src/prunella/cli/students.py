@@ -21,46 +21,46 @@ def register(commands: Commands) -> None:
 
 
 def _students(given: argparse.Namespace) -> None:
-    from prunella.models.reference_configs import originals, teacher_config
-    from prunella.reporting.student_table import LEGEND, catalogue
-    from prunella.reporting.summary import aligned
+    from prunella.models.reference_configs import load_reference_configs, load_teacher_config
+    from prunella.reporting.student_table import LEGEND, build_student_table
+    from prunella.reporting.summary import format_table
 
-    for teacher in [given.teacher] if given.teacher else originals():
-        config = teacher_config(teacher)
+    for teacher in [given.teacher] if given.teacher else load_reference_configs():
+        config = load_teacher_config(teacher)
         print(f"{teacher} ({_family_title(config, teacher)})")
-        print(aligned(catalogue(config, teacher)), end="\n\n", flush=True)
+        print(format_table(build_student_table(config, teacher)), end="\n\n", flush=True)
     print(LEGEND)
 
 
 def _family_title(config: dict[str, Any], teacher: str) -> str:
-    from prunella.models.families import FAMILIES, family, shape
-    from prunella.pruning.layout import layout
+    from prunella.models.families import FAMILIES, describe_unet_shape, detect_teacher_family
+    from prunella.pruning.layout import find_matching_plan
 
-    if known := layout(config):
+    if known := find_matching_plan(config):
         return f"a student of the layout of {known.name}; those that keep less"
-    if (name := family(config)) is None:
-        raise UserError(f"--teacher: {teacher} is of no known family (its UNet has {shape(config)})")
+    if (name := detect_teacher_family(config)) is None:
+        raise UserError(f"--teacher: {teacher} is of no known family (its UNet has {describe_unet_shape(config)})")
     return FAMILIES[name].title
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from prunella.models.reference_configs import teacher_config
-    from prunella.reporting.plan_explanation import evidence, reasons
-    from prunella.reporting.plan_text import description
+    from prunella.models.reference_configs import load_teacher_config
+    from prunella.reporting.plan_explanation import explain_plan, read_plan_evidence
+    from prunella.reporting.plan_text import format_plan_text
 
     plan = named_plan(given.student)
-    print(description(plan, teacher_config(given.teacher or ORIGINAL[plan.family])))
+    print(format_plan_text(plan, load_teacher_config(given.teacher or ORIGINAL[plan.family])))
     print("\nA pair: a resnet, with its attention where the stage has one; counted from 0.")
-    if told := evidence(plan_file(given.student)):
-        print("\n" + reasons(told))
+    if told := read_plan_evidence(plan_file(given.student)):
+        print("\n" + explain_plan(told))
 
 
 def _draw(given: argparse.Namespace) -> None:
-    from prunella.reporting.plan_explanation import evidence
-    from prunella.reporting.plan_svg import svg
+    from prunella.reporting.plan_explanation import read_plan_evidence
+    from prunella.reporting.plan_svg import render_plan_svg
 
-    told = evidence(plan_file(given.student))
-    drawn = svg(named_plan(given.student), told.get("parts"))
+    told = read_plan_evidence(plan_file(given.student))
+    drawn = render_plan_svg(named_plan(given.student), told.get("parts"))
     if given.out:
         given.out.write_text(drawn, encoding="utf-8")
     else:

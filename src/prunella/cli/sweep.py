@@ -24,9 +24,9 @@ def _sweep(given: argparse.Namespace) -> None:
 
 def _copies(folder: Path, given: argparse.Namespace) -> int:
     """Remove the copies of shards on stores, where any are; the bytes freed. Who reads one goes on reading it."""
-    from prunella.compute.resume import size
+    from prunella.compute.resume import dir_size
 
-    if not (held := size(folder)):
+    if not (held := dir_size(folder)):
         return 0
     print(f"{folder.name:10} {'copies of shards':16}  {_gigabytes(held):>9}  ", end="")
     print("would be removed" if given.dry_run else "removed")
@@ -37,19 +37,19 @@ def _copies(folder: Path, given: argparse.Namespace) -> int:
 
 def _runs(stage: Path) -> list[Path]:
     """The folders of a stage's runs, each of which has its identity noted."""
-    from prunella.compute.resume import IDENTITY
+    from prunella.compute.resume import IDENTITY_FILE
 
-    return [path.parent for path in sorted(stage.glob(f"*/{IDENTITY}"))]
+    return [path.parent for path in sorted(stage.glob(f"*/{IDENTITY_FILE}"))]
 
 
 def _swept(folder: Path, given: argparse.Namespace) -> int:
     """Remove a run's folder where that is asked for and nobody has it; the bytes freed."""
-    from prunella.compute.resume import DONE, locked, remove, size
+    from prunella.compute.resume import DONE_FILE, dir_size, lock_run_dir, remove_run_dir
 
-    done, held = (folder / DONE).is_file(), size(folder)
-    with locked(folder, wait=False) as free:
+    done, held = (folder / DONE_FILE).is_file(), dir_size(folder)
+    with lock_run_dir(folder, wait=False) as free:
         pass
-    wanted = free and (done or given.all) and (given.dry_run or remove(folder))
+    wanted = free and (done or given.all) and (given.dry_run or remove_run_dir(folder))
     state = "finished" if done else "unfinished"
     fate = "in use" if not free else "kept" if not wanted else "would be removed" if given.dry_run else "removed"
     print(f"{folder.parent.name:10} {folder.name}  {_gigabytes(held):>9}  {state:10}  {fate}")

@@ -27,22 +27,25 @@ def register(commands: Commands) -> None:
 
 
 def _sync(given: argparse.Namespace) -> None:
-    from prunella.pipeline.stage import quiet
+    from prunella.pipeline.stage import silence_libraries
 
-    quiet()
-    from prunella.tracking.run import shown_store
+    silence_libraries()
+    from prunella.tracking.run import redact_tracking_uri
     from prunella.tracking.sync import sync
 
     runs, sent = 0, Counter[str]()
     for each in sync():
         runs, sent = runs + bool(each.sent), sent + each.sent
-        print(f"{each.title}: {_listed(each.sent)}{f'; left: {each.left}' if each.left else ''}", flush=True)
+        print(
+            f"{each.title}: {_listed(each.sent)}{f'; left: {each.unsent_reason}' if each.unsent_reason else ''}",
+            flush=True,
+        )
         for line in each.refused:
             print(f"  not sent: {line}", flush=True)
     if runs:
-        print(f"sent to MLflow at {shown_store()}, of {runs} {'runs' if runs > 1 else 'run'}: {_listed(sent)}")
+        print(f"sent to MLflow at {redact_tracking_uri()}, of {runs} {'runs' if runs > 1 else 'run'}: {_listed(sent)}")
     else:
-        print(f"MLflow at {shown_store()}: nothing to send")
+        print(f"MLflow at {redact_tracking_uri()}: nothing to send")
 
 
 def _listed(sent: Counter[str]) -> str:

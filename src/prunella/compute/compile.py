@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunella.errors import UserError
 
-STAGES = (
+STAGE_CLASSES = (
     "CrossAttnDownBlock2D",
     "DownBlock2D",
     "UNetMidBlock2DCrossAttn",
@@ -21,45 +21,50 @@ STAGES = (
     "CrossAttnUpBlock2D",
     "UpBlock2D",
 )
-LAYER = "BasicTransformerBlock"
-REGIONS = (
-    *STAGES,
+LAYER_CLASS = "BasicTransformerBlock"
+REGION_CLASSES = (
+    *STAGE_CLASSES,
     "Transformer2DModel",
     "ResnetBlock2D",
-    LAYER,
+    LAYER_CLASS,
     "Attention",
     "FeedForward",
     "Downsample2D",
     "Upsample2D",
 )
-LAYERS = 4  # in one region at most: SDXL's ten alike are compiled once when each is a region, and ten times inside one
-VARIANTS = 256  # of one code object; parts share code objects, of which torch by itself compiles but eight variants
+MAX_LAYERS_PER_REGION = (
+    4  # in one region at most: SDXL's ten alike are compiled once when each is a region, and ten times inside one
+)
+MAX_VARIANTS = 256  # of one code object; parts share code objects, of which torch by itself compiles but eight variants
 
 
 @contextmanager
-def compiled(
-    model: nn.Module, hooked: Iterable[str], backend: str | Callable = "inductor", *, sizes: int = 1
+def compile_regions(
+    model: nn.Module, hooked_modules: Iterable[str], backend: str | Callable = "inductor", *, num_sizes: int = 1
 ) -> Iterator[list[str]]:
-    """Inside, the model's parts run compiled; yields their names. `hooked` are modules whose outputs are tapped.
+    """Inside, the model's parts run compiled; yields their names. `hooked_modules` are modules whose outputs are
+    tapped.
 
     A tapped module may be a part itself, since hooks are called around `forward`, which alone is compiled. Where
-    pictures have several `sizes`, code is made once for all of them. Gradient checkpointing must be set before: it
+    pictures have several `num_sizes`, code is made once for all of them. Gradient checkpointing must be set before: it
     runs parts of a stage again, so that a stage is not one region then. Raises UserError where there are more variants
     than are compiled; torch by itself would run the rest as it is, for good.
     """
-    inner = {".".join(name.split(".")[:depth]) for name in hooked for depth in range(1, name.count(".") + 1)}
-    names = list(_regions(model, "", inner))
+    containers = {
+        ".".join(name.split(".")[:depth]) for name in hooked_modules for depth in range(1, name.count(".") + 1)
+    }
+    names = list(_find_regions(model, "", containers))
     with torch._dynamo.config.patch(
-        recompile_limit=VARIANTS, accumulated_recompile_limit=16 * VARIANTS, fail_on_recompile_limit_hit=True
+        recompile_limit=MAX_VARIANTS, accumulated_recompile_limit=16 * MAX_VARIANTS, fail_on_recompile_limit_hit=True
     ):
         try:
             for name in names:
-                part = model.get_submodule(name)
-                part.forward = torch.compile(part.forward, backend=backend, dynamic=sizes > 1)
+                region = model.get_submodule(name)
+                region.forward = torch.compile(region.forward, backend=backend, dynamic=num_sizes > 1)
             yield names
         except torch._dynamo.exc.FailOnRecompileLimitHit as error:
             raise UserError(
-                f"torch.compile: a part of the UNet came in more than {VARIANTS} shapes; "
+                f"torch.compile: a part of the UNet came in more than {MAX_VARIANTS} shapes; "
                 f"runtime.compile: false runs without ({str(error).splitlines()[0]})"
             ) from error
         finally:
@@ -67,32 +72,32 @@ def compiled(
                 vars(model.get_submodule(name)).pop("forward", None)
 
 
-def _regions(module: nn.Module, name: str, inner: set[str]) -> Iterator[str]:
+def _find_regions(module: nn.Module, name: str, containers: set[str]) -> Iterator[str]:
     for child_name, child in module.named_children():
-        whole = f"{name}.{child_name}".lstrip(".")
-        if type(child).__name__ in REGIONS and whole not in inner and _is_one(child):
-            yield whole
+        full_name = f"{name}.{child_name}".lstrip(".")
+        if type(child).__name__ in REGION_CLASSES and full_name not in containers and _is_single_region(child):
+            yield full_name
         else:
-            yield from _regions(child, whole, inner)
+            yield from _find_regions(child, full_name, containers)
 
 
-def _is_one(part: nn.Module) -> bool:
+def _is_single_region(module: nn.Module) -> bool:
     """Whether a part is compiled as a whole.
 
     Inductor (torch 2.13, on a CPU, bf16) gives what comes before an upsampler in one region no gradient at all, so an
     upsampler is a region of its own (tests/compute/test_compile.py).
     """
-    if any(type(each).__name__ == "Upsample2D" for each in part.modules() if each is not part):
+    if any(type(submodule).__name__ == "Upsample2D" for submodule in module.modules() if submodule is not module):
         return False
-    layers = sum(type(each).__name__ == LAYER for each in part.modules())
-    return layers <= LAYERS and not getattr(part, "gradient_checkpointing", False)
+    layers = sum(type(submodule).__name__ == LAYER_CLASS for submodule in module.modules())
+    return layers <= MAX_LAYERS_PER_REGION and not getattr(module, "gradient_checkpointing", False)
 
 
-def fused(function: Callable[..., Tensor], backend: str | Callable = "inductor") -> Callable[..., Tensor]:
+def compile_function(function: Callable[..., Tensor], backend: str | Callable = "inductor") -> Callable[..., Tensor]:
     """The function as one kernel, or few, for tensors of any size."""
     return torch.compile(function, backend=backend, dynamic=True)
 
 
-def eager() -> AbstractContextManager[None]:
+def disable_compile() -> AbstractContextManager[None]:
     """A context in which nothing runs compiled: measuring and drawing come in other shapes."""
     return torch.compiler.set_stance("force_eager")

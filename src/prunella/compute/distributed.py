@@ -14,31 +14,33 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-from prunella.compute.launch import rank, size
+from prunella.compute.launch import rank, world_size
 from prunella.errors import UserError
 
 T = TypeVar("T")
 
 
-def team(device: torch.device | str) -> Accelerator:
+def get_accelerator(device: torch.device | str) -> Accelerator:
     """accelerate's view of the processes. Precision, its scaler and the model's place are the loop's business.
 
     Raises UserError where one of them ends before all have found one another.
     """
-    how = [
+    kwargs_handlers = [
         DistributedDataParallelKwargs(gradient_as_bucket_view=True),
         # The others wait while the first writes a state, or for pictures; torch's ten minutes may be too few.
         InitProcessGroupKwargs(timeout=timedelta(hours=6)),
     ]
     try:
-        return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", kwargs_handlers=how)
+        return Accelerator(
+            cpu=torch.device(device).type == "cpu", mixed_precision="no", kwargs_handlers=kwargs_handlers
+        )
     except torch.distributed.DistError:
         raise UserError(
-            f"another of the {size()} processes ended before all had found one another; its own words say why"
+            f"another of the {world_size()} processes ended before all had found one another; its own words say why"
         ) from None
 
 
-class Pass(nn.Module):
+class LossModule(nn.Module):
     """The model and its loss as one module, whose forward gives the loss's terms: what DDP wraps."""
 
     def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], dict[str, torch.Tensor]]):
@@ -49,24 +51,32 @@ class Pass(nn.Module):
         return self.loss(self.model, batch)
 
 
-def dealt(work: Iterable[T]) -> Iterator[T]:
+def shard_for_rank(items: Iterable[T]) -> Iterator[T]:
     """This process's share of some work: of P processes the first has items 0, P, 2 P, …"""
-    return islice(work, rank(), None, size())
+    return islice(items, rank(), None, world_size())
 
 
-def agreed(asked: Callable[[], bool]) -> bool:
+def broadcast_from_main(decide: Callable[[], bool]) -> bool:
     """What the first process answers, in each of them. They call it together."""
-    if size() == 1:
-        return asked()
-    answer = [asked() if rank() == 0 else False]
+    if world_size() == 1:
+        return decide()
+    answer = [decide() if rank() == 0 else False]
     torch.distributed.broadcast_object_list(answer, src=0)
     return answer[0]
 
 
-def gathered(mine: list[T]) -> list[T]:
-    """What all processes made of what was `dealt`, in the order of the work, in each of them. They call it together."""
-    if size() == 1:
-        return mine
-    shares: list[list[T]] = [[] for _ in range(size())]
-    torch.distributed.all_gather_object(shares, mine)
-    return [share[place] for place in range(len(shares[0])) for share in shares if place < len(share)]
+def all_gather_ordered(local_items: list[T]) -> list[T]:
+    """What all processes made of what was `shard_for_rank`, in the order of the work, in each of them.
+
+    They call it together.
+    """
+    if world_size() == 1:
+        return local_items
+    items_by_rank: list[list[T]] = [[] for _ in range(world_size())]
+    torch.distributed.all_gather_object(items_by_rank, local_items)
+    return [
+        rank_items[index]
+        for index in range(len(items_by_rank[0]))
+        for rank_items in items_by_rank
+        if index < len(rank_items)
+    ]

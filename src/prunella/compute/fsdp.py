@@ -14,69 +14,83 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from prunella.compute.launch import size
+from prunella.compute.launch import world_size
 
-UNITS = ("BasicTransformerBlock", "ResnetBlock2D")  # put together one at a time; what is in neither, for a whole pass
+WRAP_CLASSES = (
+    "BasicTransformerBlock",
+    "ResnetBlock2D",
+)  # put together one at a time; what is in neither, for a whole pass
 
 
-def units(model: nn.Module) -> list[str]:
+def list_wrapped_modules(model: nn.Module) -> list[str]:
     """The names of the modules whose weights are put together at a time."""
-    return [name for name, module in model.named_modules() if type(module).__name__ in UNITS]
+    return [name for name, module in model.named_modules() if type(module).__name__ in WRAP_CLASSES]
 
 
-def share_out(model: nn.Module) -> None:
+def apply_fsdp2(model: nn.Module) -> None:
     """Leave this process its part of each of the model's parameters. All processes call it, with equal weights."""
-    mesh = init_device_mesh(next(model.parameters()).device.type, (size(),))
-    for module in [*map(model.get_submodule, units(model)), model]:
+    mesh = init_device_mesh(next(model.parameters()).device.type, (world_size(),))
+    for module in [*map(model.get_submodule, list_wrapped_modules(model)), model]:
         # Of the whole too: between two passes each parameter is a part, which is what is optimised, averaged and kept.
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
-def shell(model: nn.Module) -> Any:
+def to_meta(model: nn.Module) -> Any:
     """The model without content (on the meta device), to be filled when its weights have been put together."""
-    empty: dict[int, Any] = {id(part): part.to("meta") for part in model.buffers()}
-    for part in model.parameters():
-        empty[id(part)] = nn.Parameter(part.detach().to("meta"), part.requires_grad)
-    return copy.deepcopy(model, empty)
+    replacements: dict[int, Any] = {id(tensor): tensor.to("meta") for tensor in model.buffers()}
+    for tensor in model.parameters():
+        replacements[id(tensor)] = nn.Parameter(tensor.detach().to("meta"), tensor.requires_grad)
+    return copy.deepcopy(model, replacements)
 
 
-def sharded(model: nn.Module) -> bool:
+def is_fsdp(model: nn.Module) -> bool:
     """Whether processes have a part each of the model's parameters; it is so of all or of none, so one is looked at."""
     return isinstance(next(model.parameters(), None), DTensor)
 
 
-def whole(state: Any, *, keep: bool = True) -> Any:
-    """A state whose tensors are parts with each put together, on the CPU; with None in its place unless `keep`.
+def full_state_dict(state: Any, *, retain: bool = True) -> Any:
+    """A state whose tensors are parts with each put together, on the CPU; with None in its place unless `retain`.
 
     All processes call it together. One tensor at a time is whole on the device.
     """
     if isinstance(state, DTensor):
-        together = state.full_tensor()
-        return together.detach().to("cpu") if keep else None
+        full_tensor = state.full_tensor()
+        return full_tensor.detach().to("cpu") if retain else None
     if isinstance(state, Mapping):
-        return {name: whole(value, keep=keep) for name, value in state.items()}
-    return type(state)(whole(value, keep=keep) for value in state) if isinstance(state, list | tuple) else state
+        return {name: full_state_dict(value, retain=retain) for name, value in state.items()}
+    return (
+        type(state)(full_state_dict(value, retain=retain) for value in state)
+        if isinstance(state, list | tuple)
+        else state
+    )
 
 
-def total(number: Tensor) -> Tensor:
+def full_scalar(number: Tensor) -> Tensor:
     """A number that processes have parts of, such as a norm, where it is."""
     return number.full_tensor() if isinstance(number, DTensor) else number
 
 
-def part_of(value: Any, like: Tensor) -> Any:
-    """This process's part of a tensor as large as `like`, where that is a part; else the value. Nobody is asked."""
-    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+def shard_like(value: Any, reference: Tensor) -> Any:
+    """This process's part of a tensor as large as `reference`, where that is a part; else the value.
+
+    Nobody is asked.
+    """
+    if not isinstance(reference, DTensor) or not isinstance(value, Tensor) or value.shape != reference.shape:
         return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(
+        value.to(reference.device), reference.device_mesh, reference.placements, src_data_rank=None
+    )
 
 
-def parts_of(state: dict[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
+def shard_state_like(state: dict[str, Any], parameters: list[nn.Parameter]) -> dict[str, Any]:
     """The same of all that an optimizer's state, or an average's, holds of each of the `parameters`."""
     if "shadow_params" in state:
-        values = [part_of(value, like) for value, like in zip(state["shadow_params"], parameters, strict=True)]
+        values = [
+            shard_like(value, reference) for value, reference in zip(state["shadow_params"], parameters, strict=True)
+        ]
         return state | {"shadow_params": values}
     moments = {
-        place: {name: part_of(value, parameters[place]) for name, value in each.items()}
-        for place, each in state["state"].items()
+        index: {name: shard_like(value, parameters[index]) for name, value in tensors.items()}
+        for index, tensors in state["state"].items()
     }
     return state | {"state": moments}

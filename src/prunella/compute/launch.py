@@ -6,7 +6,7 @@ import sys
 from prunella.params import Runtime
 
 
-def launched() -> bool:
+def is_launched() -> bool:
     """Whether this process is one of several already, started here, by `accelerate launch` or by `torchrun`."""
     return "LOCAL_RANK" in os.environ
 
@@ -16,16 +16,16 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def size() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def launch(runtime: Runtime) -> None:
     """Become the launcher of `runtime.processes` processes that run this very command. Does not return."""
-    threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.processes)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    num_threads = runtime.threads or max(1, (os.cpu_count() or 1) // runtime.processes)
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_threads))
     # After SIGTERM a step is finished and its state written, which may take minutes.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
-    os.execv(sys.executable, [sys.executable, *launcher, *sys.argv])
+    launcher_args = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
+    os.execv(sys.executable, [sys.executable, *launcher_args, *sys.argv])

@@ -9,47 +9,49 @@ from torch import nn
 
 from prunella.params import Precision
 
-BITS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> torch.autocast:
+def autocast(device: torch.device, precision: Precision, *, cache_weights: bool = True) -> torch.autocast:
     """Inside a forward pass, matrix products and convolutions run in bf16 or fp16; otherwise nothing changes.
 
-    Unless `cached`, what a weight is cast to is let go of with the weight, and not kept until the end.
+    Unless `cache_weights`, what a weight is cast to is let go of with the weight, and not kept until the end.
     """
-    return torch.autocast(device.type, BITS.get(precision), enabled=precision in BITS, cache_enabled=cached)
+    return torch.autocast(
+        device.type, AUTOCAST_DTYPES.get(precision), enabled=precision in AUTOCAST_DTYPES, cache_enabled=cache_weights
+    )
 
 
 @contextmanager
-def rounding(precision: Precision) -> Iterator[None]:
+def tf32_context(precision: Precision) -> Iterator[None]:
     """Inside, a GPU may round fp32 inputs of matrix products and convolutions to TF32 if `precision` is tf32.
 
     Around forward and backward alike, since it is looked at when a product is computed. torch's own default rounds
     in convolutions and not in matrix products.
     """
     backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
+    previous = [backend.allow_tf32 for backend in backends]
     for backend in backends:
         backend.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        for backend, was in zip(backends, before, strict=True):
-            backend.allow_tf32 = was
+        for backend, allowed in zip(backends, previous, strict=True):
+            backend.allow_tf32 = allowed
 
 
 @contextmanager
-def computing(model: nn.Module, precision: Precision) -> Iterator[None]:
+def model_precision(model: nn.Module, precision: Precision) -> Iterator[None]:
     """Inside, the model computes in `precision`, wherever it is called from, and what calls it does not."""
-    forward, device = model.forward, next(model.parameters()).device
+    original_forward, device = model.forward, next(model.parameters()).device
 
-    def cast(*inputs: Any, **named: Any) -> Any:
+    def autocast_forward(*inputs: Any, **kwargs: Any) -> Any:
         with autocast(device, precision):
-            return forward(*inputs, **named)
+            return original_forward(*inputs, **kwargs)
 
-    model.forward = cast
+    model.forward = autocast_forward
     try:
-        with rounding(precision):
+        with tf32_context(precision):
             yield
     finally:
         del model.forward

@@ -4,10 +4,10 @@ import hashlib
 
 import torch
 
-TRAINING, HELDOUT, DRAWING, STEP, CAPTION, MIRROR, ADAPTER = range(7)  # what chance is for
+TRAINING, HELDOUT, GENERATION, STEP, CAPTION, MIRROR, ADAPTER = range(7)  # what chance is for
 
 
-def generator(*numbers: int) -> torch.Generator:
+def make_generator(*numbers: int) -> torch.Generator:
     """A CPU generator seeded by a digest of the numbers. By custom the first says what it is for.
 
     torch takes 32 bits of a seed, so that of 12.8 million tuples some 19,000 share theirs with another.

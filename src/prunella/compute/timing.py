@@ -16,9 +16,9 @@ class Timings:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
+        start = time.perf_counter()
         try:
             yield
         finally:
             with self.lock:
-                self.seconds[name] += time.perf_counter() - began
+                self.seconds[name] += time.perf_counter() - start

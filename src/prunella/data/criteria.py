@@ -11,35 +11,38 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from prunella.data.schema import SPELLINGS, TEXT, TEXTS, whole
+from prunella.data.schema import COLUMN_ALIASES, TEXT_LIST_TYPE, TEXT_TYPE, combine_chunks
 from prunella.errors import UserError
 from prunella.params import Filter
 
-OF_CAPTIONS = ("no_caption", "caption_short", "caption_long", "caption_odd", "blocked_word")
+CAPTION_CRITERIA = ("no_caption", "caption_short", "caption_long", "caption_odd", "blocked_word")
 CRITERIA = (
-    "broken", *OF_CAPTIONS, "language", "small", "large", "aspect", "aesthetic", "punsafe", "pwatermark", "similarity",
+    "broken", *CAPTION_CRITERIA, "language", "small", "large", "aspect", "aesthetic", "punsafe", "pwatermark",
+    "similarity",
     "animated", "blank", "duplicate", "near_duplicate",
 )  # fmt: skip
 PASSED = -1
-BLANK = r"^[\s\pZ\p{Cf}\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}]*$"  # nothing that leaves ink (RE2's spelling)
+BLANK_PATTERN = (
+    r"^[\s\pZ\p{Cf}\pM\x{115F}\x{1160}\x{2800}\x{3164}\x{FFA0}]*$"  # nothing that leaves ink (RE2's spelling)
+)
 NO_VALUE = "no value"  # of a score
 
 
-Size = float | np.ndarray  # pixels, of one picture or of many
+PixelSize = float | np.ndarray  # pixels, of one picture or of many
 
 
-class Facts(NamedTuple):
+class ImageFacts(NamedTuple):
     """What is known of a picture once it has been looked at."""
 
     width: int
     height: int
-    sum: str  # of its bytes
+    sha256: str  # of its bytes
     contrast: float
-    hash: int
+    phash: int
     aesthetic: float | None = None
 
 
-def asked(params: Filter) -> dict[str, str]:
+def find_required_columns(params: Filter) -> dict[str, str]:
     """{column: the parameter that needs it} of scores and languages."""
     needs = {
         "language": ("filter.languages", bool(params.languages)),
@@ -51,51 +54,53 @@ def asked(params: Filter) -> dict[str, str]:
     return {column: name for column, (name, needed) in needs.items() if needed}
 
 
-def lacking(params: Filter, columns: set[str], there: list[str]) -> None:
-    """Raise UserError where a criterion needs a column that no row has; `there` are the data's own names."""
-    have = ", ".join(there) or "none but captions"
-    for ours, theirs in params.columns.items():
-        if there and theirs not in there:
-            raise UserError(f"filter.columns.{ours}: the data have no column {theirs!r}; they have {have}")
-    for column, name in asked(params).items():
+def check_columns(params: Filter, columns: set[str], column_names: list[str]) -> None:
+    """Raise UserError where a criterion needs a column that no row has; `column_names` are the data's own names."""
+    available = ", ".join(column_names) or "none but captions"
+    for our_column, data_column in params.columns.items():
+        if column_names and data_column not in column_names:
+            raise UserError(
+                f"filter.columns.{our_column}: the data have no column {data_column!r}; they have {available}"
+            )
+    for column, name in find_required_columns(params).items():
         if column not in columns:
             model = ", or filter.aesthetic.model a model to make it" if column == "aesthetic" else ""
-            others = ", ".join(SPELLINGS[column][1:])
+            aliases = ", ".join(COLUMN_ALIASES[column][1:])
             raise UserError(
-                f"{name}: the data at {params.path} have no column {column!r} (nor {others}); they have {have}. "
+                f"{name}: the data at {params.path} have no column {column!r} (nor {aliases}); they have {available}. "
                 f"filter.columns.{column} may name it{model}"
             )
 
 
-def judged(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
+def apply_criteria(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     """The rows with only those captions that pass, and for each row the number of its criterion, or PASSED."""
     reasons = np.full(len(rows), PASSED, np.int8)
 
-    def fails(criterion: str, mask: np.ndarray | pa.Array | pa.ChunkedArray) -> None:
-        mask = mask if isinstance(mask, np.ndarray) else _flags(mask)
+    def reject(criterion: str, mask: np.ndarray | pa.Array | pa.ChunkedArray) -> None:
+        mask = mask if isinstance(mask, np.ndarray) else _to_bool_mask(mask)
         reasons[(reasons == PASSED) & mask] = CRITERIA.index(criterion)
 
-    fails("broken", pc.is_valid(rows["fault"]))
-    rows, captions = _captions(rows, params)
-    for number, criterion in enumerate(OF_CAPTIONS):
-        fails(criterion, captions == number)
+    reject("broken", pc.is_valid(rows["fault"]))
+    rows, captions = _filter_captions(rows, params)
+    for number, criterion in enumerate(CAPTION_CRITERIA):
+        reject(criterion, captions == number)
     if params.languages:
-        known = pa.array([language.lower() for language in params.languages], TEXT)
-        said = rows["language"] if "language" in rows.column_names else pa.nulls(len(rows), TEXT)
-        fails("language", pc.invert(pc.is_in(pc.utf8_lower(said), known)))
+        allowed = pa.array([language.lower() for language in params.languages], TEXT_TYPE)
+        stated = rows["language"] if "language" in rows.column_names else pa.nulls(len(rows), TEXT_TYPE)
+        reject("language", pc.invert(pc.is_in(pc.utf8_lower(stated), allowed)))
     if {"width", "height"} <= set(rows.column_names):
-        width, height = (np.nan_to_num(_numbers(rows, name)) for name in ("width", "height"))
-        said = (width > 0) & (height > 0)  # what says nothing is judged by the picture itself
-        for criterion, mask in sizes_fail(width, height, params).items():
-            fails(criterion, said & mask)
+        width, height = (np.nan_to_num(_column_values(rows, name)) for name in ("width", "height"))
+        stated = (width > 0) & (height > 0)  # what says nothing is judged by the picture itself
+        for criterion, mask in find_size_failures(width, height, params).items():
+            reject(criterion, stated & mask)
     with np.errstate(invalid="ignore"):
-        for column, passes in _scores(params).items():
-            values = _numbers(rows, column)
-            fails(column, ~passes(values))
+        for column, passes in _score_limits(params).items():
+            values = _column_values(rows, column)
+            reject(column, ~passes(values))
     return rows, reasons
 
 
-def sizes_fail(width: Size, height: Size, params: Filter) -> dict[str, Any]:
+def find_size_failures(width: PixelSize, height: PixelSize, params: Filter) -> dict[str, Any]:
     """{criterion: whether it fails} of sizes in pixels; numbers or arrays."""
     short, long = np.minimum(width, height), np.maximum(width, height)
     megapixels = short * long / 1e6
@@ -106,22 +111,22 @@ def sizes_fail(width: Size, height: Size, params: Filter) -> dict[str, Any]:
     }
 
 
-def picture_fails(facts: Facts, params: Filter) -> str | None:
+def find_failed_criterion(facts: ImageFacts, params: Filter) -> str | None:
     """The criterion that a picture fails by itself, or None."""
-    sizes = sizes_fail(float(facts.width), float(facts.height), params)
-    if criterion := next((name for name, fails in sizes.items() if fails), None):
+    sizes = find_size_failures(float(facts.width), float(facts.height), params)
+    if criterion := next((name for name, failed in sizes.items() if failed), None):
         return criterion
     if facts.contrast < params.min_contrast:
         return "blank"
-    score, least = facts.aesthetic, params.aesthetic.min
-    if score is not None and least is not None and not score >= least:  # a NaN is rejected too
+    score, min_score = facts.aesthetic, params.aesthetic.min
+    if score is not None and min_score is not None and not score >= min_score:  # a NaN is rejected too
         return "aesthetic"
     return None
 
 
-def _scores(params: Filter) -> dict:
+def _score_limits(params: Filter) -> dict:
     """{column: whether values pass} for every score that is asked for; a NaN passes none."""
-    needed = asked(params)
+    needed = find_required_columns(params)
     limits = {
         "aesthetic": lambda values: values >= params.aesthetic.min,
         "punsafe": lambda values: values <= params.max_punsafe,
@@ -131,32 +136,32 @@ def _scores(params: Filter) -> dict:
     return {column: passes for column, passes in limits.items() if column in needed}
 
 
-def _captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
+def _filter_captions(rows: pa.Table, params: Filter) -> tuple[pa.Table, np.ndarray]:
     """The rows with only those captions that pass, and for each row its number in OF_CAPTIONS, or PASSED."""
-    text = whole(rows["text"])
+    text = combine_chunks(rows["text"])
     if pa.types.is_dictionary(text.type):  # judged before its entries are multiplied
-        each = np.append(_captions_fail(text.dictionary, params), np.int8(OF_CAPTIONS.index("no_caption")))
-        return rows, each[np.asarray(pc.fill_null(text.indices, len(each) - 1))]
+        reasons = np.append(_caption_failures(text.dictionary, params), np.int8(CAPTION_CRITERIA.index("no_caption")))
+        return rows, reasons[np.asarray(pc.fill_null(text.indices, len(reasons) - 1))]
     if not pa.types.is_list(text.type):
-        return rows, _captions_fail(text, params)
-    each = _captions_fail(text.flatten(), params)
+        return rows, _caption_failures(text, params)
+    reasons = _caption_failures(text.flatten(), params)
     parents = pc.list_parent_indices(text).to_numpy(zero_copy_only=False)
     failed = np.zeros(len(rows), np.int8)  # without captions: no_caption
-    kept: list[list[str]] = [[] for _ in range(len(rows))]
-    for parent, value, reason in zip(parents.tolist(), text.flatten().to_pylist(), each.tolist(), strict=True):
+    retained: list[list[str]] = [[] for _ in range(len(rows))]
+    for parent, value, reason in zip(parents.tolist(), text.flatten().to_pylist(), reasons.tolist(), strict=True):
         if reason == PASSED:
-            kept[parent].append(value)
-        elif not kept[parent]:
+            retained[parent].append(value)
+        elif not retained[parent]:
             failed[parent] = reason
-    failed[[bool(captions) for captions in kept]] = PASSED
-    at = rows.column_names.index("text")
-    return rows.set_column(at, "text", pa.array(kept, TEXTS)), failed
+    failed[[bool(captions) for captions in retained]] = PASSED
+    index = rows.column_names.index("text")
+    return rows.set_column(index, "text", pa.array(retained, TEXT_LIST_TYPE)), failed
 
 
-def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
+def _caption_failures(text: pa.Array, params: Filter) -> np.ndarray:
     length = pc.fill_null(pc.utf8_length(text), 0)
     masks = {
-        "no_caption": _blank(text, length),
+        "no_caption": _is_blank(text, length),
         "caption_odd": pc.match_substring(text, "\0"),
         "caption_short": pc.less(length, params.min_caption),
         "caption_long": pc.greater(length, params.max_caption),
@@ -168,24 +173,24 @@ def _captions_fail(text: pa.Array, params: Filter) -> np.ndarray:
         )
     reasons = np.full(len(text), PASSED, np.int8)
     for criterion, mask in masks.items():
-        flags = mask if isinstance(mask, np.ndarray) else _flags(mask)
-        reasons[(reasons == PASSED) & flags] = OF_CAPTIONS.index(criterion)
+        flags = mask if isinstance(mask, np.ndarray) else _to_bool_mask(mask)
+        reasons[(reasons == PASSED) & flags] = CAPTION_CRITERIA.index(criterion)
     return reasons
 
 
-def _blank(text: pa.Array, length: pa.Array) -> np.ndarray:
+def _is_blank(text: pa.Array, length: pa.Array) -> np.ndarray:
     """Which captions of `length` characters are empty or leave no ink."""
-    blank = _flags(pc.equal(length, 0))
-    beyond = _flags(pc.not_equal(pc.binary_length(text), length))  # characters beyond ASCII
-    blank[beyond] = _flags(pc.match_substring_regex(text.filter(pa.array(beyond)), BLANK))
+    blank = _to_bool_mask(pc.equal(length, 0))
+    non_ascii = _to_bool_mask(pc.not_equal(pc.binary_length(text), length))  # characters beyond ASCII
+    blank[non_ascii] = _to_bool_mask(pc.match_substring_regex(text.filter(pa.array(non_ascii)), BLANK_PATTERN))
     return blank
 
 
-def _flags(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def _to_bool_mask(mask: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.array(pc.fill_null(mask, False), bool)
 
 
-def _numbers(rows: pa.Table, column: str) -> np.ndarray:
+def _column_values(rows: pa.Table, column: str) -> np.ndarray:
     """A column's numbers, NaN where there is none."""
     if column not in rows.column_names:
         return np.full(len(rows), np.nan)

@@ -16,14 +16,14 @@ class DuplicateFinder:
         self.distance = distance
         edges = [HASH_BITS * i // (distance + 1) for i in range(distance + 2)]
         self.bands = [(low, (1 << high - low) - 1) for low, high in itertools.pairwise(edges)]
-        self.known: list[dict[int, list[int]]] = [{} for _ in self.bands]
+        self.tables: list[dict[int, list[int]]] = [{} for _ in self.bands]
 
-    def before(self, value: int) -> bool:
+    def check_and_add(self, value: int) -> bool:
         """Whether `value` is near an earlier one; it is remembered if not."""
-        places = [(known, value >> low & mask) for known, (low, mask) in zip(self.known, self.bands, strict=True)]
-        for known, band in places:
-            if any((value ^ other).bit_count() <= self.distance for other in known.get(band, ())):
+        entries = [(table, value >> low & mask) for table, (low, mask) in zip(self.tables, self.bands, strict=True)]
+        for table, band in entries:
+            if any((value ^ other).bit_count() <= self.distance for other in table.get(band, ())):
                 return True
-        for known, band in places:
-            known.setdefault(band, []).append(value)
+        for table, band in entries:
+            table.setdefault(band, []).append(value)
         return False

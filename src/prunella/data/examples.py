@@ -13,30 +13,35 @@ from prunella.storage.files import atomic_write_text
 if TYPE_CHECKING:
     from prunella.data.rejections import Example
 
-SIDE = 144  # pixels of a thumbnail's longer side
-LISTED = "examples.json"
+THUMBNAIL_SIDE = 144  # pixels of a thumbnail's longer side
+EXAMPLES_FILE = "examples.json"
 
 
-def write_examples(out: Path, examples: Mapping[str, list["Example"]], picture: Callable[[str], Image.Image]) -> None:
+def write_examples(
+    out: Path, examples: Mapping[str, list["Example"]], load_image: Callable[[str], Image.Image]
+) -> None:
     """Write thumbnails (JPEG) and `examples.json`: {criterion: [{"key", "text", "note", "image"}]} into `out`.
 
-    `picture` gives a pair's picture by its key. Where there is none, "image" is null and "note" says why.
+    `load_image` gives a pair's picture by its key. Where there is none, "image" is null and "note" says why.
     """
     out.mkdir(parents=True, exist_ok=True)
-    listed = {
-        criterion: [_written(example, picture, out, f"{criterion}-{number}.jpg") for number, example in enumerate(some)]
-        for criterion, some in examples.items()
+    entries = {
+        criterion: [
+            _write_thumbnail(example, load_image, out, f"{criterion}-{number}.jpg")
+            for number, example in enumerate(group)
+        ]
+        for criterion, group in examples.items()
     }
-    atomic_write_text(out / LISTED, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
+    atomic_write_text(out / EXAMPLES_FILE, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
 
 
-def _written(example: "Example", picture: Callable[[str], Image.Image], out: Path, name: str) -> dict:
-    entry = {"key": example.key, "text": example.text, "note": example.note, "image": name}
+def _write_thumbnail(example: "Example", load_image: Callable[[str], Image.Image], out: Path, name: str) -> dict:
+    entry = {"key": example.key, "text": example.text, "note": example.cause, "image": name}
     try:
-        thumbnail = picture(example.key)
-        thumbnail.thumbnail((SIDE, SIDE))
+        thumbnail = load_image(example.key)
+        thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         thumbnail.save(out / name, "JPEG", quality=85)
     except Exception as reason:  # whatever is wrong with one picture, a long run's report is still written
-        why = str(reason) if isinstance(reason, RejectedImage) else "no picture"
-        return entry | {"image": None, "note": example.note or why}
+        cause = str(reason) if isinstance(reason, RejectedImage) else "no picture"
+        return entry | {"image": None, "note": example.cause or cause}
     return entry

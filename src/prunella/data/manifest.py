@@ -25,18 +25,18 @@ class Sample:
         return self.text if isinstance(self.text, list) else [self.text]
 
 
-def write_manifest(out: Path, source: dict, pairs: Iterable[Sample]) -> None:
+def write_sample_manifest(out: Path, source: dict, samples: Iterable[Sample]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "source.json").write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
     with (out / "pairs.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs)
+        file.writelines(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
 
 
-def read_manifest(path: Path) -> tuple[dict, list[Sample]]:
+def read_sample_manifest(path: Path) -> tuple[dict, list[Sample]]:
     source = json.loads((path / "source.json").read_text(encoding="utf-8"))
     with (path / "pairs.jsonl").open(encoding="utf-8") as lines:
         return source, [Sample(**json.loads(line)) for line in lines]
 
 
-def chunks(items: list, size: int) -> Iterator[list]:
+def batched(items: list, size: int) -> Iterator[list]:
     return (items[i : i + size] for i in range(0, len(items), size))

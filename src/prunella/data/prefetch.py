@@ -11,76 +11,81 @@ from typing import TypeVar
 
 from prunella.errors import UserError
 
-MOST_SECONDS = 1800  # for one item, as a last resort: the limits on pictures keep each below half a minute
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+MAX_SECONDS = 1800  # for one item, as a last resort: the limits on pictures keep each below half a minute
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 
-def threads(workers: int) -> int:
+def count_threads(workers: int) -> int:
     """How many threads `runtime.workers` asks for; 0: as many as there are cores for this process."""
-    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    return workers or len(ours)
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return workers or len(cpus)
 
 
-def ahead(
-    make: Callable[[Given], Made],
-    items: Iterable[Given],
+def prefetch(
+    function: Callable[[InputT], OutputT],
+    items: Iterable[InputT],
     workers: int,
     depth: int,
-    named: Callable[[Given], str] = str,
-    most_seconds: float = MOST_SECONDS,
-) -> Generator[Made, None, None]:
-    """`make` of every item, in order, at most `depth` of them made before they are taken.
+    label: Callable[[InputT], str] = str,
+    max_seconds: float = MAX_SECONDS,
+) -> Generator[OutputT, None, None]:
+    """`function` of every item, in order, at most `depth` of them made before they are taken.
 
-    Raises UserError with the item's name where one takes more than `most_seconds`. The threads are daemons and nobody
+    Raises UserError with the item's name where one takes more than `max_seconds`. The threads are daemons and nobody
     waits for them then, so the process can end although a decoder or a network disk does not.
     """
-    waiting: deque[tuple[Given, Future[Made]]] = deque()
-    work: SimpleQueue[tuple[Given, Future[Made]] | None] = SimpleQueue()
-    pool = [Thread(target=_work, args=(make, work), name=f"ahead-{i}", daemon=True) for i in range(workers)]
-    rest, leave = iter(items), False
+    pending: deque[tuple[InputT, Future[OutputT]]] = deque()
+    queue: SimpleQueue[tuple[InputT, Future[OutputT]] | None] = SimpleQueue()
+    pool = [
+        Thread(target=_run_prefetch_worker, args=(function, queue), name=f"ahead-{i}", daemon=True)
+        for i in range(workers)
+    ]
+    remaining, abandon = iter(items), False
 
-    def submit(some: Iterable[Given]) -> None:
-        for item in some:
-            waiting.append((item, Future()))
-            work.put(waiting[-1])
+    def submit(batch: Iterable[InputT]) -> None:
+        for item in batch:
+            pending.append((item, Future()))
+            queue.put(pending[-1])
 
     try:
         for thread in pool:
             thread.start()
-        submit(islice(rest, depth))
-        while waiting:
-            item, future = waiting.popleft()
+        submit(islice(remaining, depth))
+        while pending:
+            item, future = pending.popleft()
             try:
-                done = future.result(most_seconds)
+                result = future.result(max_seconds)
             except TimeoutError:
                 if future.done():  # its own
                     raise
-                leave = True
+                abandon = True
                 raise UserError(
-                    f"{named(item)}: took more than {most_seconds:g} seconds to read; look at this item and at the "
+                    f"{label(item)}: took more than {max_seconds:g} seconds to read; look at this item and at the "
                     "disk or network that it lies on, take it out if it is the cause, and run the stage again"
                 ) from None
             except (KeyboardInterrupt, SystemExit):
-                leave = True
+                abandon = True
                 raise
-            submit(islice(rest, 1))
-            yield done
+            submit(islice(remaining, 1))
+            yield result
     finally:
-        for _, future in waiting:
+        for _, future in pending:
             future.cancel()
         for _ in pool:
-            work.put(None)
-        for thread in () if leave else pool:
+            queue.put(None)
+        for thread in () if abandon else pool:
             thread.join()
 
 
-def _work(make: Callable[[Given], Made], work: "SimpleQueue[tuple[Given, Future[Made]] | None]") -> None:
-    while (task := work.get()) is not None:
+def _run_prefetch_worker(
+    function: Callable[[InputT], OutputT], queue: "SimpleQueue[tuple[InputT, Future[OutputT]] | None]"
+) -> None:
+    while (task := queue.get()) is not None:
         item, future = task
         if not future.set_running_or_notify_cancel():
             continue
         try:
-            future.set_result(make(item))
+            future.set_result(function(item))
         except BaseException as error:  # given to whoever waits for the item
             future.set_exception(error)

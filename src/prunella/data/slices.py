@@ -11,37 +11,44 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from prunella.compute.resume import resume_dir
-from prunella.compute.slices import Kind, Range, begin_part, checked_part, gather
-from prunella.data.filter import drawn, not_too_many
-from prunella.data.image_checks import Score, Task, known, looked, looker, tasks
+from prunella.compute.resume import open_run_dir
+from prunella.compute.slices import Slice, SliceKind, merge_slices, open_slice, validate_slice
+from prunella.data.filter import check_broken_fraction, sample_order
+from prunella.data.image_checks import (
+    CheckTask,
+    ImageScorer,
+    check_images,
+    make_checks_identity,
+    make_image_checker,
+    split_into_tasks,
+)
 from prunella.data.images import RejectedImage
-from prunella.data.prefetch import threads
-from prunella.data.rejections import Tally
-from prunella.data.scan_rows import candidates, pieces
-from prunella.data.sources import describe, open_source
-from prunella.data.task_files import BEGUN, adopt, kept
+from prunella.data.prefetch import count_threads
+from prunella.data.rejections import RejectionStats
+from prunella.data.scan_rows import list_scan_tasks, scan_source
+from prunella.data.sources import describe_source, open_source
+from prunella.data.task_files import RESULT_GLOB, has_result, link_result
 from prunella.errors import UserError
 from prunella.params import Filter
 
-KIND = Kind("filter", "a filter", "tasks", "data or aesthetic model")
+SLICE_KIND = SliceKind("filter", "a filter", "tasks", "data or aesthetic model")
 
 
-def asked(params: Filter, seed: int, source: dict, work: Path) -> list[Task]:
+def plan_first_round(params: Filter, seed: int, source: dict, work: Path) -> list[CheckTask]:
     """The first round's tasks; rows that are scanned for them are kept in `work`.
 
     Raises UserError where the rows say already that the filter would stop.
     """
-    tally = Tally()
-    rows, read = candidates(source, params, tally, work)
-    not_too_many(tally.fell["broken"], read, params, tally, "rows")
-    first = np.sort(drawn(rows, params, seed)[: params.samples])
-    return tasks(0, rows["key"].take(pa.array(first)).to_pylist())
+    stats = RejectionStats()
+    rows, num_rows = scan_source(source, params, stats, work)
+    check_broken_fraction(stats.counts["broken"], num_rows, params, stats, "rows")
+    first_rows = np.sort(sample_order(rows, params, seed)[: params.samples])
+    return split_into_tasks(0, rows["key"].take(pa.array(first_rows)).to_pylist())
 
 
-def described(params: Filter, seed: int) -> dict:
+def describe_sliceable_source(params: Filter, seed: int) -> dict:
     """The source. Raises UserError where nothing of it is looked at."""
-    source = describe(params, seed)
+    source = describe_source(params, seed)
     if open_source(source).rendered:
         raise UserError(
             f"filter.source {params.source}: pictures are rendered and not looked at, so there are no parts"
@@ -49,44 +56,48 @@ def described(params: Filter, seed: int) -> dict:
     return source
 
 
-class Made(NamedTuple):
+class FilterSliceStats(NamedTuple):
     """What a part holds: so many tasks of so many pictures, of which so many cannot be used."""
 
     tasks: int
-    pictures: int
-    unfit: int
+    images: int
+    rejected: int
 
 
-def filter_part(
-    params: Filter, seed: int, out: Path, which: Range, workers: int = 0, score: Score | None = None
-) -> Made:
-    """Look at the part `which` of the pictures drawn first; what is whole in the folder `out` is not done again.
+def filter_slice(
+    params: Filter, seed: int, out: Path, task_slice: Slice, workers: int = 0, score: ImageScorer | None = None
+) -> FilterSliceStats:
+    """Look at the part `task_slice` of the pictures drawn first; what is whole in the folder `out` is not done again.
 
     Raises UserError where `out` holds another part, or one of other parameters, data, aesthetic model or code.
     """
-    source = described(params, seed)
-    begin_part(out, which, known(params, seed, source, timed=False), KIND)
-    some = which.among(asked(params, seed, source, out))
-    found = looked(some, looker(open_source(source), params, score), threads(workers), out)
-    pictures = sum(len(task.keys) for task in some)
-    with tqdm(found, desc="filter: pictures", unit="picture", total=pictures, mininterval=1.0) as shown:
-        unfit = sum(isinstance(each, RejectedImage) for each in shown)
-    return Made(len(some), pictures, unfit)
+    source = describe_sliceable_source(params, seed)
+    open_slice(out, task_slice, make_checks_identity(params, seed, source, with_mtime=False), SLICE_KIND)
+    slice_tasks = task_slice.select(plan_first_round(params, seed, source, out))
+    results = check_images(
+        slice_tasks, make_image_checker(open_source(source), params, score), count_threads(workers), out
+    )
+    num_images = sum(len(task.keys) for task in slice_tasks)
+    with tqdm(results, desc="filter: pictures", unit="picture", total=num_images, mininterval=1.0) as bar:
+        num_rejected = sum(isinstance(result, RejectedImage) for result in bar)
+    return FilterSliceStats(len(slice_tasks), num_images, num_rejected)
 
 
-def merge_parts(params: Filter, seed: int, parts: list[Path]) -> int:
-    """Give the filter stage what all `parts` found; how many pictures it is of.
+def merge_filter_slices(params: Filter, seed: int, slice_dirs: list[Path]) -> int:
+    """Give the filter stage what all `slice_dirs` found; how many pictures it is of.
 
     Raises UserError where a task is missing or damaged, naming the parts that are to be made, and where a part is of
     other parameters, data, aesthetic model or code; no picture is given then.
     """
-    source = described(params, seed)
-    ours = known(params, seed, source, timed=False)
-    counts = {checked_part(part, ours, KIND).of for part in parts}
-    with resume_dir("filter", known(params, seed, source), begun=BEGUN) as work:
-        for piece in pieces(open_source(source)):  # every part has scanned them
-            if not kept(work, piece) and (origin := next((part for part in parts if kept(part, piece)), None)):
-                adopt(origin, work, piece)
-        every = asked(params, seed, source, work)
-        gather(every, work, parts, counts, KIND, whole=kept, adopt=adopt)
-    return sum(len(task.keys) for task in every)
+    source = describe_sliceable_source(params, seed)
+    expected = make_checks_identity(params, seed, source, with_mtime=False)
+    counts = {validate_slice(slice_dir, expected, SLICE_KIND).total for slice_dir in slice_dirs}
+    with open_run_dir("filter", make_checks_identity(params, seed, source), started_glob=RESULT_GLOB) as work:
+        for scan_task in list_scan_tasks(open_source(source)):  # every part has scanned them
+            if not has_result(work, scan_task) and (
+                origin := next((slice_dir for slice_dir in slice_dirs if has_result(slice_dir, scan_task)), None)
+            ):
+                link_result(origin, work, scan_task)
+        all_tasks = plan_first_round(params, seed, source, work)
+        merge_slices(all_tasks, work, slice_dirs, counts, SLICE_KIND, is_complete=has_result, link_result=link_result)
+    return sum(len(task.keys) for task in all_tasks)

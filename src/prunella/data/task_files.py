@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 from prunella.params import Runtime
 from prunella.storage.files import link_or_copy
 
-BEGUN = "*.found"  # in the folder of a filter that has begun
+RESULT_GLOB = "*.found"  # in the folder of a filter that has begun
 
 
-class Task(Protocol):
+class FilterTask(Protocol):
     """A task; whoever does it in a folder leaves the same file there."""
 
     @property
@@ -26,84 +26,84 @@ class Task(Protocol):
         ...
 
     @property
-    def of(self) -> str:
+    def payload(self) -> str:
         """What it is of, so that a file of another task of this name is not taken for its own."""
         ...
 
 
-T = TypeVar("T", bound=Task)
+TaskT = TypeVar("TaskT", bound=FilterTask)
 
 
-def keep(work: Path, task: Task, content: bytes) -> None:
+def write_result(work: Path, task: FilterTask, data: bytes) -> None:
     """Write the task's file."""
-    half = work / f"{task.name}.half"
-    half.write_bytes(json.dumps(_head(task, content)).encode() + b"\n" + content)
-    half.replace(_file(work, task))
+    tmp_path = work / f"{task.name}.half"
+    tmp_path.write_bytes(json.dumps(_result_header(task, data)).encode() + b"\n" + data)
+    tmp_path.replace(_result_path(work, task))
 
 
-def kept(work: Path, task: Task) -> bool:
+def has_result(work: Path, task: FilterTask) -> bool:
     """Whether the task's file is there, as it was written."""
     try:
-        head, _, content = _file(work, task).read_bytes().partition(b"\n")
-        return json.loads(head) == _head(task, content)
+        header, _, data = _result_path(work, task).read_bytes().partition(b"\n")
+        return json.loads(header) == _result_header(task, data)
     except (FileNotFoundError, ValueError):
         return False
 
 
-def content(work: Path, task: Task) -> bytes:
-    """What the file of a task that is `kept` holds."""
-    return _file(work, task).read_bytes().partition(b"\n")[2]
+def read_result(work: Path, task: FilterTask) -> bytes:
+    """What the file of a task that is `has_result` holds."""
+    return _result_path(work, task).read_bytes().partition(b"\n")[2]
 
 
-def adopt(origin: Path, work: Path, task: Task) -> None:
+def link_result(origin: Path, work: Path, task: FilterTask) -> None:
     """Have the task's file in `work` too."""
-    link_or_copy(_file(origin, task), _file(work, task))
+    link_or_copy(_result_path(origin, task), _result_path(work, task))
 
 
-def done(asked: Sequence[Task], work: Path | None) -> set[str]:
+def list_finished_tasks(tasks: Sequence[FilterTask], work: Path | None) -> set[str]:
     """The names of the tasks that are done in `work`."""
-    return {task.name for task in asked if work and kept(work, task)}
+    return {task.name for task in tasks if work and has_result(work, task)}
 
 
-def by_cluster(
-    begin: Callable[[], Callable[[T], None]],
-    asked: Sequence[T],
-    there: set[str],
+def run_tasks_on_ray(
+    make_worker: Callable[[], Callable[[TaskT], None]],
+    tasks: Sequence[TaskT],
+    finished: set[str],
     cluster: Runtime,
     work: Path,
     *,
-    named: str,
-    scored: bool = False,
-) -> Generator[T, None, None]:
-    """Have the Ray cluster do the tasks that are not `there`; yields all of them in order, each once it is done.
+    label: str,
+    use_gpu: bool = False,
+) -> Generator[TaskT, None, None]:
+    """Have the Ray cluster do the tasks that are not `finished`; yields all of them in order, each once it is done.
 
-    They are given out in order too, so what is found by the first can be used while others are under way. `scored` ones
-    want a GPU where `cluster` says so; others a processor each.
+    They are given out in order too, so what is found by the first can be used while others are under way. `use_gpu`
+    ones want a GPU where `cluster` says so; others a processor each.
     """
-    from prunella.compute.ray_executor import made_on_ray
+    from prunella.compute.ray_executor import run_on_ray
 
-    waiting = [task for task in asked if task.name not in there]
-    made: Generator[Any, None, None] = made_on_ray(
-        begin,
-        waiting,
-        cluster if scored else cluster.model_copy(update={"device": "cpu"}),
+    pending = [task for task in tasks if task.name not in finished]
+    results: Generator[Any, None, None] = run_on_ray(
+        make_worker,
+        pending,
+        cluster if use_gpu else cluster.model_copy(update={"device": "cpu"}),
         work,
-        named=lambda task: f"{named} {task.name}",
-        there=lambda task: kept(work, task),
-        title="filter",
-        threads=None if scored else 1,
+        format_task=lambda task: f"{label} {task.name}",
+        is_written=lambda task: has_result(work, task),
+        description="filter",
+        threads=None if use_gpu else 1,
     )
-    missing = {task.name for task in waiting}
-    with closing(made):
-        for task in asked:
-            while task.name in missing:
-                missing.remove(next(made).name)
+    unfinished = {task.name for task in pending}
+    with closing(results):
+        for task in tasks:
+            while task.name in unfinished:
+                unfinished.remove(next(results).name)
             yield task
 
 
-def _file(work: Path, task: Task) -> Path:
+def _result_path(work: Path, task: FilterTask) -> Path:
     return work / f"{task.name}.found"
 
 
-def _head(task: Task, content: bytes) -> dict[str, str]:
-    return {"of": hashlib.sha256(task.of.encode()).hexdigest(), "sum": hashlib.sha256(content).hexdigest()}
+def _result_header(task: FilterTask, data: bytes) -> dict[str, str]:
+    return {"of": hashlib.sha256(task.payload.encode()).hexdigest(), "sum": hashlib.sha256(data).hexdigest()}

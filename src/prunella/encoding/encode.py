@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunella.compute.distributed import dealt, team
+from prunella.compute.distributed import get_accelerator, shard_for_rank
 from prunella.compute.launch import rank
-from prunella.compute.resume import DONE, Identity, identity, resume_dir, sweep
+from prunella.compute.resume import DONE_FILE, Identity, compute_identity, open_run_dir, remove_finished_runs
 from prunella.compute.timing import Timings
-from prunella.data.buckets import NONE, assigned, sizes
-from prunella.data.manifest import Sample, chunks, read_manifest
-from prunella.data.prefetch import threads
+from prunella.data.buckets import NO_BUCKET, assign_buckets, bucket_sizes
+from prunella.data.manifest import Sample, batched, read_sample_manifest
+from prunella.data.prefetch import count_threads
 from prunella.encoding.remote_shards import stored
 from prunella.encoding.shard_writer import STORED, ShardMaker, Task, made_by_cluster, make_shards
 from prunella.errors import UserError
@@ -35,12 +35,12 @@ from prunella.latents.shards import (
 )
 from prunella.params import Encode, Runtime
 from prunella.storage.files import atomic_write_text, sha256
-from prunella.storage.remote import Place
-from prunella.storage.upload import home
+from prunella.storage.remote import PathOrRemote
+from prunella.storage.upload import make_remote_prefix
 
 CARRIED = 3  # shards that lie here at a time where they go to a store: made, waiting, carried
 BEGUN = "*.safetensors"  # in the work folder of an encoding that has begun
-ROOMS = ("compute", "data", "encoding", "latents", "models", "scenes")  # decide the result
+CODE_DEPS = ("compute", "data", "encoding", "latents", "models", "scenes")  # decide the result
 PARTS = ("vae", "vae_1_0", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")  # what decides the result
 
 
@@ -63,23 +63,28 @@ def encoded(
     """
     encoders = Encoders(teacher, device, params.precision)
     tasks, small, source, known = asked(params, seed, teacher, manifest)
-    everyone = team(device)
-    at = home(params.store, known)
-    with resume_dir("encode", known, first=rank() == 0, begun=BEGUN) as work:
+    everyone = get_accelerator(device)
+    at = make_remote_prefix(params.store, known)
+    with open_run_dir("encode", known, is_main_process=rank() == 0, started_glob=BEGUN) as work:
         everyone.wait_for_everyone()  # the first may have waited for the folder
         work.mkdir(parents=True, exist_ok=True)
         if rank() == 0:
-            sweep("encode", keep=work)  # nothing goes on from finished shards, and they may be large
+            remove_finished_runs(
+                "encode", retained_dir=work
+            )  # nothing goes on from finished shards, and they may be large
             check_room(tasks, encoders, params, work, out, at)
         there = stored(at) if at else {name for task in tasks if noted_shard(work, name := task.name)}
         everyone.wait_for_everyone()  # so that all see the same ones missing
         missing, made = ([task for task in tasks if (task.name in there) == kind] for kind in (False, True))
-        ours = [*dealt(missing), *([] if at else dealt(made))]  # those that are there to be looked at, but on a store
+        ours = [
+            *shard_for_rank(missing),
+            *([] if at else shard_for_rank(made)),
+        ]  # those that are there to be looked at, but on a store
         if cluster:
             begin = partial(ShardMaker, teacher, params, source, work, cluster, at)
             made_by_cluster(begin, (missing if at else tasks) if rank() == 0 else [], work, cluster, at)
         else:
-            make_shards(ours, encoders, params, source, work, threads(workers), clock or Timings(), home=at)
+            make_shards(ours, encoders, params, source, work, count_threads(workers), clock or Timings(), home=at)
         everyone.wait_for_everyone()
         return _collected(tasks, encoders, params, work, out, small, at) if rank() == 0 else {}
 
@@ -95,18 +100,18 @@ class Asked(NamedTuple):
 
 def asked(params: Encode, seed: int, teacher: Path, manifest: Path) -> Asked:
     """The shards of `manifest` for the encoders of `teacher`. Raises UserError where too few pairs are there."""
-    source, pairs = read_manifest(manifest)
+    source, pairs = read_sample_manifest(manifest)
     _same_scenes(source)
-    tasks, small = planned(pairs, params, seed, sizes(params.buckets, params.resolution, multiple(teacher)))
+    tasks, small = planned(pairs, params, seed, bucket_sizes(params.buckets, params.resolution, multiple(teacher)))
     decided = params.model_dump(exclude={"store"}) | {"seed": seed}  # shards are the same wherever they lie
     inputs = [manifest, *(path for part in PARTS if (path := teacher / part).is_dir())]
-    return Asked(tasks, small, source, identity(decided, inputs, ROOMS))
+    return Asked(tasks, small, source, compute_identity(decided, inputs, CODE_DEPS))
 
 
 def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[int, int]]) -> tuple[list[Task], int]:
     """The shards to make, and how many pairs are left out since they would be enlarged too much."""
-    place = assigned(np.array([(pair.width, pair.height) for pair in pairs]), among, params.max_upscale)
-    large = [pair for pair, number in zip(pairs, place, strict=True) if number != NONE]
+    place = assign_buckets(np.array([(pair.width, pair.height) for pair in pairs]), among, params.max_upscale)
+    large = [pair for pair, number in zip(pairs, place, strict=True) if number != NO_BUCKET]
     if len(large) <= params.heldout:
         why = f", {len(pairs) - len(large)} of them too small for encode.max_upscale" if len(large) < len(pairs) else ""
         raise UserError(
@@ -118,14 +123,14 @@ def planned(pairs: list[Sample], params: Encode, seed: int, among: list[tuple[in
         number = 0
         for bucket, dimensions in enumerate(among):
             alike = [pair for pair in chosen if sized[id(pair)] == bucket]
-            for some in chunks(alike, params.shard_size):
+            for some in batched(alike, params.shard_size):
                 tasks.append(Task(split, number, dimensions, some))
                 number += 1
     return tasks, len(pairs) - len(large)
 
 
 def check_room(
-    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, at: Place | None = None
+    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, at: PathOrRemote | None = None
 ) -> None:
     """Say what the shards will take, here or on a store `at`. Raises UserError where the disk has not so much."""
     each, caption = _bytes(encoders, params)
@@ -177,7 +182,7 @@ def _same_scenes(source: dict) -> None:
 
 
 def _collected(
-    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int, at: Place | None
+    tasks: list[Task], encoders: Encoders, params: Encode, work: Path, out: Path, small: int, at: PathOrRemote | None
 ) -> dict:
     """Move the shards from `work` to `out`, but those on a store, the manifest last; return the counts."""
     shards: list[Shard] = []
@@ -196,7 +201,7 @@ def _collected(
     settings = {"scaling_factor": encoders.scaling_factor, "vae": encoders.latent_space}
     settings |= {"resolution": params.resolution, "text": params.text} | ({"store": str(at)} if at else {})
     write_manifest(out, shards, empty, **settings)
-    atomic_write_text(work / DONE, "{}")
+    atomic_write_text(work / DONE_FILE, "{}")
     beside = sum(shard.bytes for shard in shards) if at else 0
     return _counts(shards, notes, small, beside + sum(path.stat().st_size for path in out.iterdir()))
 

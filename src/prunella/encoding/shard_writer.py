@@ -15,22 +15,22 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from prunella.compute.device import device
-from prunella.compute.ray_executor import shards_on_ray
+from prunella.compute.device import resolve_device
+from prunella.compute.ray_executor import run_shards_on_ray
 from prunella.compute.timing import Timings
-from prunella.data.images import RejectedImage, fitted, machine_faults, size_conditioning, unpacked
-from prunella.data.manifest import Sample, chunks
-from prunella.data.prefetch import ahead, threads
+from prunella.data.images import RejectedImage, center_crop_resize, open_rgb, raise_system_errors, size_conditioning
+from prunella.data.manifest import Sample, batched
+from prunella.data.prefetch import count_threads, prefetch
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
-from prunella.data.sources.generated import Generated
+from prunella.data.sources.generated import GeneratedImages
 from prunella.encoding.remote_shards import carried, noted
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import MIRRORED, noted_shard, whole_shard, write_shard
 from prunella.params import Encode, Runtime
-from prunella.storage.remote import Place
-from prunella.storage.upload import Porter
+from prunella.storage.remote import PathOrRemote
+from prunella.storage.upload import BackgroundUploader
 
 SWAPPED = "another picture than when it was filtered"
 AHEAD = 3  # batches of pictures that wait decoded
@@ -62,31 +62,33 @@ class Task(NamedTuple):
 class ShardMaker:
     """Makes a shard at a time in a process of a cluster."""
 
-    def __init__(self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime, home: Place | None):
-        self.encoders = Encoders(teacher, device(runtime), params.precision)
-        self.given, self.home = (params, source, work, threads(runtime.workers), Timings()), home
+    def __init__(
+        self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime, home: PathOrRemote | None
+    ):
+        self.encoders = Encoders(teacher, resolve_device(runtime), params.precision)
+        self.given, self.home = (params, source, work, count_threads(runtime.workers), Timings()), home
 
     def __call__(self, task: Task) -> None:
         make_shards([task], self.encoders, *self.given, bar=False, home=self.home)
 
 
 def made_by_cluster(
-    begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime, home: Place | None = None
+    begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime, home: PathOrRemote | None = None
 ) -> None:
     """Have the workers of a cluster make the shards in `work`, or on a store at `home`."""
 
     def there(task: Task) -> bool:
         return (noted(home / f"{task.name}.json") if home else noted_shard(work, task.name)) is not None
 
-    shards_on_ray(
+    run_shards_on_ray(
         begin,
         tasks if home else [task for task in tasks if whole_shard(work, task.name) is None],
         cluster,
         work,
-        named=lambda task: task.name,
-        count=lambda task: len(task.pairs),
-        there=there,
-        title="encode",
+        format_task=lambda task: task.name,
+        count_items=lambda task: len(task.pairs),
+        is_written=there,
+        description="encode",
         unit="pair",
     )
 
@@ -100,7 +102,7 @@ def make_shards(
     workers: int,
     clock: Timings,
     bar: bool = True,
-    home: Place | None = None,
+    home: PathOrRemote | None = None,
 ) -> None:
     """Make the shards of `tasks` that are not there yet in `work`; a `bar` says how far it is.
 
@@ -115,38 +117,38 @@ def make_shards(
     def made(it: tuple[Task, Sample]) -> Found:
         task, pair = it
         try:
-            with machine_faults(pair.key), ExitStack() as in_use:
+            with raise_system_errors(pair.key), ExitStack() as in_use:
                 if drawn_of and (pair.width, pair.height) == task.size:
                     return _as_drawn(drawn_of, pair)
                 with clock("decode"):
                     drawn = in_use.enter_context(_as_filtered(pictures_of, pair))
                 with clock("resize"):
-                    return fitted(drawn, *task.size)
+                    return center_crop_resize(drawn, *task.size)
         except RejectedImage as rejected:
             if rejected.cause == SWAPPED:
                 swapped.append(pair.key)
             return rejected
 
     asked = ((task, pair) for task in waiting for pair in task.pairs)
-    pictures = ahead(made, asked, workers, AHEAD * params.batch_size, named=lambda it: it[1].key)
+    pictures = prefetch(made, asked, workers, AHEAD * params.batch_size, label=lambda it: it[1].key)
     total = sum(len(task.pairs) for task in waiting)
     with (
-        Porter(partial(carried, work, home) if home else None) as porter,
+        BackgroundUploader(partial(carried, work, home) if home else None) as porter,
         tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not bar) as shown,
     ):
         for name in sorted(made_before):
-            porter.take(name)  # whose carrying was killed
+            porter.submit(name)  # whose carrying was killed
         for task in waiting:
             parts: list[Part] = []
             notes: Counter[str] = Counter()
-            for batch in chunks(task.pairs, params.batch_size):
+            for batch in batched(task.pairs, params.batch_size):
                 with clock("waiting for pictures"):
                     found = [next(pictures) for _ in batch]
                 parts += _tensors(batch, found, task, encoders, params, notes, clock)
                 shown.update(len(batch))
             with clock("writing"):
                 _written(task, parts, notes, work)
-            porter.take(task.name)
+            porter.submit(task.name)
     if swapped:
         more = f" and {len(swapped) - 10} more" if len(swapped) > 10 else ""
         print(f"encode: left out, {SWAPPED}: {', '.join(swapped[:10])}{more}", file=sys.stderr)
@@ -155,8 +157,8 @@ def make_shards(
 @contextmanager
 def _as_filtered(source: Source, pair: Sample) -> Iterator[Image.Image]:
     """The pair's picture, unpacked. Raises RejectedImage where it is not the one that the filter saw."""
-    data = b"" if source.rendered else source.read(pair.key)
-    with source.opened(pair.key) if source.rendered else unpacked(data) as picture:
+    data = b"" if source.rendered else source.read_image_bytes(pair.key)
+    with source.open_image(pair.key) if source.rendered else open_rgb(data) as picture:
         if picture.size != (pair.width, pair.height):
             raise RejectedImage("another size than when it was filtered")
         if data and hashlib.sha256(data).hexdigest() != pair.sum:
@@ -164,16 +166,16 @@ def _as_filtered(source: Source, pair: Sample) -> Iterator[Image.Image]:
         yield picture
 
 
-def _as_drawn(source: Generated, pair: Sample) -> Drawn:
+def _as_drawn(source: GeneratedImages, pair: Sample) -> Drawn:
     """The latents of the pair's picture. Raises RejectedImage where it is not the one that the filter saw."""
-    if hashlib.sha256(source.read(pair.key)).hexdigest() != pair.sum:
+    if hashlib.sha256(source.read_image_bytes(pair.key)).hexdigest() != pair.sum:
         raise RejectedImage(SWAPPED)
-    return Drawn(source.latents(pair.key))
+    return Drawn(source.read_latents(pair.key))
 
 
-def _with_latents_of(source: Source, encoders: Encoders) -> Generated | None:
+def _with_latents_of(source: Source, encoders: Encoders) -> GeneratedImages | None:
     """The source, where its pictures were decoded from latents of the teacher's own VAE."""
-    return source if isinstance(source, Generated) and source.latent_space == encoders.latent_space else None
+    return source if isinstance(source, GeneratedImages) and source.latent_space == encoders.latent_space else None
 
 
 class Part(NamedTuple):

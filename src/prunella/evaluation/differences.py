@@ -11,91 +11,101 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from prunella.stats import CONFIDENCE, Estimate, paired_difference
+from prunella.stats import CONFIDENCE, Estimate, estimate_paired_difference
 
-ERROR, REAL = "output_error", "_real"
-BINS = 4  # of timesteps, equally wide
-FEWEST = 10  # pairs, below which no interval is believed
+OUTPUT_ERROR, REAL_SUFFIX = "output_error", "_real"
+NUM_TIMESTEP_BINS = 4  # of timesteps, equally wide
+MIN_SAMPLES = 10  # pairs, below which no interval is believed
 # Metric → a value a pair (or picture), None where there is none. Of a distance from real pictures these are
 # pseudo-values, and METRIC_real has those of the real pictures.
 Values = dict[str, Sequence[float | bool | None]]
 
 
-def timestep_bins(timesteps: Sequence[int], last: int) -> dict[str, list[int]]:
+def bin_timesteps(timesteps: Sequence[int], last: int) -> dict[str, list[int]]:
     """{"0-249": numbers of the pairs whose timestep is there, …} for timesteps below `last`."""
-    edges = [last * i // BINS for i in range(BINS + 1)]
+    edges = [last * i // NUM_TIMESTEP_BINS for i in range(NUM_TIMESTEP_BINS + 1)]
     return {
         f"{low}-{high - 1}": [i for i, timestep in enumerate(timesteps) if low <= timestep < high]
         for low, high in pairwise(edges)
     }
 
 
-def difference(after: Values, before: Values, bins: dict[str, list[int]]) -> dict[str, Any]:
+def compare_values(after: Values, before: Values, bins: dict[str, list[int]]) -> dict[str, Any]:
     """{metric: estimate} of `after` − `before` for every metric that both have, and {"output_error_by": by `bins`}.
 
     An estimate is {"value", "n", "low", "high", "different"}; "different" is true where the interval excludes 0 and
     there are ten pairs or more.
     """
-    both = [name for name in after if name in before and not name.endswith(REAL)]
-    found: dict[str, Any] = {name: _told(name, after, before) for name in both}
-    if ERROR in both:
-        parts = {name: some for name, some in bins.items() if some}
-        found[f"{ERROR}_by"] = {
-            name: _told(ERROR, {ERROR: [after[ERROR][i] for i in some]}, {ERROR: [before[ERROR][i] for i in some]})
-            for name, some in parts.items()
+    common_metrics = [name for name in after if name in before and not name.endswith(REAL_SUFFIX)]
+    estimates: dict[str, Any] = {name: _compare_metric(name, after, before) for name in common_metrics}
+    if OUTPUT_ERROR in common_metrics:
+        filled_bins = {name: indices for name, indices in bins.items() if indices}
+        estimates[f"{OUTPUT_ERROR}_by"] = {
+            name: _compare_metric(
+                OUTPUT_ERROR,
+                {OUTPUT_ERROR: [after[OUTPUT_ERROR][i] for i in indices]},
+                {OUTPUT_ERROR: [before[OUTPUT_ERROR][i] for i in indices]},
+            )
+            for name, indices in filled_bins.items()
         }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in estimates.items() if value}
 
 
-def _told(name: str, after: Values, before: Values) -> dict[str, Any]:
+def _compare_metric(name: str, after: Values, before: Values) -> dict[str, Any]:
     """{} where not one pair has both values, or the real pictures are not the same."""
-    both = [(a, b) for a, b in zip(after[name], before[name], strict=True) if a is not None and b is not None]
-    if not both:
+    value_pairs = [(a, b) for a, b in zip(after[name], before[name], strict=True) if a is not None and b is not None]
+    if not value_pairs:
         return {}
-    estimate = paired_difference([a for a, _ in both], [b for _, b in both])
-    if name + REAL in after:
-        theirs = [values.get(name + REAL, []) for values in (after, before)]
-        if len(theirs[0]) != len(theirs[1]):
+    estimate = estimate_paired_difference([a for a, _ in value_pairs], [b for _, b in value_pairs])
+    if name + REAL_SUFFIX in after:
+        real_values = [values.get(name + REAL_SUFFIX, []) for values in (after, before)]
+        if len(real_values[0]) != len(real_values[1]):
             return {}
-        estimate = _with_real(estimate, both, *theirs)
-    return estimate.rounded() | {"different": different(estimate)}
+        estimate = _widen_by_real_images(estimate, value_pairs, *real_values)
+    return estimate.to_report_dict() | {"different": is_significant(estimate)}
 
 
-def _with_real(estimate: Estimate, both: list[tuple], after: Sequence, before: Sequence) -> Estimate:
+def _widen_by_real_images(estimate: Estimate, value_pairs: list[tuple], after: Sequence, before: Sequence) -> Estimate:
     """Of a distance from real pictures: chance has drawn those too, so their pseudo-values widen the interval."""
-    changes = [np.subtract(*np.array(both, float).T), np.asarray(after, float) - np.asarray(before, float)]
+    changes = [np.subtract(*np.array(value_pairs, float).T), np.asarray(after, float) - np.asarray(before, float)]
     variance = sum(each.var(ddof=1) / len(each) for each in changes)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, min(map(len, changes)) - 1) * np.sqrt(variance))
-    return Estimate(estimate.value, estimate.n, estimate.value - half, estimate.value + half)
+    half_width = float(t.ppf((1 + CONFIDENCE) / 2, min(map(len, changes)) - 1) * np.sqrt(variance))
+    return Estimate(estimate.value, estimate.n, estimate.value - half_width, estimate.value + half_width)
 
 
-def different(estimate: Estimate) -> bool:
+def is_significant(estimate: Estimate) -> bool:
     """Whether a paired difference is told from chance."""
-    return estimate.n >= FEWEST and (estimate.low > 0 or estimate.high < 0)
+    return estimate.n >= MIN_SAMPLES and (estimate.low > 0 or estimate.high < 0)
 
 
-def of_some(values: Values, pairs: Collection[int], pictures: Collection[int]) -> Values:
-    """The values of some `pairs` (of the output error) and `pictures` (of every other metric) alone, by number.
+def select_values(values: Values, sample_indices: Collection[int], image_indices: Collection[int]) -> Values:
+    """The values of some `sample_indices` (of the output error) and `image_indices` (of every other metric) alone, by
+    number.
 
     Distances from real pictures are those of all pictures together, so they are left out.
     """
-    own = {name: each for name, each in values.items() if name.removesuffix(REAL) + REAL not in values}
-    return {name: [each[i] for i in (pairs if name == ERROR else pictures)] for name, each in own.items()}
+    per_image_values = {
+        name: each for name, each in values.items() if name.removesuffix(REAL_SUFFIX) + REAL_SUFFIX not in values
+    }
+    return {
+        name: [each[i] for i in (sample_indices if name == OUTPUT_ERROR else image_indices)]
+        for name, each in per_image_values.items()
+    }
 
 
-def between(
+def compare_models(
     values: dict[str, Values], students: Sequence[str], stages: Sequence[str], bins: dict[str, list[int]]
 ) -> dict[str, dict]:
     """{"A - B": difference} of every stage of a student from the teacher, and of every two students stage by stage.
 
     The output error is itself a difference from the teacher, and is left out of the former.
     """
-    pairs: dict[str, dict] = {}
+    comparisons: dict[str, dict] = {}
     for student, stage in product(students, stages):
-        bare = {name: each for name, each in values.get("teacher", {}).items() if name != ERROR}
-        pairs[f"{student}/{stage} - teacher"] = difference(values[f"{student}/{stage}"], bare, {})
-    for i, one in enumerate(students):
-        for other, stage in product(students[i + 1 :], stages):
-            name = f"{other}/{stage} - {one}/{stage}"
-            pairs[name] = difference(values[f"{other}/{stage}"], values[f"{one}/{stage}"], bins)
-    return {name: found for name, found in pairs.items() if found}
+        teacher_values = {name: each for name, each in values.get("teacher", {}).items() if name != OUTPUT_ERROR}
+        comparisons[f"{student}/{stage} - teacher"] = compare_values(values[f"{student}/{stage}"], teacher_values, {})
+    for i, first in enumerate(students):
+        for second, stage in product(students[i + 1 :], stages):
+            name = f"{second}/{stage} - {first}/{stage}"
+            comparisons[name] = compare_values(values[f"{second}/{stage}"], values[f"{first}/{stage}"], bins)
+    return {name: comparison for name, comparison in comparisons.items() if comparison}

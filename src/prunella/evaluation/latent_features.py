@@ -10,47 +10,50 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from prunella.evaluation.metrics.base import Images, Subject
+from prunella.evaluation.metrics.base import Images, MetricContext
 from prunella.latents.encoders import raw_latents
 
-CELLS = 4  # to a side: 4 × 4 cells × 4 channels = 64 features
+GRID_CELLS = 4  # to a side: 4 × 4 cells × 4 channels = 64 features
 
 
-def features(latents: Tensor) -> np.ndarray:
+def pool_latents(latents: Tensor) -> np.ndarray:
     """NF features, float64, of NCHW latents."""
-    return F.adaptive_avg_pool2d(latents.float(), CELLS).flatten(1).double().cpu().numpy()
+    return F.adaptive_avg_pool2d(latents.float(), GRID_CELLS).flatten(1).double().cpu().numpy()
 
 
-class LatentFeatures:
+class LatentFeatureSpace:
     """A space to compare pictures in: the teacher's VAE's. Real ones are the held-out ones that are not drawn."""
 
-    def __init__(self, subject: Subject):
-        self.subject = subject
-        self.vae = AutoencoderKL.from_pretrained(subject.teacher, subfolder="vae", torch_dtype=torch.float32)
-        self.vae = self.vae.to(subject.device).eval()
+    def __init__(self, context: MetricContext):
+        self.context = context
+        self.vae = AutoencoderKL.from_pretrained(context.teacher_dir, subfolder="vae", torch_dtype=torch.float32)
+        self.vae = self.vae.to(context.device).eval()
         self.vae.enable_slicing()  # memory is that of one picture, whatever the batch
-        first = set(subject.drawn.tolist())
-        others = np.array([pair for pair in range(len(subject.heldout)) if pair not in first], int)
-        self.asked, self.real = self._stored(subject.drawn), self._stored(others)
-        self.last: tuple[Images, np.ndarray] | None = None
+        prompt_indices = set(context.heldout_indices.tolist())
+        other_indices = np.array([index for index in range(len(context.heldout)) if index not in prompt_indices], int)
+        self.real_of_prompts, self.real = (
+            self._read_features(context.heldout_indices),
+            self._read_features(other_indices),
+        )
+        self.last_batch: tuple[Images, np.ndarray] | None = None
 
     def __call__(self, images: Images) -> np.ndarray:
         """NF features of pictures (HWC uint8) of one size; a batch that two metrics ask for is encoded once."""
-        if self.last is None or self.last[0] is not images:
-            mean, _ = raw_latents(self.vae, np.stack(images), batch_size=self.subject.batch_size)
-            self.last = images, features(mean * self.subject.heldout.scaling_factor)
-        return self.last[1]
+        if self.last_batch is None or self.last_batch[0] is not images:
+            mean, _ = raw_latents(self.vae, np.stack(images), batch_size=self.context.batch_size)
+            self.last_batch = images, pool_latents(mean * self.context.heldout.scaling_factor)
+        return self.last_batch[1]
 
-    def _stored(self, pairs: np.ndarray) -> np.ndarray:
+    def _read_features(self, indices: np.ndarray) -> np.ndarray:
         """NF features of held-out pairs, from their latents."""
-        heldout, size, parts = self.subject.heldout, self.subject.batch_size, [np.zeros((0, 0))]
-        for group in heldout.groups(pairs):
+        heldout, size, feature_batches = self.context.heldout, self.context.batch_size, [np.zeros((0, 0))]
+        for group in heldout.groups(indices):
             for start in range(0, len(group), size):
                 rows = heldout.take(group[start : start + size])
-                parts.append(features(rows["mean"] * heldout.scaling_factor))
-        return np.concatenate(parts[1:] or parts)
+                feature_batches.append(pool_latents(rows["mean"] * heldout.scaling_factor))
+        return np.concatenate(feature_batches[1:] or feature_batches)
 
 
-def latent_features(subject: Subject) -> LatentFeatures:
+def get_latent_features(context: MetricContext) -> LatentFeatureSpace:
     """The features that all metrics of the subject share."""
-    return subject.common("latent features", lambda: LatentFeatures(subject))
+    return context.get_shared("latent features", lambda: LatentFeatureSpace(context))

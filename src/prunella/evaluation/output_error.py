@@ -17,46 +17,55 @@ from prunella.training.data import Batch
 from prunella.training.losses import Task, squares
 
 
-class Errors(NamedTuple):
+class OutputErrors(NamedTuple):
     """Held-out pair by pair, in the split's order."""
 
     errors: list[float]  # mean squared difference from the teacher's prediction
     timesteps: list[int]
 
 
-def predict(teacher: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path) -> list[int]:
-    """Write the teacher's predictions (NCHW fp32) of each batch to `out`; the timestep of each pair, as in `Errors`."""
+def write_teacher_predictions(
+    teacher_unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], out: Path
+) -> list[int]:
+    """Write the teacher's predictions (NCHW fp32) of each batch to `out`.
+
+    The timestep of each pair, as in `OutputErrors`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     timesteps: dict[int, int] = {}
-    for number, (batch, predicted) in enumerate(_predicted(teacher, scheduler, batches)):
-        save_file({"pairs": batch["pairs"], "prediction": predicted.contiguous()}, out / f"{number:05d}.safetensors")
-        timesteps |= _by_pair(batch, batch["timesteps"])
-    return [timesteps[pair] for pair in sorted(timesteps)]
+    for number, (batch, prediction) in enumerate(_iter_predictions(teacher_unet, scheduler, batches)):
+        save_file({"pairs": batch["pairs"], "prediction": prediction.contiguous()}, out / f"{number:05d}.safetensors")
+        timesteps |= _map_by_sample(batch, batch["timesteps"])
+    return [timesteps[index] for index in sorted(timesteps)]
 
 
-def output_errors(unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], predictions: Path) -> Errors:
+def measure_output_errors(
+    unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch], predictions: Path
+) -> OutputErrors:
     """The errors of a UNet. Raises UserError where the predictions are of other batches."""
     errors: dict[int, float] = {}
     timesteps: dict[int, int] = {}
-    for number, (batch, predicted) in enumerate(_predicted(unet, scheduler, batches)):
-        errors |= _by_pair(batch, squares(predicted, _stored(predictions, number, batch)))
-        timesteps |= _by_pair(batch, batch["timesteps"])
-    return Errors([errors[pair] for pair in sorted(errors)], [timesteps[pair] for pair in sorted(timesteps)])
+    for number, (batch, prediction) in enumerate(_iter_predictions(unet, scheduler, batches)):
+        errors |= _map_by_sample(batch, squares(prediction, _load_prediction(predictions, number, batch)))
+        timesteps |= _map_by_sample(batch, batch["timesteps"])
+    return OutputErrors([errors[index] for index in sorted(errors)], [timesteps[index] for index in sorted(timesteps)])
 
 
-def _by_pair(batch: Batch, values: Tensor) -> dict[int, Any]:
+def _map_by_sample(batch: Batch, values: Tensor) -> dict[int, Any]:
     return dict(zip(batch["pairs"].tolist(), values.tolist(), strict=True))
 
 
 @torch.no_grad()
-def _predicted(unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+def _iter_predictions(
+    unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with its prediction, fp32, on the CPU."""
-    task, device = Task(scheduler), next(unet.parameters()).device
+    loss, device = Task(scheduler), next(unet.parameters()).device
     for batch in batches:
-        yield batch, task.predict(unet, Batch(batch).to(device)).float().cpu()
+        yield batch, loss.predict(unet, Batch(batch).to(device)).float().cpu()
 
 
-def _stored(predictions: Path, number: int, batch: Batch) -> Tensor:
+def _load_prediction(predictions: Path, number: int, batch: Batch) -> Tensor:
     path = predictions / f"{number:05d}.safetensors"
     stored = load_file(path) if path.is_file() else {}
     if "pairs" not in stored or not torch.equal(stored["pairs"], batch["pairs"]):

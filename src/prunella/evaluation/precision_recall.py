@@ -14,12 +14,12 @@ from scipy.stats import norm
 from prunella.evaluation.set_distance import Distance
 from prunella.stats import CONFIDENCE, Estimate
 
-NEIGHBOURS = 3
-FEWEST = 1000  # pictures of either set: with fewer, the value says more about their number
-BLOCK = 2**23  # distances in memory, 64 MB
+NUM_NEIGHBORS = 3
+MIN_IMAGES = 1000  # pictures of either set: with fewer, the value says more about their number
+MAX_BLOCK_ENTRIES = 2**23  # distances in memory, 64 MB
 
 
-class Covered(Distance):
+class CoverageEstimate(Distance):
     """A share of one set, and what each picture adds to it; `drawn` and `real` have the share as their means."""
 
     def estimate(self) -> Estimate:
@@ -28,68 +28,77 @@ class Covered(Distance):
         The effective number of a survey's shares (Franco et al. 2019, J. Surv. Stat. Methodol. 7): one that is 0 or 1
         has a width too.
         """
-        n, spread = len(self.drawn), sum(each.var(ddof=1) / len(each) for each in (self.drawn, self.real))
-        near = (self.value * n + 2) / (n + 4)  # of no width 0
-        few = near * (1 - near) / max(spread, near * (1 - near) / n)
+        n, variance = (
+            len(self.generated_values),
+            sum(values.var(ddof=1) / len(values) for values in (self.generated_values, self.real_values)),
+        )
+        shrunk_value = (self.value * n + 2) / (n + 4)  # of no width 0
+        effective_n = shrunk_value * (1 - shrunk_value) / max(variance, shrunk_value * (1 - shrunk_value) / n)
         z = float(norm.ppf((1 + CONFIDENCE) / 2))
-        middle = (self.value + z**2 / (2 * few)) / (1 + z**2 / few)
-        half = z / (1 + z**2 / few) * np.sqrt(self.value * (1 - self.value) / few + z**2 / (4 * few**2))
-        return Estimate(self.value, n, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+        center = (self.value + z**2 / (2 * effective_n)) / (1 + z**2 / effective_n)
+        half_width = (
+            z
+            / (1 + z**2 / effective_n)
+            * np.sqrt(self.value * (1 - self.value) / effective_n + z**2 / (4 * effective_n**2))
+        )
+        return Estimate(self.value, n, max(0.0, float(center - half_width)), min(1.0, float(center + half_width)))
 
 
-def precision(drawn: np.ndarray, real: np.ndarray) -> Covered:
+def measure_precision(generated: np.ndarray, real: np.ndarray) -> CoverageEstimate:
     """The share of NF drawn pictures within the manifold of MF real ones."""
-    inside, added = covered(drawn, real)
-    return Covered(float(inside.mean()), inside.astype(float), added)
+    inside, influence = find_covered(generated, real)
+    return CoverageEstimate(float(inside.mean()), inside.astype(float), influence)
 
 
-def recall(drawn: np.ndarray, real: np.ndarray) -> Covered:
+def measure_recall(generated: np.ndarray, real: np.ndarray) -> CoverageEstimate:
     """The share of MF real pictures within the manifold of NF drawn ones."""
-    inside, added = covered(real, drawn)
-    return Covered(float(inside.mean()), added, inside.astype(float))
+    inside, influence = find_covered(real, generated)
+    return CoverageEstimate(float(inside.mean()), influence, inside.astype(float))
 
 
-def covered(points: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_covered(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which of NF points lie in a ball of MF centres (N truths), and what each centre adds to their share (M).
 
     The latter are the jackknife's pseudo-values, moved so that their mean is the share: without a centre its own ball
     is gone, and those of its neighbours reach one picture further. Raises ValueError with fewer than five centres.
     """
-    if len(centres) < NEIGHBOURS + 2:
-        raise ValueError(f"a ball needs {NEIGHBOURS + 1} pictures beside its own; there are {len(centres)}")
-    points, centres = points.astype(np.float64), centres.astype(np.float64)
-    near, reach = _balls(centres)
-    inside, change = np.empty(len(points), bool), np.zeros(len(centres))
-    for rows, apart in _distances(points, centres):
-        now, grown = apart <= reach[:, 0], apart <= reach[:, 1]
-        inside[rows] = now.any(1)
-        for balls in grown[~inside[rows]]:  # a point that is in no ball comes in
-            change[np.unique(near[balls])] += 1
-        alone = now.sum(1) == 1
-        for ball, balls in zip(now[alone].argmax(1), grown[alone], strict=True):  # a point in one ball falls out
-            if not (balls & (near == ball).any(1)).any():
-                change[ball] -= 1
-    added = -(len(centres) - 1) * change / len(points)
-    return inside, inside.mean() + added - added.mean()
+    if len(centers) < NUM_NEIGHBORS + 2:
+        raise ValueError(f"a ball needs {NUM_NEIGHBORS + 1} pictures beside its own; there are {len(centers)}")
+    points, centers = points.astype(np.float64), centers.astype(np.float64)
+    neighbors, radii = _knn_radii(centers)
+    inside, coverage_change = np.empty(len(points), bool), np.zeros(len(centers))
+    for rows, distances in _iter_distances(points, centers):
+        in_ball, in_grown_ball = distances <= radii[:, 0], distances <= radii[:, 1]
+        inside[rows] = in_ball.any(1)
+        for balls in in_grown_ball[~inside[rows]]:  # a point that is in no ball comes in
+            coverage_change[np.unique(neighbors[balls])] += 1
+        in_one_ball = in_ball.sum(1) == 1
+        for ball, balls in zip(
+            in_ball[in_one_ball].argmax(1), in_grown_ball[in_one_ball], strict=True
+        ):  # a point in one ball falls out
+            if not (balls & (neighbors == ball).any(1)).any():
+                coverage_change[ball] -= 1
+    influence = -(len(centers) - 1) * coverage_change / len(points)
+    return inside, inside.mean() + influence - influence.mean()
 
 
-def _balls(centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _knn_radii(centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The nearest others of each centre (M, NEIGHBOURS), and squared distances of the last of them and of the next."""
-    near, reach = np.empty((len(centres), NEIGHBOURS), int), np.empty((len(centres), 2))
-    for rows, apart in _distances(centres, centres):
-        apart[np.arange(len(apart)), np.arange(rows.start, rows.start + len(apart))] = np.inf
-        first = np.argpartition(apart, NEIGHBOURS, axis=1)[:, : NEIGHBOURS + 1]
-        each = np.take_along_axis(apart, first, 1)
-        order = each.argsort(1)
-        near[rows] = np.take_along_axis(first, order, 1)[:, :NEIGHBOURS]
-        reach[rows] = np.take_along_axis(each, order, 1)[:, NEIGHBOURS - 1 :]
-    return near, reach
+    neighbors, radii = np.empty((len(centers), NUM_NEIGHBORS), int), np.empty((len(centers), 2))
+    for rows, distances in _iter_distances(centers, centers):
+        distances[np.arange(len(distances)), np.arange(rows.start, rows.start + len(distances))] = np.inf
+        nearest = np.argpartition(distances, NUM_NEIGHBORS, axis=1)[:, : NUM_NEIGHBORS + 1]
+        nearest_distances = np.take_along_axis(distances, nearest, 1)
+        order = nearest_distances.argsort(1)
+        neighbors[rows] = np.take_along_axis(nearest, order, 1)[:, :NUM_NEIGHBORS]
+        radii[rows] = np.take_along_axis(nearest_distances, order, 1)[:, NUM_NEIGHBORS - 1 :]
+    return neighbors, radii
 
 
-def _distances(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _iter_distances(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Squared distances of some rows of `one` from all of `other`, and which rows."""
-    lengths, rows = np.square(other).sum(1), max(1, BLOCK // len(other))
+    lengths, rows = np.square(other).sum(1), max(1, MAX_BLOCK_ENTRIES // len(other))
     for start in range(0, len(one), rows):
-        some = one[start : start + rows]
-        apart = np.square(some).sum(1)[:, None] + lengths - 2 * some @ other.T
-        yield slice(start, start + len(some)), np.clip(apart, 0, None)
+        block = one[start : start + rows]
+        distances = np.square(block).sum(1)[:, None] + lengths - 2 * block @ other.T
+        yield slice(start, start + len(block)), np.clip(distances, 0, None)

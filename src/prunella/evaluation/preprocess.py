@@ -8,7 +8,7 @@ from PIL import Image
 from prunella.evaluation.metrics.base import Images
 
 
-def as_measured(images: Images, resize: int | None, jpeg: bool, stored: bool = False) -> Images:
+def preprocess_images(images: Images, resize: int | None, jpeg: bool, stored: bool = False) -> Images:
     """Pictures (HWC uint8) squashed to `resize` pixels to a side; with `jpeg` stored as such before and after.
 
     As BK-SDM's scripts do it: Pillow's defaults, which are a quality of 75 and bicubic resizing. Those that are
@@ -16,19 +16,19 @@ def as_measured(images: Images, resize: int | None, jpeg: bool, stored: bool = F
     """
     if resize is None and not jpeg:
         return images
-    return [_through(Image.fromarray(image), resize, jpeg, stored) for image in images]
+    return [_preprocess_image(Image.fromarray(image), resize, jpeg, stored) for image in images]
 
 
-def _through(picture: Image.Image, resize: int | None, jpeg: bool, stored: bool) -> np.ndarray:
+def _preprocess_image(image: Image.Image, resize: int | None, jpeg: bool, stored: bool) -> np.ndarray:
     if jpeg and not stored:
-        picture = _jpeg(picture)
+        image = _roundtrip_jpeg(image)
     if resize is not None:
-        picture = picture.resize((resize, resize))
-        picture = _jpeg(picture) if jpeg else picture
-    return np.asarray(picture.convert("RGB"))
+        image = image.resize((resize, resize))
+        image = _roundtrip_jpeg(image) if jpeg else image
+    return np.asarray(image.convert("RGB"))
 
 
-def _jpeg(picture: Image.Image) -> Image.Image:
+def _roundtrip_jpeg(image: Image.Image) -> Image.Image:
     file = io.BytesIO()
-    picture.save(file, "JPEG")
+    image.save(file, "JPEG")
     return Image.open(file)

@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 
-from prunella.evaluation.differences import ERROR, Values, difference, of_some, timestep_bins
+from prunella.evaluation.differences import OUTPUT_ERROR, Values, bin_timesteps, compare_values, select_values
 from prunella.evaluation.metrics import check_metrics, find_metric
-from prunella.evaluation.metrics.base import Metric, Subject, Unavailable, figures
-from prunella.evaluation.output_error import output_errors, predict
-from prunella.evaluation.preprocess import as_measured
+from prunella.evaluation.metrics.base import Metric, MetricContext, Unavailable, make_report_entries
+from prunella.evaluation.output_error import measure_output_errors, write_teacher_predictions
+from prunella.evaluation.preprocess import preprocess_images
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
-from prunella.models.alike import apart
+from prunella.models.alike import describe_incompatibilities
 from prunella.models.pipeline import load_scheduler, load_unet
-from prunella.models.quantized import load_quantised
-from prunella.params import Benchmark, bits_of
-from prunella.sampling.gallery import BASE, Gallery
-from prunella.stats import mean
+from prunella.models.quantized import load_quantized_unet
+from prunella.params import Benchmark, parse_quantized_dtype
+from prunella.sampling.gallery import BASE_STAGE, ImageShards
+from prunella.stats import estimate_mean
 from prunella.training.data import heldout_batches
 from prunella.training.finetune import caption_contains
 
@@ -26,89 +26,115 @@ Report = dict[str, Any]
 
 
 def score_teacher(
-    params: Benchmark, *, teacher: Path, latents: Path, manifest: Path, drawn: Path, predictions: Path, device: str
+    params: Benchmark,
+    *,
+    teacher_dir: Path,
+    latents: Path,
+    manifest: Path,
+    images_dir: Path,
+    predictions: Path,
+    device: str,
 ) -> Report:
-    """Scores of the teacher's gallery `drawn`, under {"models": {"teacher": …}}; its predictions into `predictions`.
+    """Scores of the teacher's gallery `images_dir`, under {"models": {"teacher": …}}; its predictions into
+    `predictions`.
 
     "floors" has what real pictures get, by metric, and "unavailable" the metrics that cannot be measured, with why.
     "pairs" is as `score_student` has it; "heldout" says what each pair of the output error is: {"timesteps", "last"}.
     """
     check_metrics(params.metrics)
-    heldout, scheduler = open_latents(latents, teacher, device)[1], load_scheduler(teacher)
-    last = scheduler.config.num_train_timesteps
-    batches = heldout_batches(heldout, params.batch_size, last)
-    timesteps = predict(load_unet(teacher, device), scheduler, batches, predictions)
-    scores = _Scores(params, teacher, heldout, manifest, drawn, device)
-    found, values = scores.of(drawn)
-    entry = {"output_error": 0.0, "output_error_estimate": mean([0.0] * len(timesteps)).rounded(), **found}
+    heldout, scheduler = open_latents(latents, teacher_dir, device)[1], load_scheduler(teacher_dir)
+    num_train_timesteps = scheduler.config.num_train_timesteps
+    batches = heldout_batches(heldout, params.batch_size, num_train_timesteps)
+    timesteps = write_teacher_predictions(load_unet(teacher_dir, device), scheduler, batches, predictions)
+    runner = _MetricRunner(params, teacher_dir, heldout, manifest, images_dir, device)
+    metric_entries, values = runner.score_folder(images_dir)
+    entry = {
+        "output_error": 0.0,
+        "output_error_estimate": estimate_mean([0.0] * len(timesteps)).to_report_dict(),
+        **metric_entries,
+    }
     return {
         "models": {"teacher": entry},
-        "floors": scores.floors,
-        "unavailable": scores.unavailable,
-        "pairs": {"teacher": _rounded(values)},
-        "heldout": {"timesteps": timesteps, "last": last},
+        "floors": runner.real_data_floors,
+        "unavailable": runner.unavailable,
+        "pairs": {"teacher": _round_values(values)},
+        "heldout": {"timesteps": timesteps, "last": num_train_timesteps},
     }
 
 
 def score_student(
     params: Benchmark,
     *,
-    words: list[str],
+    keywords: list[str],
     student: str,
     models: dict[str, Path],
-    teacher: Path,
+    teacher_dir: Path,
     latents: Path,
     manifest: Path,
-    drawn: Path,
-    taught: Path,
+    images_dir: Path,
+    teacher_images_dir: Path,
     predictions: Path,
     device: str,
 ) -> Report:
-    """Scores of a student at every stage: `models` are its folders by stage, `drawn` holds its galleries;
-    `taught` is the teacher's gallery, of the same prompts and noise. A model of others' has a stage "base", and an
-    output error only where its latents, texts and noise are the teacher's; "unavailable" says why where they are not.
+    """Scores of a student at every stage: `models` are its folders by stage, `images_dir` holds its galleries;
+    `teacher_images_dir` is the teacher's gallery, of the same prompts and noise. A model of others' has a stage
+    "base", and an output error only where its latents, texts and noise are the teacher's; "unavailable" says why where
+    they are not.
 
     {"models": {"STUDENT/STAGE": …}, "differences": {"STUDENT/STAGE - STUDENT/STAGE": …}, "pairs": …}: differences of a
     stage from the one before, paired (`prunella.evaluation.differences`), and of the fine-tuned stage "on_words" and
-    "on_rest" besides, where `words` chose what was fine-tuned on; "pairs" has the output error of every held-out pair
-    and the value of every picture by the metrics that have one.
+    "on_rest" besides, where `keywords` chose what was fine-tuned on; "pairs" has the output error of every held-out
+    pair and the value of every picture by the metrics that have one.
     """
     check_metrics(params.metrics)
-    heldout, scheduler = open_latents(latents, teacher, device)[1], load_scheduler(teacher)
-    scores = _Scores(params, teacher, heldout, manifest, taught, device)
+    heldout, scheduler = open_latents(latents, teacher_dir, device)[1], load_scheduler(teacher_dir)
+    runner = _MetricRunner(params, teacher_dir, heldout, manifest, teacher_images_dir, device)
     entries: dict[str, Report] = {}
     values: dict[str, Values] = {}
     timesteps: list[int] = []
-    last = scheduler.config.num_train_timesteps
-    if why := apart(teacher, models[BASE]) if BASE in models else "":
-        scores.unavailable[f"{student}: {ERROR}"] = f"beside the teacher it has {why}"
+    num_train_timesteps = scheduler.config.num_train_timesteps
+    if incompatibility := describe_incompatibilities(teacher_dir, models[BASE_STAGE]) if BASE_STAGE in models else "":
+        runner.unavailable[f"{student}: {OUTPUT_ERROR}"] = f"beside the teacher it has {incompatibility}"
     for stage, folder in models.items():
         name = f"{student}/{stage}"
         entries[name], values[name] = {}, {}
-        if not why:
-            batches = heldout_batches(heldout, params.batch_size, last)
-            bits = bits_of(stage)
-            unet = load_quantised(folder, bits, torch.float32, device) if bits else load_unet(folder, device)
-            errors, timesteps = output_errors(unet, scheduler, batches, predictions)
-            bins = {part: [errors[i] for i in some] for part, some in timestep_bins(timesteps, last).items() if some}
-            entries[name] = {"output_error": mean(errors).value, "output_error_estimate": mean(errors).rounded()}
-            entries[name] |= {"output_error_by": {part: mean(some).rounded() for part, some in bins.items()}}
-            values[name] = {ERROR: errors}
-        found, each = scores.of(drawn / stage)
-        entries[name] |= found
-        values[name] = values[name] | each
+        if not incompatibility:
+            batches = heldout_batches(heldout, params.batch_size, num_train_timesteps)
+            dtype = parse_quantized_dtype(stage)
+            unet = load_quantized_unet(folder, dtype, torch.float32, device) if dtype else load_unet(folder, device)
+            errors, timesteps = measure_output_errors(unet, scheduler, batches, predictions)
+            bins = {
+                bin_name: [errors[i] for i in indices]
+                for bin_name, indices in bin_timesteps(timesteps, num_train_timesteps).items()
+                if indices
+            }
+            entries[name] = {
+                "output_error": estimate_mean(errors).value,
+                "output_error_estimate": estimate_mean(errors).to_report_dict(),
+            }
+            entries[name] |= {
+                "output_error_by": {
+                    bin_name: estimate_mean(indices).to_report_dict() for bin_name, indices in bins.items()
+                }
+            }
+            values[name] = {OUTPUT_ERROR: errors}
+        metric_entries, image_values = runner.score_folder(images_dir / stage)
+        entries[name] |= metric_entries
+        values[name] = values[name] | image_values
     return {
         "models": entries,
-        "differences": _changes(values, timestep_bins(timesteps, last), words, scores.texts, heldout.captions),
-        "unavailable": scores.unavailable,
-        "pairs": {name: _rounded(each) for name, each in values.items()},
+        "differences": _compare_stages(
+            values, bin_timesteps(timesteps, num_train_timesteps), keywords, runner.prompt_texts, heldout.captions
+        ),
+        "unavailable": runner.unavailable,
+        "pairs": {name: _round_values(image_values) for name, image_values in values.items()},
     }
 
 
-def _changes(
+def _compare_stages(
     values: dict[str, Values],
     bins: dict[str, list[int]],
-    words: list[str],
+    keywords: list[str],
     prompts: list[str],
     captions: list[str],
 ) -> dict[str, dict]:
@@ -116,80 +142,97 @@ def _changes(
 
     A fine-tuned one also on the captions with its words, and on the rest.
     """
-    found = {}
-    trained = [name for name in values if bits_of(name) is None]
-    for before, after in [*pairwise(trained), *((trained[-1], name) for name in values if name not in trained)]:
-        found[f"{after} - {before}"] = changed = difference(values[after], values[before], bins)
-        if words and after.endswith("/finetuned"):
-            own = [set(caption_contains(some, words).tolist()) for some in (captions, prompts)]
-            rest = [set(range(len(some))) - mine for some, mine in zip((captions, prompts), own, strict=True)]
-            for name, (pairs, pictures) in {"on_words": own, "on_rest": rest}.items():
-                now, then = (of_some(values[each], sorted(pairs), sorted(pictures)) for each in (after, before))
-                changed[name] = difference(now, then, {})
-    return found
+    comparisons = {}
+    unquantized = [name for name in values if parse_quantized_dtype(name) is None]
+    for before, after in [
+        *pairwise(unquantized),
+        *((unquantized[-1], name) for name in values if name not in unquantized),
+    ]:
+        comparisons[f"{after} - {before}"] = comparison = compare_values(values[after], values[before], bins)
+        if keywords and after.endswith("/finetuned"):
+            on_keywords = [set(caption_contains(texts, keywords).tolist()) for texts in (captions, prompts)]
+            on_rest = [
+                set(range(len(texts))) - matching
+                for texts, matching in zip((captions, prompts), on_keywords, strict=True)
+            ]
+            for name, (sample_indices, image_indices) in {"on_words": on_keywords, "on_rest": on_rest}.items():
+                after_values, before_values = (
+                    select_values(values[each], sorted(sample_indices), sorted(image_indices))
+                    for each in (after, before)
+                )
+                comparison[name] = compare_values(after_values, before_values, {})
+    return comparisons
 
 
-def _rounded(values: Values) -> Values:
+def _round_values(values: Values) -> Values:
     """For a report: six digits, truths as they are."""
     return {
-        name: [each if each is None or isinstance(each, bool) else float(f"{each:.6g}") for each in every]
-        for name, every in values.items()
+        name: [each if each is None or isinstance(each, bool) else float(f"{each:.6g}") for each in metric_values]
+        for name, metric_values in values.items()
     }
 
 
-class _Scores:
+class _MetricRunner:
     """Measures galleries by every metric asked for; what they share is loaded once."""
 
-    def __init__(self, params: Benchmark, teacher: Path, heldout: Latents, manifest: Path, taught: Path, device: str):
+    def __init__(
+        self,
+        params: Benchmark,
+        teacher_dir: Path,
+        heldout: Latents,
+        manifest: Path,
+        teacher_images_dir: Path,
+        device: str,
+    ):
         self.params = params
         self.unavailable: dict[str, str] = {}
-        prompts = Gallery(taught).prompts
-        self.texts = [prompt.text for prompt in prompts]
-        self.subject = Subject(
-            teacher=teacher,
+        prompts = ImageShards(teacher_images_dir).prompts
+        self.prompt_texts = [prompt.text for prompt in prompts]
+        self.context = MetricContext(
+            teacher_dir=teacher_dir,
             heldout=heldout,
             prompts=prompts,
             manifest=manifest,
-            taught=taught,
+            teacher_images_dir=teacher_images_dir,
             prompt_file=Path(params.prompt_file),
             backbones=params.backbones,
-            real=params.real,
+            real=params.reference_images,
             resize=params.resize,
             jpeg=params.jpeg,
             device=device,
             batch_size=params.batch_size,
         )
 
-    def of(self, folder: Path) -> tuple[dict[str, dict], Values]:
+    def score_folder(self, folder: Path) -> tuple[dict[str, dict], Values]:
         """{metric: estimate, …} of the gallery in `folder`, and the values of its pictures by the metrics that do."""
-        metrics = self._metrics()
-        for prompts, images in Gallery(folder).batches(self.params.batch_size):
-            measured = as_measured(images, self.params.resize, self.params.jpeg)
+        metrics = self._build_metrics()
+        for prompts, images in ImageShards(folder).iter_batches(self.params.batch_size):
+            preprocessed = preprocess_images(images, self.params.resize, self.params.jpeg)
             for metric in metrics.values():
-                metric.update(measured, [prompt.text for prompt in prompts])
-        found: dict[str, dict] = {}
+                metric.update(preprocessed, [prompt.text for prompt in prompts])
+        entries: dict[str, dict] = {}
         values: Values = {}
         for name, metric in metrics.items():
             try:
-                found |= figures(name, metric)
+                entries |= make_report_entries(name, metric)
             except Unavailable as reason:
                 self.unavailable[name] = str(reason)
                 continue
-            values |= {f"{name}{of}": each for of, each in metric.values().items()}
-        return found, values
+            values |= {f"{name}{suffix}": metric_values for suffix, metric_values in metric.values().items()}
+        return entries, values
 
     @property
-    def floors(self) -> dict[str, dict]:
+    def real_data_floors(self) -> dict[str, dict]:
         """{metric: estimate} of real pictures, for the metrics that know it."""
-        known = {name: metric.floor() for name, metric in self._metrics().items()}
-        return {name: floor.rounded() for name, floor in known.items() if floor is not None}
+        floors = {name: metric.real_data_floor() for name, metric in self._build_metrics().items()}
+        return {name: floor.to_report_dict() for name, floor in floors.items() if floor is not None}
 
-    def _metrics(self) -> dict[str, Metric]:
+    def _build_metrics(self) -> dict[str, Metric]:
         """A fresh one of each."""
         metrics: dict[str, Metric] = {}
         for name in self.params.metrics:
             try:
-                metrics[name] = find_metric(name).build(self.subject)
+                metrics[name] = find_metric(name).build(self.context)
             except Unavailable as reason:
                 self.unavailable[name] = str(reason)
         return metrics

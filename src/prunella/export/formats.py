@@ -4,33 +4,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunella.export import onnx, quantized, single_file
-from prunella.params import Form
+from prunella.params import ExportFormat
 
-OWN = {"single-file": "fp16", "onnx": "fp32"}  # number formats; beside quantised weights bf16
+DEFAULT_DTYPES = {"single-file": "fp16", "onnx": "fp32"}  # number formats; beside quantised weights bf16
 
 
-class Written(NamedTuple):
+class ExportResult(NamedTuple):
     """A form that has been written: where, in which number format, and what its writer tells of it."""
 
     out: Path
     dtype: str
-    told: dict[str, Any]
+    details: dict[str, Any]
 
 
-def write_form(form: Form, folder: Path, out: Path, dtype: str | None) -> Written:
-    """Write the pipeline `folder` in `form` to the file or folder `out`; `dtype` None is the form's OWN.
+def write_export(export_format: ExportFormat, folder: Path, out: Path, dtype: str | None) -> ExportResult:
+    """Write the pipeline `folder` in `export_format` to the file or folder `out`; `dtype` None is the form's OWN.
 
     Raises UserError where the form has no such number format, and as its writer does.
     """
-    dtype = dtype or OWN.get(form, "bf16")
-    if form == "single-file":
-        return Written(out, dtype, single_file.write_single_file(folder, out, dtype))
-    if form == "onnx":
-        onnx.check_dtype(dtype)
-        return Written(out, dtype, onnx.write_onnx(folder, out, dtype))
-    return Written(out, dtype, quantized.write_quantised(folder, out, form, dtype))
+    dtype = dtype or DEFAULT_DTYPES.get(export_format, "bf16")
+    if export_format == "single-file":
+        return ExportResult(out, dtype, single_file.write_single_file(folder, out, dtype))
+    if export_format == "onnx":
+        onnx.check_onnx_dtype(dtype)
+        return ExportResult(out, dtype, onnx.write_onnx(folder, out, dtype))
+    return ExportResult(out, dtype, quantized.write_quantized_export(folder, out, export_format, dtype))
 
 
-def exported_as(form: Form, student: str) -> str:
+def export_file_name(export_format: ExportFormat, student: str) -> str:
     """The name of a student's file or folder: "sd-tiny.safetensors", "sd-tiny-onnx"."""
-    return f"{student}.safetensors" if form == "single-file" else f"{student}-{form}"
+    return f"{student}.safetensors" if export_format == "single-file" else f"{student}-{export_format}"

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunella.models.families.base import CROSS
+from prunella.models.families.base import CROSS_DOWN
 
-UNET, VAE = "model.diffusion_model", "first_stage_model"
-RESNET = {
+UNET_PREFIX, VAE_PREFIX = "model.diffusion_model", "first_stage_model"
+RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -26,7 +26,7 @@ RESNET = {
     "conv_shortcut": "skip_connection",
 }
 # Modules of the UNet that are in no stage.
-OUTER = {
+OUTER_MODULES = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "time_embedding.linear_1": "time_embed.0",
@@ -38,8 +38,8 @@ OUTER = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
-ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}  # the VAE's
-OPEN_CLIP = (
+VAE_ATTENTION_NAMES = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}  # the VAE's
+OPEN_CLIP_NAMES = (
     ("embeddings.token_embedding.weight", "token_embedding.weight"),
     ("embeddings.position_embedding.weight", "positional_embedding"),
     ("final_layer_norm", "ln_final"),
@@ -51,94 +51,94 @@ OPEN_CLIP = (
 )
 
 
-def original(pipeline: Any) -> Iterator[tuple[str, Tensor]]:
+def iter_ldm_tensors(pipeline: Any) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of a Stable Diffusion pipeline's UNet, VAE and text encoders in the original layout."""
-    places = unet_places(pipeline.unet.config)
+    key_map = unet_key_map(pipeline.unet.config)
     for key, value in pipeline.unet.state_dict().items():
-        yield f"{UNET}.{unet_name(key, places)}", value
-    stages = len(pipeline.vae.config.block_out_channels)
+        yield f"{UNET_PREFIX}.{ldm_unet_name(key, key_map)}", value
+    num_stages = len(pipeline.vae.config.block_out_channels)
     for key, value in pipeline.vae.state_dict().items():
-        name = _vae_name(key, stages)
-        linear = ".attn_1." in name and value.ndim == 2  # of a 1×1 convolution in the original
-        yield f"{VAE}.{name}", value[..., None, None] if linear else value
-    second = getattr(pipeline, "text_encoder_2", None)
-    if second is not None:
-        yield from _clip("conditioner.embedders.0", pipeline.text_encoder)
-        yield from open_clip("conditioner.embedders.1", second)
+        name = _ldm_vae_name(key, num_stages)
+        is_linear = ".attn_1." in name and value.ndim == 2  # of a 1×1 convolution in the original
+        yield f"{VAE_PREFIX}.{name}", value[..., None, None] if is_linear else value
+    second_encoder = getattr(pipeline, "text_encoder_2", None)
+    if second_encoder is not None:
+        yield from _iter_clip_tensors("conditioner.embedders.0", pipeline.text_encoder)
+        yield from iter_open_clip_tensors("conditioner.embedders.1", second_encoder)
     elif pipeline.unet.config.use_linear_projection:  # as SD 2.x has, and 1.x has not
-        yield from open_clip("cond_stage_model", pipeline.text_encoder)
+        yield from iter_open_clip_tensors("cond_stage_model", pipeline.text_encoder)
     else:
-        yield from _clip("cond_stage_model", pipeline.text_encoder)
+        yield from _iter_clip_tensors("cond_stage_model", pipeline.text_encoder)
 
 
-def unet_places(config: Any) -> dict[str, str]:
+def unet_key_map(config: Any) -> dict[str, str]:
     """Module of the UNet → its place in the original layout, for all resnets, attentions and samplers."""
-    stages = len(config["down_block_types"])
+    num_stages = len(config["down_block_types"])
     counts = config["layers_per_block"]
-    counts = [counts] * stages if isinstance(counts, int) else list(counts)
-    places, number = dict(OUTER), 1
+    counts = [counts] * num_stages if isinstance(counts, int) else list(counts)
+    key_map, block_number = dict(OUTER_MODULES), 1
     for stage, count in enumerate(counts):
         for i in range(count):
-            places[f"down_blocks.{stage}.resnets.{i}"] = f"input_blocks.{number}.0"
-            places[f"down_blocks.{stage}.attentions.{i}"] = f"input_blocks.{number}.1"
-            number += 1
-        if stage < stages - 1:
-            places[f"down_blocks.{stage}.downsamplers.0.conv"] = f"input_blocks.{number}.0.op"
-            number += 1
-    number = 0
+            key_map[f"down_blocks.{stage}.resnets.{i}"] = f"input_blocks.{block_number}.0"
+            key_map[f"down_blocks.{stage}.attentions.{i}"] = f"input_blocks.{block_number}.1"
+            block_number += 1
+        if stage < num_stages - 1:
+            key_map[f"down_blocks.{stage}.downsamplers.0.conv"] = f"input_blocks.{block_number}.0.op"
+            block_number += 1
+    block_number = 0
     for stage, count in enumerate(reversed(counts)):
         for i in range(count + 1):
-            places[f"up_blocks.{stage}.resnets.{i}"] = f"output_blocks.{number}.0"
-            places[f"up_blocks.{stage}.attentions.{i}"] = f"output_blocks.{number}.1"
-            number += 1
-        after = 2 if config["up_block_types"][stage] == CROSS.replace("Down", "Up") else 1
-        places[f"up_blocks.{stage}.upsamplers.0.conv"] = f"output_blocks.{number - 1}.{after}.conv"
-    return places
+            key_map[f"up_blocks.{stage}.resnets.{i}"] = f"output_blocks.{block_number}.0"
+            key_map[f"up_blocks.{stage}.attentions.{i}"] = f"output_blocks.{block_number}.1"
+            block_number += 1
+        sampler_index = 2 if config["up_block_types"][stage] == CROSS_DOWN.replace("Down", "Up") else 1
+        key_map[f"up_blocks.{stage}.upsamplers.0.conv"] = f"output_blocks.{block_number - 1}.{sampler_index}.conv"
+    return key_map
 
 
-def unet_name(key: str, places: dict[str, str]) -> str:
+def ldm_unet_name(key: str, key_map: dict[str, str]) -> str:
     """The original name of a UNet's tensor. Raises KeyError for a module that the layout has no place for."""
     parts = key.split(".")
-    module = next(".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1) if ".".join(parts[:i]) in places)
-    rest = key.removeprefix(module + ".")
-    inner, _, kind = rest.rpartition(".")
+    module = next(".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1) if ".".join(parts[:i]) in key_map)
+    local_name = key.removeprefix(module + ".")
+    submodule, _, tensor_name = local_name.rpartition(".")
     if ".resnets." in key:
-        rest = f"{RESNET[inner]}.{kind}"
-    return f"{places[module]}.{rest}"
+        local_name = f"{RESNET_NAMES[submodule]}.{tensor_name}"
+    return f"{key_map[module]}.{local_name}"
 
 
-def _vae_name(key: str, stages: int) -> str:
+def _ldm_vae_name(key: str, num_stages: int) -> str:
     key = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", key)
     key = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", key)
-    key = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{stages - 1 - int(m[1])}.block.{m[2]}", key)
-    key = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{stages - 1 - int(m[1])}.upsample", key)
+    key = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{num_stages - 1 - int(m[1])}.block.{m[2]}", key)
+    key = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{num_stages - 1 - int(m[1])}.upsample", key)
     key = re.sub(r"mid_block\.resnets\.(\d+)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
     if "mid_block.attentions.0." in key:
-        way, _, inner = key.partition("mid_block.attentions.0.")
-        part, _, kind = inner.rpartition(".")
-        key = f"{way}mid.attn_1.{ATTENTION[part]}.{kind}"
+        direction, _, attention_key = key.partition("mid_block.attentions.0.")
+        submodule, _, tensor_name = attention_key.rpartition(".")
+        key = f"{direction}mid.attn_1.{VAE_ATTENTION_NAMES[submodule]}.{tensor_name}"
     return key.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
-def _clip(place: str, encoder: Any) -> Iterator[tuple[str, Tensor]]:
+def _iter_clip_tensors(prefix: str, encoder: Any) -> Iterator[tuple[str, Tensor]]:
     for key, value in encoder.state_dict().items():
-        yield f"{place}.transformer.text_model.{key.removeprefix('text_model.')}", value
+        yield f"{prefix}.transformer.text_model.{key.removeprefix('text_model.')}", value
 
 
-def open_clip(place: str, encoder: Any) -> Iterator[tuple[str, Tensor]]:
+def iter_open_clip_tensors(prefix: str, encoder: Any) -> Iterator[tuple[str, Tensor]]:
     """By OpenCLIP's names: queries, keys and values in one tensor, the projection turned."""
     state = {key.removeprefix("text_model."): value for key, value in encoder.state_dict().items()}
     for key, value in state.items():
         if key == "text_projection.weight":
-            yield f"{place}.model.text_projection", value.T
+            yield f"{prefix}.model.text_projection", value.T
         elif ".q_proj." in key:
-            whole = torch.cat([state[key.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
-            yield f"{place}.model.{_open_clip_name(key).replace('q_proj.', 'in_proj_')}", whole
+            joined = torch.cat([state[key.replace(".q_proj.", f".{projection}_proj.")] for projection in "qkv"])
+            yield f"{prefix}.model.{_to_open_clip_name(key).replace('q_proj.', 'in_proj_')}", joined
         elif ".k_proj." not in key and ".v_proj." not in key:
-            yield f"{place}.model.{_open_clip_name(key)}", value
+            yield f"{prefix}.model.{_to_open_clip_name(key)}", value
 
 
-def _open_clip_name(key: str) -> str:
-    for theirs, name in OPEN_CLIP:
-        key = key.replace(theirs, name)
+def _to_open_clip_name(key: str) -> str:
+    for clip_name, open_clip_name in OPEN_CLIP_NAMES:
+        key = key.replace(clip_name, open_clip_name)
     return key

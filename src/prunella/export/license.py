@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
-FILE = Path(__file__).with_name("licences.yaml")
-BUNDLED = "apache-2.0"  # the miniature is part of Prunella
+LICENSES_FILE = Path(__file__).with_name("licences.yaml")
+BUNDLED_LICENSE = "apache-2.0"  # the miniature is part of Prunella
 
 
-class Licence(NamedTuple):
+class License(NamedTuple):
     """`known`: whether the teacher is known by its name or its card; else this is what its family's originals have."""
 
     id: str  # as the Hub's cards have it
@@ -23,38 +23,38 @@ class Licence(NamedTuple):
 
 
 @cache
-def licences() -> dict[str, dict[str, Any]]:
+def load_licenses() -> dict[str, dict[str, Any]]:
     """Known licences by the Hub's id."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return yaml.safe_load(LICENSES_FILE.read_text(encoding="utf-8"))
 
 
-def inherited(teacher: dict[str, Any], stated: str | None = None) -> Licence:
+def inherit_license(teacher_pin: dict[str, Any], license_id: str | None = None) -> License:
     """The licence of the weights of a pinned teacher (models/teacher.json), and so of its students.
 
-    `stated` is what the user says; else the teacher's card, else its name, else what its family's originals have.
+    `license_id` is what the user says; else the teacher's card, else its name, else what its family's originals have.
     """
-    if stated:
-        return _licence(stated, True)
-    if teacher["source"] == "bundled":
-        return _licence(BUNDLED, True)
-    if card := _of_card(Path(teacher.get("path", ""))):
-        return _licence(card, True)
-    for name, known in licences().items():
-        if any(fnmatchcase(teacher.get("id", ""), pattern) for pattern in known["teachers"]):
-            return _licence(name, True)
-    first = teacher["family"] == "sd" and not teacher["unet"].get("use_linear_projection")
-    return _licence("creativeml-openrail-m" if first else "openrail++", False)
+    if license_id:
+        return _make_license(license_id, True)
+    if teacher_pin["source"] == "bundled":
+        return _make_license(BUNDLED_LICENSE, True)
+    if card_license := _read_card_license(Path(teacher_pin.get("path", ""))):
+        return _make_license(card_license, True)
+    for name, entry in load_licenses().items():
+        if any(fnmatchcase(teacher_pin.get("id", ""), pattern) for pattern in entry["teachers"]):
+            return _make_license(name, True)
+    is_sd1 = teacher_pin["family"] == "sd" and not teacher_pin["unet"].get("use_linear_projection")
+    return _make_license("creativeml-openrail-m" if is_sd1 else "openrail++", False)
 
 
-def _licence(name: str, known: bool) -> Licence:
-    there = licences().get(name, {"title": name, "url": "", "restricts": "rail" in name})
-    return Licence(name, there["title"], there["url"], there["restricts"], known)
+def _make_license(name: str, is_known: bool) -> License:
+    entry = load_licenses().get(name, {"title": name, "url": "", "restricts": "rail" in name})
+    return License(name, entry["title"], entry["url"], entry["restricts"], is_known)
 
 
-def _of_card(folder: Path) -> str | None:
+def _read_card_license(folder: Path) -> str | None:
     """What the README of a model's folder states as its licence."""
     readme = folder / "README.md"
     if not folder.name or not readme.is_file():
         return None
-    found = re.match(r"---\n(?:.*\n)*?license: *(\S+)\n", readme.read_text(encoding="utf-8", errors="replace"))
-    return found[1] if found else None
+    match = re.match(r"---\n(?:.*\n)*?license: *(\S+)\n", readme.read_text(encoding="utf-8", errors="replace"))
+    return match[1] if match else None

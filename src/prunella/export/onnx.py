@@ -21,119 +21,133 @@ from torch import Tensor, nn
 
 from prunella.errors import UserError
 from prunella.export.folders import check_replaceable
-from prunella.export.onnx_modules import Part, Size, parts
-from prunella.models.pipeline import load_pipeline, without_checker
-from prunella.profiling.cost import hardware
-from prunella.profiling.timing import Turns
-from prunella.storage.files import atomic_write_text, whole_folder
+from prunella.export.onnx_modules import LatentSize, OnnxModule, build_onnx_modules
+from prunella.models.pipeline import load_pipeline, no_safety_checker
+from prunella.profiling.cost import describe_hardware
+from prunella.profiling.timing import InterleavedTimer
+from prunella.storage.files import atomic_folder, atomic_write_text
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-NEAR = {"fp32": 1e-4, "fp16": 1e-2}  # the largest difference from torch in fp32, of an output's largest value
-NOTES = "export.json"  # by which such a folder is known
-BESIDE = ("tokenizer", "tokenizer_2", "scheduler", "model_index.json")
-TRACED: tuple[int, Size] = (2, (16, 24))  # nowhere 1, which the exporter would take for a constant
-OTHER: tuple[int, Size] = (3, (16, 8))  # what is compared beside the model's own size
-ROUNDS = 6  # in which both are timed
-Report = dict[str, Any]
+MAX_DIFFERENCE = {"fp32": 1e-4, "fp16": 1e-2}  # the largest difference from torch in fp32, of an output's largest value
+REPORT_FILE = "export.json"  # by which such a folder is known
+COPIED_FILES = ("tokenizer", "tokenizer_2", "scheduler", "model_index.json")
+TRACE_SHAPE: tuple[int, LatentSize] = (2, (16, 24))  # nowhere 1, which the exporter would take for a constant
+EXTRA_SHAPE: tuple[int, LatentSize] = (3, (16, 8))  # what is compared beside the model's own size
+TIMING_ROUNDS = 6  # in which both are timed
+OnnxReport = dict[str, Any]
 
 
-def write_onnx(folder: Path, out: Path, dtype: str) -> Report:
+def write_onnx(folder: Path, out: Path, dtype: str) -> OnnxReport:
     """Export the pipeline `folder` to the folder `out`, computing in `dtype`; what its export.json holds.
 
     Written beside and renamed, after every part is within NEAR of torch. Raises UserError where it is not, where a part
     cannot be exported, where ONNX is not installed, and where `out` holds something else.
     """
-    check_installed()
-    check_replaceable(out, NOTES)
-    pipeline = load_pipeline(folder, dtype=torch.float32, **without_checker(folder))
-    side = pipeline.unet.config.sample_size
-    with whole_folder(out) as half:
-        report: Report = {
+    check_onnx_installed()
+    check_replaceable(out, REPORT_FILE)
+    pipeline = load_pipeline(folder, dtype=torch.float32, **no_safety_checker(folder))
+    latent_side = pipeline.unet.config.sample_size
+    with atomic_folder(out) as tmp_dir:
+        report: OnnxReport = {
             "dtype": dtype,
-            "latents": [pipeline.unet.config.in_channels, side, side],
+            "latents": [pipeline.unet.config.in_channels, latent_side, latent_side],
             "scaling_factor": float(pipeline.vae.config.scaling_factor),
-            "hardware": hardware("cpu") | {"onnxruntime": version("onnxruntime")},
-            "parts": {part.name: _exported(part, half, dtype, (side, side)) for part in parts(pipeline)},
+            "hardware": describe_hardware("cpu") | {"onnxruntime": version("onnxruntime")},
+            "parts": {
+                onnx_module.name: _export_module(onnx_module, tmp_dir, dtype, (latent_side, latent_side))
+                for onnx_module in build_onnx_modules(pipeline)
+            },
         }
-        for name in BESIDE:
-            _copy(folder / name, half / name)
-        atomic_write_text(half / NOTES, json.dumps(report, indent=1) + "\n")
+        for name in COPIED_FILES:
+            _copy_path(folder / name, tmp_dir / name)
+        atomic_write_text(tmp_dir / REPORT_FILE, json.dumps(report, indent=1) + "\n")
     return report
 
 
-def check_dtype(dtype: str) -> None:
+def check_onnx_dtype(dtype: str) -> None:
     """Raises UserError where ONNX Runtime does not compute in it."""
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: ONNX Runtime computes in fp32 or fp16 here; name one of them")
 
 
-def check_installed() -> None:
+def check_onnx_installed() -> None:
     """Raises UserError, naming what is missing, where ONNX cannot be written and run."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise UserError(f"--to onnx needs {', '.join(missing)}, not installed here: pip install 'prunella[onnx]'")
 
 
-def _copy(origin: Path, to: Path) -> None:
-    if origin.is_dir():
-        shutil.copytree(origin, to)
-    elif origin.is_file():
-        shutil.copy2(origin, to)
+def _copy_path(source: Path, destination: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, destination)
+    elif source.is_file():
+        shutil.copy2(source, destination)
 
 
-def _exported(part: Part, out: Path, dtype: str, own: Size) -> Report:
+def _export_module(onnx_module: OnnxModule, out: Path, dtype: str, latent_size: LatentSize) -> OnnxReport:
     """Write NAME/model.onnx and compare it: {"dtype", "difference", "torch_ms_p50", "onnx_ms_p50", "speedup", …}."""
-    path = out / part.name / "model.onnx"
+    path = out / onnx_module.name / "model.onnx"
     path.parent.mkdir(parents=True)
-    stored = "fp32" if part.overflows else dtype
-    part.module.eval()
-    _write(part, part.module if stored == "fp32" else copy.deepcopy(part.module).to(DTYPES[stored]), path)
-    found = _compared(part, path, own)
-    if found["difference"] > NEAR[stored]:
-        hint = "; --dtype fp32 may do" if stored == "fp16" else ""
+    module_dtype = "fp32" if onnx_module.overflows else dtype
+    onnx_module.module.eval()
+    _write_onnx_module(
+        onnx_module,
+        onnx_module.module if module_dtype == "fp32" else copy.deepcopy(onnx_module.module).to(DTYPES[module_dtype]),
+        path,
+    )
+    comparison = _compare_with_torch(onnx_module, path, latent_size)
+    if comparison["difference"] > MAX_DIFFERENCE[module_dtype]:
+        hint = "; --dtype fp32 may do" if module_dtype == "fp16" else ""
         raise UserError(
-            f"{part.name}: ONNX Runtime differs from torch by {found['difference']:.1e} of the largest value, and at "
-            f"most {NEAR[stored]:.0e} is asked of {stored}{hint}"
+            f"{onnx_module.name}: ONNX Runtime differs from torch by {comparison['difference']:.1e} of the largest "
+            "value, and at "
+            f"most {MAX_DIFFERENCE[module_dtype]:.0e} is asked of {module_dtype}{hint}"
         )
-    return {"dtype": stored} | found
+    return {"dtype": module_dtype} | comparison
 
 
 @torch.no_grad()
-def _write(part: Part, module: nn.Module, path: Path) -> None:
-    given = part.example(*TRACED)
+def _write_onnx_module(onnx_module: OnnxModule, module: nn.Module, path: Path) -> None:
+    inputs = onnx_module.example_inputs(*TRACE_SHAPE)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # else a line for each package that it has no need of
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         try:
             torch.onnx.export(
                 module,
-                tuple(given.values()),
+                tuple(inputs.values()),
                 path,
-                input_names=list(given),
-                output_names=list(part.outputs),
-                dynamic_shapes=tuple(part.inputs[name] for name in given),
+                input_names=list(inputs),
+                output_names=list(onnx_module.outputs),
+                dynamic_shapes=tuple(onnx_module.inputs[name] for name in inputs),
                 dynamo=True,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise UserError(f"{part.name}: torch cannot export it to ONNX: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"{onnx_module.name}: torch cannot export it to ONNX: {str(error).splitlines()[0]}"
+            ) from error
 
 
 @torch.no_grad()
-def _compared(part: Part, path: Path, own: Size) -> Report:
+def _compare_with_torch(onnx_module: OnnxModule, path: Path, latent_size: LatentSize) -> OnnxReport:
     """The largest difference at two batches and sizes; milliseconds of both at the model's own size, batch 1."""
-    session = _session(path)
-    differences = [_difference(part, session, part.example(*shape)) for shape in (OTHER, (1, own))]
-    given = part.example(1, own)
-    feeds = {name: value.numpy() for name, value in given.items()}
-    turns = Turns(
-        {"torch": lambda: part.module(*given.values()), "onnx": lambda: session.run(None, feeds)}, rounds=ROUNDS
+    session = _open_onnx_session(path)
+    differences = [
+        _max_difference(onnx_module, session, onnx_module.example_inputs(*shape))
+        for shape in (EXTRA_SHAPE, (1, latent_size))
+    ]
+    inputs = onnx_module.example_inputs(1, latent_size)
+    feeds = {name: value.numpy() for name, value in inputs.items()}
+    timer = InterleavedTimer(
+        {"torch": lambda: onnx_module.module(*inputs.values()), "onnx": lambda: session.run(None, feeds)},
+        rounds=TIMING_ROUNDS,
     )
-    times = {f"{name}_ms_p50": turns.latency(name)["latency_ms_p50"] for name in ("torch", "onnx")}
-    return {"difference": max(differences), **times, "speedup": turns.speedup("onnx", "torch")}
+    times = {f"{name}_ms_p50": timer.latency(name)["latency_ms_p50"] for name in ("torch", "onnx")}
+    return {"difference": max(differences), **times, "speedup": timer.speedup("onnx", "torch")}
 
 
-def _session(path: Path) -> Any:
+def _open_onnx_session(path: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -142,15 +156,15 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _difference(part: Part, session: Any, given: dict[str, Tensor]) -> float:
-    ours = part.module(*given.values())
-    theirs = session.run(list(part.outputs), {name: value.numpy() for name, value in given.items()})
-    pairs = zip(ours if isinstance(ours, tuple) else (ours,), theirs, strict=True)
-    return max(_apart(mine.numpy(), other) for mine, other in pairs)
+def _max_difference(onnx_module: OnnxModule, session: Any, inputs: dict[str, Tensor]) -> float:
+    torch_outputs = onnx_module.module(*inputs.values())
+    onnx_outputs = session.run(list(onnx_module.outputs), {name: value.numpy() for name, value in inputs.items()})
+    pairs = zip(torch_outputs if isinstance(torch_outputs, tuple) else (torch_outputs,), onnx_outputs, strict=True)
+    return max(_relative_difference(torch_output.numpy(), onnx_output) for torch_output, onnx_output in pairs)
 
 
-def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest difference as a share of the largest value of `ours`; infinite where there is no such number."""
-    if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+def _relative_difference(expected: np.ndarray, actual: np.ndarray) -> float:
+    """The largest difference as a share of the largest value of `expected`; infinite where there is no such number."""
+    if expected.shape != actual.shape or not np.isfinite(actual).all():
         return math.inf
-    return float(np.abs(ours - theirs).max() / max(float(np.abs(ours).max()), 1e-12))
+    return float(np.abs(expected - actual).max() / max(float(np.abs(expected).max()), 1e-12))

@@ -10,70 +10,74 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prunella.models.families import architecture, predict
+from prunella.models.families import family_of_unet, predict_with_unet
 
-Size = tuple[int, int]  # height and width of latents
+LatentSize = tuple[int, int]  # height and width of latents
 Axes = dict[int, str]  # those that may vary, by name
 # Of a family's batch, by the names of diffusers.
-NAMES = {"latents": "sample", "states": "encoder_hidden_states", "pooled": "text_embeds", "sizes": "time_ids"}
-BATCH: Axes = {0: "batch"}
-PICTURE: Axes = {0: "batch", 2: "height", 3: "width"}
+INPUT_NAMES = {"latents": "sample", "states": "encoder_hidden_states", "pooled": "text_embeds", "sizes": "time_ids"}
+BATCH_AXES: Axes = {0: "batch"}
+IMAGE_AXES: Axes = {0: "batch", 2: "height", 3: "width"}
 
 
-class Part(NamedTuple):
-    """A network: `inputs` by name with the axes that may vary; `example` makes them for N and a latent size."""
+class OnnxModule(NamedTuple):
+    """A network: `inputs` by name with the axes that may vary; `example_inputs` makes them for N and a latent size."""
 
     name: str
     module: nn.Module
     inputs: dict[str, Axes]
     outputs: tuple[str, ...]
-    example: Callable[[int, Size], dict[str, Tensor]]
+    example_inputs: Callable[[int, LatentSize], dict[str, Tensor]]
     overflows: bool = False  # whether its numbers are too large for fp16
 
 
-def parts(pipeline: Any) -> list[Part]:
+def build_onnx_modules(pipeline: Any) -> list[OnnxModule]:
     """Text encoders, UNet and VAE decoder of a stock SD or SDXL pipeline."""
-    family = architecture(pipeline.unet.config)
-    layers = -2 if len(family.encoders) > 1 else None  # SDXL takes the last but one (arXiv 2307.01952)
-    encoders = [_encoder(name, getattr(pipeline, name), layers) for name in family.encoders]
-    return [*encoders, _unet(pipeline), _decoder(pipeline.vae, upcast=len(encoders) > 1)]
+    family = family_of_unet(pipeline.unet.config)
+    hidden_layer = -2 if len(family.text_encoders) > 1 else None  # SDXL takes the last but one (arXiv 2307.01952)
+    encoders = [_text_encoder_module(name, getattr(pipeline, name), hidden_layer) for name in family.text_encoders]
+    return [*encoders, _unet_module(pipeline), _vae_decoder_module(pipeline.vae, upcast=len(encoders) > 1)]
 
 
-def _encoder(name: str, encoder: Any, layer: int | None) -> Part:
+def _text_encoder_module(name: str, encoder: Any, hidden_layer: int | None) -> OnnxModule:
     config = encoder.config
 
-    def example(batch: int, _: Size) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed(1)
-        ids = torch.randint(0, config.vocab_size, (batch, config.max_position_embeddings), generator=random)
+    def example_inputs(batch_size: int, _: LatentSize) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        ids = torch.randint(0, config.vocab_size, (batch_size, config.max_position_embeddings), generator=generator)
         ids[:, -1] = config.eos_token_id  # whose place the pooled text is taken from
         return {"input_ids": ids}
 
     outputs = ("hidden_states", "text_embeds") if hasattr(encoder, "text_projection") else ("hidden_states",)
-    return Part(name, _Encoder(encoder, layer), {"input_ids": BATCH}, outputs, example)
+    return OnnxModule(name, _Encoder(encoder, hidden_layer), {"input_ids": BATCH_AXES}, outputs, example_inputs)
 
 
-def _unet(pipeline: Any) -> Part:
+def _unet_module(pipeline: Any) -> OnnxModule:
     unet = pipeline.unet
-    tokens = pipeline.text_encoder.config.max_position_embeddings
+    num_tokens = pipeline.text_encoder.config.max_position_embeddings
 
-    def example(batch: int, size: Size) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed(0)
-        shapes = architecture(unet.config).example(unet.config, size, tokens)
-        made = {NAMES[name]: torch.randn(batch, *shape, generator=random) for name, shape in shapes.items()}
-        return {"sample": made["sample"], "timestep": 7.0 * torch.arange(1, batch + 1)} | made
+    def example_inputs(batch_size: int, latent_size: LatentSize) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        shapes = family_of_unet(unet.config).example_shapes(unet.config, latent_size, num_tokens)
+        batch_inputs = {
+            INPUT_NAMES[name]: torch.randn(batch_size, *shape, generator=generator) for name, shape in shapes.items()
+        }
+        return {"sample": batch_inputs["sample"], "timestep": 7.0 * torch.arange(1, batch_size + 1)} | batch_inputs
 
-    inputs = {name: BATCH for name in example(1, (8, 8))} | {"sample": PICTURE}
-    inputs["encoder_hidden_states"] = BATCH | {1: "tokens"}
-    return Part("unet", _UNet(unet), inputs, ("out_sample",), example)
+    inputs = {name: BATCH_AXES for name in example_inputs(1, (8, 8))} | {"sample": IMAGE_AXES}
+    inputs["encoder_hidden_states"] = BATCH_AXES | {1: "tokens"}
+    return OnnxModule("unet", _UNet(unet), inputs, ("out_sample",), example_inputs)
 
 
-def _decoder(vae: Any, upcast: bool) -> Part:
-    def example(batch: int, size: Size) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed(2)
-        return {"latent_sample": torch.randn(batch, vae.config.latent_channels, *size, generator=random)}
+def _vae_decoder_module(vae: Any, upcast: bool) -> OnnxModule:
+    def example_inputs(batch_size: int, latent_size: LatentSize) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(2)
+        return {"latent_sample": torch.randn(batch_size, vae.config.latent_channels, *latent_size, generator=generator)}
 
     overflows = upcast and bool(vae.config.force_upcast)  # as `prunella.latents.encoders.Encoders`
-    return Part("vae_decoder", _Decoder(vae), {"latent_sample": PICTURE}, ("sample",), example, overflows)
+    return OnnxModule(
+        "vae_decoder", _Decoder(vae), {"latent_sample": IMAGE_AXES}, ("sample",), example_inputs, overflows
+    )
 
 
 class _Encoder(nn.Module):
@@ -84,9 +88,9 @@ class _Encoder(nn.Module):
         self.encoder, self.layer = encoder, layer
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        told = self.encoder(input_ids, output_hidden_states=True)
-        states = told.last_hidden_state if self.layer is None else told.hidden_states[self.layer]
-        pooled = (told.text_embeds.float(),) if hasattr(told, "text_embeds") else ()
+        encoder_output = self.encoder(input_ids, output_hidden_states=True)
+        states = encoder_output.last_hidden_state if self.layer is None else encoder_output.hidden_states[self.layer]
+        pooled = (encoder_output.text_embeds.float(),) if hasattr(encoder_output, "text_embeds") else ()
         return states.float(), *pooled
 
 
@@ -108,7 +112,7 @@ class _UNet(nn.Module):
         dtype = self.unet.dtype
         # The pooled text as it is: diffusers joins it to the sizes, which are float32, and ONNX joins one dtype only.
         batch = {"states": encoder_hidden_states.to(dtype), "pooled": text_embeds, "sizes": time_ids}
-        return predict(self.unet, sample.to(dtype), timestep, batch).float()
+        return predict_with_unet(self.unet, sample.to(dtype), timestep, batch).float()
 
 
 class _Decoder(nn.Module):

@@ -6,58 +6,62 @@ from prunella.errors import UserError
 from prunella.params import Gate
 
 
-class Outcome(NamedTuple):
+class GateResult(NamedTuple):
     """A gate, the figure that was compared, and by how much it is missed (0 where it holds)."""
 
     gate: Gate
     value: float
-    missed: float
+    shortfall: float
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The outcome in words: composition 0.172, 0.344 of the teacher's; at least 0.9 is asked: 0.556 short."""
-        of = " of the teacher's" if self.gate.of_teacher else ""
+        relative_text = " of the teacher's" if self.gate.relative_to_teacher else ""
         bounds = [f"at least {self.gate.min}"] if self.gate.min is not None else []
         bounds += [f"at most {self.gate.max}"] if self.gate.max is not None else []
-        end = f"{self.missed:.3g} {'short' if self._low else 'over'}" if self.missed else "holds"
-        return f"{self.gate.figure}: {self.value:.3g}{of}, {' and '.join(bounds)} is asked: {end}"
+        verdict_text = (
+            f"{self.shortfall:.3g} {'short' if self._is_below_min else 'over'}" if self.shortfall else "holds"
+        )
+        return f"{self.gate.metric}: {self.value:.3g}{relative_text}, {' and '.join(bounds)} is asked: {verdict_text}"
 
     @property
-    def _low(self) -> bool:
+    def _is_below_min(self) -> bool:
         return self.gate.min is not None and self.value < self.gate.min
 
 
-def outcomes(gates: list[Gate], student: dict[str, Any], teacher: dict[str, Any]) -> list[Outcome]:
+def evaluate_gates(
+    gates: list[Gate], student_metrics: dict[str, Any], teacher_metrics: dict[str, Any]
+) -> list[GateResult]:
     """Each gate on the figures of a student and of its teacher (of reports/benchmark.json).
 
     Raises UserError for a figure that was not measured, and for a share of a teacher's figure that is 0.
     """
-    return [_outcome(gate, student, teacher) for gate in gates]
+    return [_evaluate_gate(gate, student_metrics, teacher_metrics) for gate in gates]
 
 
-def _outcome(gate: Gate, student: dict[str, Any], teacher: dict[str, Any]) -> Outcome:
-    value = number(student, gate.figure)
-    if gate.of_teacher:
-        whole = number(teacher, gate.figure)
-        if whole == 0:
-            raise UserError(f"promote.gates: the teacher's {gate.figure} is 0, so that there is no share of it")
-        value /= whole
-    low = gate.min - value if gate.min is not None else 0.0
-    high = value - gate.max if gate.max is not None else 0.0
-    return Outcome(gate, value, max(low, high, 0.0))
+def _evaluate_gate(gate: Gate, student_metrics: dict[str, Any], teacher_metrics: dict[str, Any]) -> GateResult:
+    value = get_metric_value(student_metrics, gate.metric)
+    if gate.relative_to_teacher:
+        teacher_value = get_metric_value(teacher_metrics, gate.metric)
+        if teacher_value == 0:
+            raise UserError(f"promote.gates: the teacher's {gate.metric} is 0, so that there is no share of it")
+        value /= teacher_value
+    below_min = gate.min - value if gate.min is not None else 0.0
+    above_max = value - gate.max if gate.max is not None else 0.0
+    return GateResult(gate, value, max(below_min, above_max, 0.0))
 
 
-def number(figures: dict[str, Any], name: str) -> float:
+def get_metric_value(metrics: dict[str, Any], name: str) -> float:
     """A figure's value, of an estimate with its interval too. Raises UserError, naming the others, where it is none."""
-    known = numbers(figures)
-    if name not in known:
-        raise UserError(f"promote.gates: {name} was not measured; there are {', '.join(sorted(known))}")
-    return known[name]
+    values = numeric_metrics(metrics)
+    if name not in values:
+        raise UserError(f"promote.gates: {name} was not measured; there are {', '.join(sorted(values))}")
+    return values[name]
 
 
-def numbers(figures: dict[str, Any]) -> dict[str, float]:
+def numeric_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """Those of a model's figures that are one number, or an estimate with its interval (its value)."""
-    values = {name: found.get("value") if isinstance(found, dict) else found for name, found in figures.items()}
+    values = {name: entry.get("value") if isinstance(entry, dict) else entry for name, entry in metrics.items()}
     return {
         name: float(value)
         for name, value in values.items()

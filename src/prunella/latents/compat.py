@@ -5,15 +5,15 @@ from pathlib import Path
 
 from prunella.errors import UserError
 from prunella.latents.shards import Latents
-from prunella.models.families import architecture
-from prunella.models.fingerprint import latent_space
+from prunella.models.families import family_of_unet
+from prunella.models.fingerprint import vae_fingerprint
 
 
 def check_fit(latents: Latents, model: Path) -> None:
     """Raises UserError, naming both, where the pipeline folder `model` cannot learn from the pairs."""
     unet = json.loads((model / "unet" / "config.json").read_text(encoding="utf-8"))
-    kind, row = architecture(unet), latents.take([0])
-    if ("pooled" in latents.empty) != (kind.embeds is not None):
+    kind, row = family_of_unet(unet), latents.take([0])
+    if ("pooled" in latents.empty) != (kind.addition_embed_type is not None):
         other = "Stable Diffusion XL" if "pooled" in latents.empty else "Stable Diffusion 1.x or 2.x"
         raise _odd(latents, f"of {other}", model, f"of family {kind.title}")
     width = latents.empty["text"].shape[-1]
@@ -23,7 +23,7 @@ def check_fit(latents: Latents, model: Path) -> None:
     if channels != unet["in_channels"]:
         raise _odd(latents, f"of {channels} channels", model, f"of {unet['in_channels']}")
     theirs = latents.manifest.get("vae")  # as encoded by a version that noted it
-    if theirs not in (None, ours := latent_space(model)):
+    if theirs not in (None, ours := vae_fingerprint(model)):
         raise _odd(latents, f"of another VAE ({theirs})", model, f"with one of its own ({ours})")
 
 

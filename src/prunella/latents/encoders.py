@@ -15,10 +15,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from prunella.compute.precision import BITS, autocast, rounding
+from prunella.compute.precision import AUTOCAST_DTYPES, autocast, tf32_context
 from prunella.errors import UserError
 from prunella.latents.shards import Latents, read_manifest
-from prunella.models.fingerprint import latent_space
+from prunella.models.fingerprint import vae_fingerprint
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Precision
 
@@ -33,7 +33,7 @@ def raw_latents(
     parts = []
     for start in range(0, len(pictures), batch_size):
         chunk = torch.from_numpy(pictures[start : start + batch_size]).permute(0, 3, 1, 2)
-        with rounding(precision), autocast(vae.device, precision):
+        with tf32_context(precision), autocast(vae.device, precision):
             parts.append(vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist)
     return torch.cat([part.mean.float().cpu() for part in parts]), torch.cat([part.std.float().cpu() for part in parts])
 
@@ -70,7 +70,7 @@ class Encoders:
     @cached_property
     def latent_space(self) -> str:
         """See `prunella.models.fingerprint`."""
-        return latent_space(self.folder)
+        return vae_fingerprint(self.folder)
 
     def latents(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and std (NCHW fp32, on the CPU) of pictures (NHWC uint8)."""
@@ -118,7 +118,7 @@ class Texts:
     """
 
     def __init__(self, folder: Path, device: str, precision: Precision = "fp32"):
-        dtype = BITS.get(precision, torch.float32)
+        dtype = AUTOCAST_DTYPES.get(precision, torch.float32)
         self.pipeline = load_pipeline(folder, device, dtype=dtype, unet=None, vae=None)
         self.device = torch.device(device)
         # Of its own, so that it runs beside a training step and not after it.

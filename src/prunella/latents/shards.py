@@ -28,9 +28,9 @@ from torch import Tensor
 
 from prunella.compute.resume import work_root
 from prunella.errors import UserError
-from prunella.storage.cache import AGAIN, copied, let_go
+from prunella.storage.cache import RESTORE_HINT, evict_cached, fetch_cached
 from prunella.storage.files import atomic_write_text, json_digest, link_or_copy, sha256
-from prunella.storage.remote import Remote, place
+from prunella.storage.remote import RemotePath, parse_location
 
 OF_TEXT = ("text", "pooled", "tokens", "tokens_2")  # a row a caption; of others a row a picture
 OF_PICTURE = ("mean", "std")
@@ -139,7 +139,7 @@ class Latents:
         self.folder, self.split, self.texts = folder, split, texts
         self._opened: dict[int, safe_open] = {}
         self._ahead: set[int] = set()  # shards that are opened in the background, once
-        self.place = place(self.manifest.get("store", folder))
+        self.place = parse_location(self.manifest.get("store", folder))
         self.cache = work_root() / "cache"
         self._reading = Semaphore(FETCHED if self.far else 1)
         self.shards = [parsed(each) for each in self.manifest["splits"].get(split, [])]
@@ -227,7 +227,7 @@ class Latents:
 
     def _let_go(self, number: int) -> None:
         self._opened.pop(number, None)
-        let_go(self.shards[number].sha256, self.cache)
+        evict_cached(self.shards[number].sha256, self.cache)
 
     @cached_property
     def several(self) -> bool:
@@ -279,12 +279,12 @@ class Latents:
         shard = self.shards[number]
         if isinstance(self.place, Path):
             return _sound(self.place / f"{shard.name}{kind}", shard.sums[kind])
-        return copied(self.place / f"{shard.name}{kind}", shard.sums[kind], self.cache)
+        return fetch_cached(self.place / f"{shard.name}{kind}", shard.sums[kind], self.cache)
 
     @property
     def far(self) -> bool:
         """Whether the shards are copied from a store."""
-        return isinstance(self.place, Remote)
+        return isinstance(self.place, RemotePath)
 
     def _all_there(self) -> None:
         """Raises UserError where a shard is missing, or shorter than it was."""
@@ -294,10 +294,12 @@ class Latents:
             return
         if all((self.cache / sum).is_file() for shard in self.shards for sum in shard.sums.values()):
             return
-        there = {path.name: path.length for path in self.place.rglob("*.safetensors")}
+        there = {path.name: path.listed_size for path in self.place.rglob("*.safetensors")}
         for shard in self.shards:
             if there.get(f"{shard.name}.safetensors") != shard.bytes:
-                raise UserError(f"{self.place}/{shard.name}.safetensors: not on the store as it was written; {AGAIN}")
+                raise UserError(
+                    f"{self.place}/{shard.name}.safetensors: not on the store as it was written; {RESTORE_HINT}"
+                )
 
     @cached_property
     def _names(self) -> list[list[str]]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from prunella.compute.seeds import generator
+from prunella.compute.seeds import make_generator
 from prunella.miniature.recipe import Autoencoder
 from prunella.miniature.zero_init import zero_init
 from prunella.params import Training
@@ -65,7 +65,7 @@ def batches(
     factor = 2 ** (len(recipe.config["block_out_channels"]) - 1)
 
     def batch(step: int) -> dict[str, Tensor]:
-        source = generator(settings.seed, step)
+        source = make_generator(settings.seed, step)
         chosen = pictures[torch.from_numpy(examples(line(step, settings.batch_size), len(pictures), settings.seed))]
         if step < whole_from:
             x, y = torch.randint(0, pictures.shape[-1] - recipe.crop + 1, (2,), generator=source).tolist()

@@ -10,16 +10,16 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.evaluation.frechet import frechet
-from prunella.evaluation.latent_features import features
-from prunella.evaluation.metrics.composition import composition
+from prunella.evaluation.frechet import measure_frechet
+from prunella.evaluation.latent_features import pool_latents
+from prunella.evaluation.metrics.composition import measure_composition
 from prunella.latents.encoders import raw_latents, reconstructed
 from prunella.miniature.recipe import Recipe
 from prunella.models.pipeline import load_pipeline
-from prunella.reporting.image_grid import grid
-from prunella.sampling.generate import draw
-from prunella.scenes.generator import Scene, Vocabulary, captioned, render
-from prunella.scenes.judge import CLAIMS, look, parse
+from prunella.reporting.image_grid import render_grid
+from prunella.sampling.generate import generate
+from prunella.scenes.generator import Scene, Vocabulary, render_sample, render_scene
+from prunella.scenes.judge import CLAIMS, detect_objects, parse_scene_caption
 
 SEED = 20_000_003  # of scenes that no training has seen
 Scenes = list[tuple[str, np.ndarray]]
@@ -56,9 +56,9 @@ def check(folder: Path, vocabulary: Vocabulary, recipe: Recipe, out: Path, pictu
     for name, scenes in sets.items():
         captions = [caption for caption, _ in scenes]
         drawn = _drawn(pipeline, captions, drawing, name)
-        figures[name] = composition(drawn, captions, vocabulary) | distances(pipeline.vae, scenes, drawn)
+        figures[name] = measure_composition(drawn, captions, vocabulary) | distances(pipeline.vae, scenes, drawn)
         shown |= {name: drawn[:12], f"{name}, rendered": [picture for _, picture in scenes[:12]]}
-    grid(shown, 2).save(out / "drawn.png")
+    render_grid(shown, 2).save(out / "drawn.png")
     figures["variety"] = variety(pipeline, vocabulary, drawing, out)
     figures["memory"] = memory(pipeline, vocabulary, recipe, drawing, out)
     return figures
@@ -66,19 +66,19 @@ def check(folder: Path, vocabulary: Vocabulary, recipe: Recipe, out: Path, pictu
 
 def _scenes(vocabulary: Vocabulary, n: int, things: int | None = None, unseen: bool = False) -> Scenes:
     """The first n scenes of the check's series, of `things` objects where that is given."""
-    series = (captioned(vocabulary, SEED, i, unseen) for i in count())
-    wanted = (pair for pair in series if things in (None, len(_told(pair[0], vocabulary).things)))
+    series = (render_sample(vocabulary, SEED, i, unseen) for i in count())
+    wanted = (pair for pair in series if things in (None, len(_told(pair[0], vocabulary).objects)))
     return list(islice(wanted, n))
 
 
 def _told(caption: str, vocabulary: Vocabulary) -> Scene:
-    scene = parse(caption, vocabulary)
+    scene = parse_scene_caption(caption, vocabulary)
     assert scene is not None  # the caption was made of the vocabulary
     return scene
 
 
 def _drawn(pipeline: DiffusionPipeline, captions: list[str], drawing: Drawing, title: str) -> list[np.ndarray]:
-    pictures = draw(
+    pictures = generate(
         pipeline,
         captions,
         steps=drawing.steps,
@@ -94,7 +94,9 @@ def reconstructions(vae: AutoencoderKL, scenes: Scenes, vocabulary: Vocabulary) 
     back = list(reconstructed(vae, np.stack([picture for _, picture in scenes])))
     errors = [np.square(a.astype(float) - b).mean() for a, (_, b) in zip(back, scenes, strict=True)]
     psnr = 10 * np.log10(255**2 / np.mean(errors))
-    return {"psnr_db": round(float(psnr), 2)} | composition(back, [caption for caption, _ in scenes], vocabulary)
+    return {"psnr_db": round(float(psnr), 2)} | measure_composition(
+        back, [caption for caption, _ in scenes], vocabulary
+    )
 
 
 def _means(vae: AutoencoderKL, pictures: list[np.ndarray]) -> torch.Tensor:
@@ -104,17 +106,17 @@ def _means(vae: AutoencoderKL, pictures: list[np.ndarray]) -> torch.Tensor:
 def chance(scenes: Scenes, vocabulary: Vocabulary) -> dict:
     """What the judge says of rendered pictures under each other's captions."""
     pictures = [picture for _, picture in scenes]
-    return composition(pictures, [caption for caption, _ in scenes[1:] + scenes[:1]], vocabulary)
+    return measure_composition(pictures, [caption for caption, _ in scenes[1:] + scenes[:1]], vocabulary)
 
 
 def distances(vae: AutoencoderKL, scenes: Scenes, drawn: list[np.ndarray]) -> dict:
     """Fréchet distance of drawn from rendered pictures, beside that of the rendered pictures' halves."""
-    rendered = features(_means(vae, [picture for _, picture in scenes]))
+    rendered = pool_latents(_means(vae, [picture for _, picture in scenes]))
     half = len(rendered) // 2
-    there = features(_means(vae, drawn))
+    there = pool_latents(_means(vae, drawn))
     return {
-        "frechet": round(frechet(there[:half], rendered[half:]).value, 4),
-        "frechet_floor": round(frechet(rendered[:half], rendered[half:]).value, 4),
+        "frechet": round(measure_frechet(there[:half], rendered[half:]).value, 4),
+        "frechet_floor": round(measure_frechet(rendered[:half], rendered[half:]).value, 4),
     }
 
 
@@ -130,17 +132,17 @@ def variety(
     rng = np.random.default_rng(SEED)
     made = {
         "drawn": _drawn(pipeline, every, drawing, "variety"),
-        "rendered": [render(_told(caption, vocabulary), vocabulary, rng) for caption in every],
+        "rendered": [render_scene(_told(caption, vocabulary), vocabulary, rng) for caption in every],
     }
     sets = {name: [pictures[i : i + draws] for i in range(0, len(every), draws)] for name, pictures in made.items()}
-    grid(dict(zip(map(_short, chosen), sets["drawn"], strict=True)), 2).save(out / "variety.png")
+    render_grid(dict(zip(map(_short, chosen), sets["drawn"], strict=True)), 2).save(out / "variety.png")
     return {name: _spread(groups, vocabulary) for name, groups in sets.items()}
 
 
 def _spread(groups: list[list[np.ndarray]], vocabulary: Vocabulary) -> dict:
     spreads = []
     for group in groups:
-        seen = [things[0] for _, things in (look(picture, vocabulary) for picture in group) if things]
+        seen = [things[0] for _, things in (detect_objects(picture, vocabulary) for picture in group) if things]
         if len(seen) > 1:
             spreads.append(np.std([(thing.x, thing.y, thing.radius) for thing in seen], axis=0))
     names = ("x_px", "y_px", "radius_px")
@@ -166,13 +168,13 @@ def memory(
     A model that draws from memory is much nearer to its training pictures than unseen real pictures are.
     """
     training = np.stack(
-        [captioned(vocabulary, recipe.seed, i)[1] for i in tqdm(range(recipe.pictures), "training scenes")]
+        [render_sample(vocabulary, recipe.seed, i)[1] for i in tqdm(range(recipe.pictures), "training scenes")]
     )
     scenes = _scenes(vocabulary, samples)
     drawn = _drawn(pipeline, [caption for caption, _ in scenes], drawing, "samples")
     near, far = _nearest(drawn, training), _nearest([picture for _, picture in scenes], training)
     rows = {"drawn": drawn, "nearest in training": [training[i] for i, _ in near]}
-    grid(rows, 1).save(out / "nearest.png")
+    render_grid(rows, 1).save(out / "nearest.png")
     return {
         "drawn_to_training": round(float(np.median([d for _, d in near])), 2),
         "unseen_to_training": round(float(np.median([d for _, d in far])), 2),

@@ -47,7 +47,7 @@ def batches(
     settings = recipe.training
 
     def batch(step: int) -> dict[str, Tensor]:
-        source = seeds.generator(settings.seed, step)
+        source = seeds.make_generator(settings.seed, step)
         chosen = torch.from_numpy(examples(line(step, settings.batch_size), len(mean), settings.seed))
         latents = objectives.sampled(mean[chosen], std[chosen], source, scaling_factor)
         n = len(chosen)

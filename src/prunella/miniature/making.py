@@ -20,9 +20,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming
 from prunella.miniature.recipe import Part, Recipe
-from prunella.models.pipeline import stored
+from prunella.models.pipeline import to_storage_dtype
 from prunella.scenes import tokenizer
-from prunella.scenes.generator import Vocabulary, captioned
+from prunella.scenes.generator import Vocabulary, render_sample
 from prunella.training import checkpoint
 from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.metrics_log import MetricsLog
@@ -74,7 +74,7 @@ def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: 
 
 
 def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
-    drawn = [captioned(vocabulary, recipe.seed, i) for i in tqdm(range(recipe.pictures), "scenes", unit="scene")]
+    drawn = [render_sample(vocabulary, recipe.seed, i) for i in tqdm(range(recipe.pictures), "scenes", unit="scene")]
     return [caption for caption, _ in drawn], torch.from_numpy(np.stack([p for _, p in drawn])).permute(0, 3, 1, 2)
 
 
@@ -162,8 +162,8 @@ def save(folder: Path, vae: AutoencoderKL, pair: denoiser.Pair, words: CLIPToken
     shutil.rmtree(folder, ignore_errors=True)
     scheduler = DPMSolverMultistepScheduler(**recipe.denoiser.scheduler)
     parts = {
-        "vae": stored(vae, "fp16"),
-        "unet": stored(pair.unet, "fp16"),
+        "vae": to_storage_dtype(vae, "fp16"),
+        "unet": to_storage_dtype(pair.unet, "fp16"),
         "text_encoder": pair.text,
         "tokenizer": words,
         "scheduler": scheduler,

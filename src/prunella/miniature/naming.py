@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from prunella.scenes.generator import Scene, Thing, Vocabulary, draw_scene
+from prunella.scenes.generator import Scene, SceneObject, Vocabulary, make_scene
 
 THING = ("size", "colour", "shape")
 
@@ -32,7 +32,7 @@ def fields(vocabulary: Vocabulary) -> dict[str, list[str]]:
 def answers(scene: Scene, known: dict[str, list[str]]) -> list[int]:
     """The number of the right word for each field."""
     said = {"background": scene.background, "relation": scene.relation or ""}
-    for i, thing in enumerate([*scene.things, Thing("", "", "")][:2], 1):
+    for i, thing in enumerate([*scene.objects, SceneObject("", "", "")][:2], 1):
         said |= {f"{name} {i}": getattr(thing, name) for name in THING}
     return [words.index(said[name]) for name, words in known.items()]
 
@@ -74,9 +74,9 @@ def batches(vocabulary: Vocabulary, words: CLIPTokenizer, size: int, seed: int) 
 
     def batch(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([seed, step])
-        scenes = [draw_scene(vocabulary, rng) for _ in range(size)]
+        scenes = [make_scene(vocabulary, rng) for _ in range(size)]
         phrasings = rng.choice(vocabulary.phrasings, size)
-        captions = [scene.caption(phrasing) for scene, phrasing in zip(scenes, phrasings, strict=True)]
+        captions = [scene.format_caption(phrasing) for scene, phrasing in zip(scenes, phrasings, strict=True)]
         tokens = words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return {"tokens": tokens, "answers": torch.tensor([answers(scene, known) for scene in scenes])}
 

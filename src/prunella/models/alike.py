@@ -8,48 +8,50 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.models.families import blocks, family
-from prunella.models.fingerprint import latent_space, text_space
+from prunella.models.families import count_transformer_layers, detect_teacher_family
+from prunella.models.fingerprint import text_encoder_fingerprint, vae_fingerprint
 from prunella.models.pipeline import load_scheduler
 
-SHAPE = ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim")
+SHAPE_KEYS = ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim")
 
 
-def apart(first: Path, further: Path) -> str:
+def describe_incompatibilities(first: Path, other: Path) -> str:
     """Why predictions of the pipeline folders' UNets cannot be compared, in words; "" where they can."""
-    return " and ".join(_spaces(first, further))
+    return " and ".join(_find_input_differences(first, other))
 
 
-def check_alike(first: Path, further: Path) -> None:
-    """Raises UserError, all reasons in one line, where the pipeline folder `further` cannot follow `first`."""
-    if reasons := list(_differences(first, further)):
+def check_same_inputs(first: Path, other: Path) -> None:
+    """Raises UserError, all reasons in one line, where the pipeline folder `other` cannot follow `first`."""
+    if reasons := list(_find_teacher_differences(first, other)):
         raise UserError(
             f"cannot follow the first teacher, whose latents and texts are learned from: it has {' and '.join(reasons)}"
         )
 
 
-def _differences(first: Path, further: Path) -> Iterator[str]:
-    ours, theirs = (UNet2DConditionModel.load_config(folder / "unet") for folder in (first, further))
-    if family(ours) != family(theirs):
-        yield f"a UNet of {_kind(theirs)}, not {_kind(ours)}"
-    elif family(ours) is None and blocks(ours) != blocks(theirs):
+def _find_teacher_differences(first: Path, other: Path) -> Iterator[str]:
+    first_config, other_config = (UNet2DConditionModel.load_config(folder / "unet") for folder in (first, other))
+    if detect_teacher_family(first_config) != detect_teacher_family(other_config):
+        yield f"a UNet of {_describe_unet_kind(other_config)}, not {_describe_unet_kind(first_config)}"
+    elif detect_teacher_family(first_config) is None and count_transformer_layers(
+        first_config
+    ) != count_transformer_layers(other_config):
         yield "a UNet of another student's layout"
-    elif other := [name for name in SHAPE if ours.get(name) != theirs.get(name)]:
-        yield f"{other[0]} {theirs.get(other[0])}, not {ours.get(other[0])}"
-    yield from _spaces(first, further)
+    elif differing := [name for name in SHAPE_KEYS if first_config.get(name) != other_config.get(name)]:
+        yield f"{differing[0]} {other_config.get(differing[0])}, not {first_config.get(differing[0])}"
+    yield from _find_input_differences(first, other)
 
 
-def _spaces(first: Path, further: Path) -> Iterator[str]:
-    one, two = load_scheduler(first), load_scheduler(further)
-    if one.config.prediction_type != two.config.prediction_type:
-        yield f"prediction_type {two.config.prediction_type}, not {one.config.prediction_type}"
-    if not torch.equal(one.alphas_cumprod, two.alphas_cumprod):
+def _find_input_differences(first: Path, other: Path) -> Iterator[str]:
+    first_scheduler, other_scheduler = load_scheduler(first), load_scheduler(other)
+    if first_scheduler.config.prediction_type != other_scheduler.config.prediction_type:
+        yield f"prediction_type {other_scheduler.config.prediction_type}, not {first_scheduler.config.prediction_type}"
+    if not torch.equal(first_scheduler.alphas_cumprod, other_scheduler.alphas_cumprod):
         yield "another noise schedule"
-    if latent_space(first) != latent_space(further):
+    if vae_fingerprint(first) != vae_fingerprint(other):
         yield "another VAE"
-    if text_space(first) != text_space(further):
+    if text_encoder_fingerprint(first) != text_encoder_fingerprint(other):
         yield "other text encoders"
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    return f"family {kind}" if (kind := family(config)) else "a student"
+def _describe_unet_kind(config: Mapping[str, Any]) -> str:
+    return f"family {kind}" if (kind := detect_teacher_family(config)) else "a student"

@@ -17,55 +17,62 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from prunella.errors import UserError
-from prunella.models.weights import header
+from prunella.models.weights import read_header
 
 diffusers_logging.disable_progress_bar()  # of loading: a bar per folder says nothing
 transformers_logging.disable_progress_bar()
-MODULES = {"stable_diffusion": "diffusers.pipelines.stable_diffusion"}  # of libraries that are no packages of their own
+LIBRARY_MODULES = {
+    "stable_diffusion": "diffusers.pipelines.stable_diffusion"
+}  # of libraries that are no packages of their own
 
 
-def load_part(kind: Any, folder: Path, **options: Any) -> Any:
-    """The model of class `kind` that a part's folder holds, as stock loading gives it with `options`.
+def load_component(model_class: Any, folder: Path, **options: Any) -> Any:
+    """The model of class `model_class` that a part's folder holds, as stock loading gives it with `options`.
 
     Raises UserError, naming folder and tensor, where the files lack a tensor or have one of another shape than the
     config says, and where loading fails.
     """
-    with named(folder), _default_dtype():
+    with name_folder_in_errors(folder), _restore_default_dtype():
         # transformers raises for shapes without naming one of them, diffusers names it.
-        lenient = {"ignore_mismatched_sizes": True} if issubclass(kind, PreTrainedModel) else {}
-        model, info = kind.from_pretrained(folder, output_loading_info=True, **lenient, **options)
+        shape_options = {"ignore_mismatched_sizes": True} if issubclass(model_class, PreTrainedModel) else {}
+        model, info = model_class.from_pretrained(folder, output_loading_info=True, **shape_options, **options)
     if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"{folder}: its weights lack {missing[0]} ({len(missing)} missing in all), which its config.json asks for"
         )
-    for name, there, expected in sorted(info["mismatched_keys"]):
+    for name, actual, expected in sorted(info["mismatched_keys"]):
         raise UserError(
-            f"{folder}: {name} is of shape {tuple(there)} in its weights, and {tuple(expected)} by its config.json"
+            f"{folder}: {name} is of shape {tuple(actual)} in its weights, and {tuple(expected)} by its config.json"
         )
     return model
 
 
-def stored_dtype(part: Path) -> torch.dtype:
+def detect_weights_dtype(model_dir: Path) -> torch.dtype:
     """The precision of a model folder's weights: fp16 or bf16 where all of them are, else fp32."""
-    kinds = {entry["dtype"] for path in part.glob("*.safetensors") for entry in header(path).values()}
+    dtype_names = {entry["dtype"] for path in model_dir.glob("*.safetensors") for entry in read_header(path).values()}
     return (
-        {"F16": torch.float16, "BF16": torch.bfloat16}[kinds.pop()] if kinds in ({"F16"}, {"BF16"}) else torch.float32
+        {"F16": torch.float16, "BF16": torch.bfloat16}[dtype_names.pop()]
+        if dtype_names in ({"F16"}, {"BF16"})
+        else torch.float32
     )
 
 
-def check_loads(folder: Path, library: str, name: str) -> None:
-    """Load a part of class `name` onto the meta device, where only names and shapes are looked at. As `load_part`."""
-    module = importlib.import_module(MODULES.get(library, library))
-    kind = getattr(module, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, ModelMixin | PreTrainedModel)):
-        raise UserError(f"{folder}: is a {name} of {library}, which is no model that is known there")
+def check_component_loads(folder: Path, library: str, class_name: str) -> None:
+    """Load a part of class `class_name` onto the meta device, where only names and shapes are looked at.
+
+    As `load_component`.
+    """
+    module = importlib.import_module(LIBRARY_MODULES.get(library, library))
+    model_class = getattr(module, class_name, None)
+    if not (isinstance(model_class, type) and issubclass(model_class, ModelMixin | PreTrainedModel)):
+        raise UserError(f"{folder}: is a {class_name} of {library}, which is no model that is known there")
     # In another precision than its files' diffusers would convert what it then lets go of: half a minute for SDXL.
-    options = {"torch_dtype": stored_dtype(folder)} if issubclass(kind, ModelMixin) else {}
-    load_part(kind, folder, device_map={"": "meta"}, **options)
+    options = {"torch_dtype": detect_weights_dtype(folder)} if issubclass(model_class, ModelMixin) else {}
+    load_component(model_class, folder, device_map={"": "meta"}, **options)
 
 
 @contextmanager
-def _default_dtype() -> Iterator[None]:
+def _restore_default_dtype() -> Iterator[None]:
     """Put torch's default dtype back: diffusers leaves it changed where building a model fails."""
     dtype = torch.get_default_dtype()
     try:
@@ -75,12 +82,12 @@ def _default_dtype() -> Iterator[None]:
 
 
 @contextmanager
-def named(folder: Path) -> Iterator[None]:
+def name_folder_in_errors(folder: Path) -> Iterator[None]:
     """Turns what loading raises for a broken folder into one line that names the folder."""
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # of hostile configs and files anything comes out of the libraries
-        said = " ".join(str(error).split())[:400]
-        raise UserError(f"{folder}: cannot be loaded: {type(error).__name__}: {said}") from error
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"{folder}: cannot be loaded: {type(error).__name__}: {reason}") from error

@@ -12,25 +12,25 @@ import yaml
 from yaml.nodes import MappingNode, Node
 
 from prunella.errors import UserError
-from prunella.params import Params, check, unknown, with_whole_entries
+from prunella.params import Params, did_you_mean, fill_entries, validate_config
 
-HOME = Path(__file__).parents[1]
-DEFAULTS = HOME / "defaults.yaml"  # the committed params.yaml
-EMPTY = "{}"  # of a section of entries by name, in the defaults
-COLUMN = 28  # where comments begin, as in the defaults
+PACKAGE_DIR = Path(__file__).parents[1]
+DEFAULTS = PACKAGE_DIR / "defaults.yaml"  # the committed params.yaml
+EMPTY_SECTION = "{}"  # of a section of entries by name, in the defaults
+COMMENT_COLUMN = 28  # where comments begin, as in the defaults
 
 
-def recipe_names() -> list[str]:
+def list_recipes() -> list[str]:
     """The recipes that are shipped."""
-    return sorted(path.stem for path in (HOME / "recipes").glob("*.yaml"))
+    return sorted(path.stem for path in (PACKAGE_DIR / "recipes").glob("*.yaml"))
 
 
-def recipe_text(name: str) -> str:
+def load_recipe(name: str) -> str:
     """The recipe itself, as shipped. Raises UserError that names the known ones when there is none of that name."""
-    if name not in recipe_names():
-        hint = unknown("recipe", name, recipe_names())
-        raise UserError(f"{hint} (known: {', '.join(recipe_names())})")
-    return (HOME / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    if name not in list_recipes():
+        hint = did_you_mean("recipe", name, list_recipes())
+        raise UserError(f"{hint} (known: {', '.join(list_recipes())})")
+    return (PACKAGE_DIR / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def parameters(recipe: str | None = None, changes: Mapping[str, Any] | None = None) -> Params:
@@ -42,7 +42,7 @@ def parameters(recipe: str | None = None, changes: Mapping[str, Any] | None = No
     Raises UserError for an unknown recipe or key, and for a value out of its range, naming all that is wrong.
     """
     text = DEFAULTS.read_text(encoding="utf-8")
-    content = yaml.safe_load(merge_recipe(recipe_text(recipe), text) if recipe else text)
+    content = yaml.safe_load(merge_recipe(load_recipe(recipe), text) if recipe else text)
     for key, value in (changes or {}).items():
         *sections, last = key.split(".")
         section = content
@@ -51,7 +51,7 @@ def parameters(recipe: str | None = None, changes: Mapping[str, Any] | None = No
             if not isinstance(section, dict):
                 raise UserError(f"changes: {key}: {name} is no section but a value")
         section[last] = value
-    return check(Params, with_whole_entries(content), "changes")
+    return validate_config(Params, fill_entries(content), "changes")
 
 
 def merge_recipe(recipe: str, defaults: str) -> str:
@@ -60,38 +60,40 @@ def merge_recipe(recipe: str, defaults: str) -> str:
     Both are YAML texts of block mappings. Comments of both are kept: the recipe's head comes first, and a key's comment
     in the recipe before the one in the defaults. Raises UserError for a key that the defaults do not have.
     """
-    places = dict(_leaves(defaults))
-    lines, theirs = defaults.splitlines(), recipe.splitlines()
-    entries: tuple[str, ...] | None = None  # the section whose entries are being passed over
-    for path, own in _leaves(recipe):
-        if entries and path[: len(entries)] == entries:
+    default_entries = dict(_iter_yaml_entries(defaults))
+    lines, recipe_lines = defaults.splitlines(), recipe.splitlines()
+    skipped_section: tuple[str, ...] | None = None  # the section whose entries are being passed over
+    for path, entry in _iter_yaml_entries(recipe):
+        if skipped_section and path[: len(skipped_section)] == skipped_section:
             continue
-        if path in places and places[path].value == EMPTY and not own.value:  # entries by name, as they are written
-            entries = path
-            lines[places[path].line] = "\n".join(theirs[own.line : own.end])
+        if (
+            path in default_entries and default_entries[path].value == EMPTY_SECTION and not entry.value
+        ):  # entries by name, as they are written
+            skipped_section = path
+            lines[default_entries[path].line] = "\n".join(recipe_lines[entry.line : entry.end])
             continue
-        if path not in places:
+        if path not in default_entries:
             raise UserError(f"{'.'.join(path)}: a recipe's key, which the defaults do not have")
-        place = places[path]
+        default_entry = default_entries[path]
         name = f"{'  ' * (len(path) - 1)}{path[-1]}:"
-        text = f"{name} {own.value}".rstrip()
-        comment = " | ".join(part for part in (own.comment, place.comment) if part)
-        lines[place.line] = f"{text.ljust(COLUMN - 1)} # {comment}" if comment else text
-    return _head(recipe) + "\n".join(lines) + "\n"
+        text = f"{name} {entry.value}".rstrip()
+        comment = " | ".join(part for part in (entry.comment, default_entry.comment) if part)
+        lines[default_entry.line] = f"{text.ljust(COMMENT_COLUMN - 1)} # {comment}" if comment else text
+    return _leading_comments(recipe) + "\n".join(lines) + "\n"
 
 
-def recipe_without(recipe: str, keys: set[tuple[str, ...]]) -> str:
+def drop_recipe_keys(recipe: str, keys: set[tuple[str, ...]]) -> str:
     """A recipe's text without `keys`, given by their paths, and without what it says of them and of their sections."""
-    lines, dropped = recipe.splitlines(), set[int]()
-    for path, own in _leaves(recipe):
+    lines, dropped_lines = recipe.splitlines(), set[int]()
+    for path, entry in _iter_yaml_entries(recipe):
         if path in keys:
-            dropped.update(range(own.line, own.end))
+            dropped_lines.update(range(entry.line, entry.end))
         elif any(key[: len(path)] == path for key in keys):
-            lines[own.line] = lines[own.line].partition("#")[0].rstrip()
-    return "\n".join(line for number, line in enumerate(lines) if number not in dropped) + "\n"
+            lines[entry.line] = lines[entry.line].partition("#")[0].rstrip()
+    return "\n".join(line for number, line in enumerate(lines) if number not in dropped_lines) + "\n"
 
 
-class Leaf(NamedTuple):
+class YamlEntry(NamedTuple):
     """A key and its value as they stand in a text."""
 
     line: int  # from 0
@@ -100,38 +102,43 @@ class Leaf(NamedTuple):
     comment: str  # at the end of the line, without its "#"
 
 
-def _leaves(text: str) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+def _iter_yaml_entries(text: str) -> Iterator[tuple[tuple[str, ...], YamlEntry]]:
     """Every key of a YAML text of block mappings by its path, sections too, each on a line of its own."""
-    whole = yaml.compose(text, Loader=yaml.SafeLoader)
-    if isinstance(whole, MappingNode):  # else there are comments alone
-        yield from _below(whole, (), text.splitlines())
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(root, MappingNode):  # else there are comments alone
+        yield from _iter_section_entries(root, (), text.splitlines())
 
 
-def _below(section: MappingNode, path: tuple[str, ...], lines: list[str]) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+def _iter_section_entries(
+    section: MappingNode, path: tuple[str, ...], lines: list[str]
+) -> Iterator[tuple[tuple[str, ...], YamlEntry]]:
     for key, value in section.value:
-        own, line = (*path, key.value), key.start_mark.line
-        deeper = isinstance(value, MappingNode) and not value.flow_style
-        end = key.end_mark.column + 1 if deeper else value.end_mark.column
-        written = "" if deeper else lines[line][value.start_mark.column : end]
-        yield own, Leaf(line, _end(value, lines), written, lines[line][end:].strip().lstrip("#").strip())
-        if deeper:
-            yield from _below(value, own, lines)
+        key_path, line = (*path, key.value), key.start_mark.line
+        is_mapping = isinstance(value, MappingNode) and not value.flow_style
+        end = key.end_mark.column + 1 if is_mapping else value.end_mark.column
+        raw_value = "" if is_mapping else lines[line][value.start_mark.column : end]
+        yield (
+            key_path,
+            YamlEntry(line, _find_end_line(value, lines), raw_value, lines[line][end:].strip().lstrip("#").strip()),
+        )
+        if is_mapping:
+            yield from _iter_section_entries(value, key_path, lines)
 
 
-def _end(value: Node, lines: list[str]) -> int:
+def _find_end_line(value: Node, lines: list[str]) -> int:
     """The line after a value: the mark of a block is where the next key begins."""
-    block = isinstance(value, MappingNode) and not value.flow_style
-    last = value.end_mark.line if block else value.end_mark.line + 1
+    is_block = isinstance(value, MappingNode) and not value.flow_style
+    last = value.end_mark.line if is_block else value.end_mark.line + 1
     while last > 0 and lines[last - 1].strip()[:1] in ("", "#"):
         last -= 1
     return last
 
 
-def _head(text: str) -> str:
+def _leading_comments(text: str) -> str:
     """The comment lines that a text begins with, and an empty comment line."""
-    head = []
+    comments = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
-        head.append(line)
-    return "\n".join([*head, "#\n"]) if head else ""
+        comments.append(line)
+    return "\n".join([*comments, "#\n"]) if comments else ""

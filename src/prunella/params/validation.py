@@ -11,95 +11,92 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prunella.errors import UserError
+from prunella.params.renames import new_key
 from prunella.storage.files import read_yaml
 
-Model = TypeVar("Model", bound=BaseModel)
-QUOTED = reprlib.Repr()  # how a wrong value is quoted: aliases can make a short file's value endless
-QUOTED.maxlevel, QUOTED.maxstring, QUOTED.maxother = 3, 200, 200
-# Keys of earlier versions, and where they went.
-MOVED = {
-    f"{section}.{key}": f"watch.{key}"
-    for section in ("distill", "finetune")
-    for key in ("checkpoint_every", "picture_every")
-}
+ModelT = TypeVar("ModelT", bound=BaseModel)
+VALUE_REPR = reprlib.Repr()  # how a wrong value is quoted: aliases can make a short file's value endless
+VALUE_REPR.maxlevel, VALUE_REPR.maxstring, VALUE_REPR.maxother = 3, 200, 200
 
 
 @cache
-def shipped_defaults() -> dict[str, Any]:
+def load_shipped_defaults() -> dict[str, Any]:
     """The parameters as committed, from the copy that the package ships."""
     return read_yaml(Path(__file__).parents[1] / "defaults.yaml")
 
 
-def completed(section: str, content: dict[str, Any]) -> dict[str, Any]:
+def fill_section(section: str, content: dict[str, Any]) -> dict[str, Any]:
     """A section's content with the shipped defaults of the keys that it lacks."""
-    return with_defaults(content, shipped_defaults()[section], {})
+    return fill_defaults(content, load_shipped_defaults()[section], {})
 
 
-def with_defaults(content: dict, defaults: dict, filled: dict[str, Any], prefix: str = "") -> dict:
+def fill_defaults(content: dict, defaults: dict, filled: dict[str, Any], prefix: str = "") -> dict:
     """`content` with the keys that it lacks from `defaults`, section by section; they are noted in `filled`."""
-    whole = dict(content)
+    result = dict(content)
     for name, value in defaults.items():
         if name not in content:
-            whole[name] = filled[f"{prefix}{name}"] = value
+            result[name] = filled[f"{prefix}{name}"] = value
         elif isinstance(value, dict) and isinstance(content[name], dict):
-            whole[name] = with_defaults(content[name], value, filled, f"{prefix}{name}.")
-    return whole
+            result[name] = fill_defaults(content[name], value, filled, f"{prefix}{name}.")
+    return result
 
 
-def check(model: type[Model], content: Any, where: str) -> Model:
+def validate_config(model: type[ModelT], content: Any, where: str) -> ModelT:
     """`content` as `model`. Raises UserError naming each key, what is wrong with it and what is allowed."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{where}: {_said(model, fault)}" for fault in error.errors())) from None
+        raise UserError(
+            "\n".join(f"{where}: {_format_validation_fault(model, fault)}" for fault in error.errors())
+        ) from None
 
 
-def typed(adapter: TypeAdapter, content: Any, where: str) -> Any:
+def validate_as(adapter: TypeAdapter, content: Any, where: str) -> Any:
     """`content`, which someone else wrote, as the adapter's type. Raises UserError of one line: the first fault."""
     try:
         return adapter.validate_python(content)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-        message = f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
-        given = "" if fault["type"] == "missing" else f", got {_short(fault['input'])}"
-        raise UserError(f"{where}: {message[:200]}{given}") from None
+        location = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+        message = f"{location}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+        got = "" if fault["type"] == "missing" else f", got {_preview_value(fault['input'])}"
+        raise UserError(f"{where}: {message[:200]}{got}") from None
 
 
-def _short(value: Any) -> str:
+def _preview_value(value: Any) -> str:
     """A value in words, without the content of what may be large."""
     return f"{type(value).__name__} of {len(value)}" if isinstance(value, list | dict) else repr(value)[:80]
 
 
-def unknown(kind: str, name: str, known: list[str]) -> str:
+def did_you_mean(kind: str, name: str, candidates: list[str]) -> str:
     """One line about a name that is not known: the nearest one, else all."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    closest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.4)
     return f"no {kind} is called {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        f"did you mean {closest[0]!r}?" if closest else f"there are: {', '.join(candidates)}"
     )
 
 
 # What pydantic says of which of a key's several types it tried.
-CHOICE = re.compile(r"(number|points|named|constrained-.*|literal\[.*)$")
+UNION_TAG = re.compile(r"(number|points|named|constrained-.*|literal\[.*)$")
 
 
-def _said(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
+def _format_validation_fault(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     *path, last = fault["loc"] or ("(top level)",)
-    name = ".".join(str(part) for part in fault["loc"] if not CHOICE.match(str(part))) or "(top level)"
-    if name in MOVED:
-        return f"{name}: is {MOVED[name]} now"
+    name = ".".join(str(part) for part in fault["loc"] if not UNION_TAG.match(str(part))) or "(top level)"
+    if new := new_key(name):
+        return f"{name}: is {new} now"
     if fault["type"] == "extra_forbidden":
-        known = sorted(_keys(model, path))
+        allowed = sorted(_list_allowed_keys(model, path))
         section = f"section {'.'.join(map(str, path))!r}" if path else "the file"
-        return f"{name}: {unknown(f'key of {section}', str(last), known)}"
+        return f"{name}: {did_you_mean(f'key of {section}', str(last), allowed)}"
     if fault["type"] == "missing":
         return f"{name}: missing"
     if fault["type"] == "value_error":
         return f"{name}: {fault['ctx']['error']}"
-    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {QUOTED.repr(fault['input'])}"
+    return f"{name}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {VALUE_REPR.repr(fault['input'])}"
 
 
-def _keys(model: type[BaseModel], path: list) -> set[str]:
+def _list_allowed_keys(model: type[BaseModel], path: list) -> set[str]:
     steps = iter(path)
     for step in steps:
         field = model.model_fields.get(str(step))

@@ -3,13 +3,13 @@
 import atexit
 import gc
 
-THRESHOLD = 10_000  # objects made before Python looks at the youngest; 700 by default
+GC_THRESHOLD = 10_000  # objects made before Python looks at the youngest; 700 by default
 
 
-def collect_seldom() -> None:
+def relax_gc() -> None:
     """Look for reference cycles less often, and not at all at the end, where the system takes the memory anyway.
 
     A stage that loads torch, diffusers and MLflow is shorter by three seconds of nine so (docs/performance.md).
     """
-    gc.set_threshold(THRESHOLD)
+    gc.set_threshold(GC_THRESHOLD)
     atexit.register(gc.freeze)

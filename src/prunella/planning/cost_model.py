@@ -14,83 +14,91 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch.utils.flop_counter import FlopCounterMode
 
-from prunella.models.families import architecture, predict
-from prunella.models.pipeline import empty_unet
-from prunella.planning.units import End, planned
-from prunella.profiling.cost import TOKENS
+from prunella.models.families import family_of_unet, predict_with_unet
+from prunella.models.pipeline import build_meta_unet
+from prunella.planning.units import DropDeepest, plan_without
+from prunella.profiling.cost import NUM_TOKENS
 from prunella.pruning.mapping import student_config, teacher_key, weight_map
 from prunella.pruning.plan import Plan
 
-REST = "rest"  # what every student has
+OTHER_MODULES = "rest"  # what every student has
 
 
-class Prices(NamedTuple):
+class CostTable(NamedTuple):
     """Costs of one kind, by part, for each number of removed stages."""
 
-    by_removed: dict[int, dict[str, float]]
+    by_num_removed: dict[int, dict[str, float]]
 
-    def of(self, plan: Plan) -> float:
+    def cost_of_plan(self, plan: Plan) -> float:
         """The cost of a student."""
-        prices = self.by_removed[plan.removed]
-        return prices[REST] + sum(prices.get(part, 0) for part in parts(plan))
+        module_costs = self.by_num_removed[plan.num_removed_stages]
+        return module_costs[OTHER_MODULES] + sum(
+            module_costs.get(module_name, 0) for module_name in list_kept_modules(plan)
+        )
 
 
-def parts(plan: Plan) -> set[str]:
+def list_kept_modules(plan: Plan) -> set[str]:
     """The parts that a student keeps; samplers are named where the teacher has none, too."""
-    mid = {"keep": ["resnets.0", "attentions.0", "resnets.1"], "resnet": ["resnets.0"], "drop": []}[plan.mid]
-    kept = set(weight_map(plan).values()) | {f"mid_block.{part}" for part in mid}
-    return kept - {f"down_blocks.{plan.kept - 1}.downsamplers"}  # nothing follows the last down stage
+    mid_modules = {"keep": ["resnets.0", "attentions.0", "resnets.1"], "resnet": ["resnets.0"], "drop": []}[plan.mid]
+    kept_modules = set(weight_map(plan).values()) | {f"mid_block.{module_name}" for module_name in mid_modules}
+    return kept_modules - {
+        f"down_blocks.{plan.num_kept_stages - 1}.downsamplers"
+    }  # nothing follows the last down stage
 
 
-def counted(family: str, config: dict[str, Any], removed: Iterable[int], size: tuple[int, int]) -> dict[str, Prices]:
-    """ "params" and "macs" (of one example with latents of width and height `size`) of a teacher with this config."""
+def count_costs(
+    family: str, unet_config: dict[str, Any], removed_levels: Iterable[int], latent_size: tuple[int, int]
+) -> dict[str, CostTable]:
+    """ "params" and "macs" (of one example with latents of width and height `latent_size`) of a teacher with this
+    config.
+    """
     params: dict[int, dict[str, float]] = {}
     macs: dict[int, dict[str, float]] = {}
-    for number in removed:
-        plan = planned(family, [End(number, "keep")])
-        unet = empty_unet(student_config(plan, config))
-        params[number] = by_part(plan, ((name, value.numel()) for name, value in unet.state_dict().items()))
-        macs[number] = by_part(plan, _macs(unet, size).items())
-    return {"params": Prices(params), "macs": Prices(macs)}
+    for num_removed in removed_levels:
+        plan = plan_without(family, [DropDeepest(num_removed, "keep")])
+        unet = build_meta_unet(student_config(plan, unet_config))
+        params[num_removed] = sum_by_module(plan, ((name, value.numel()) for name, value in unet.state_dict().items()))
+        macs[num_removed] = sum_by_module(plan, _count_macs(unet, latent_size).items())
+    return {"params": CostTable(params), "macs": CostTable(macs)}
 
 
-def by_part(plan: Plan, costs: Iterable[tuple[str, float]]) -> dict[str, float]:
+def sum_by_module(plan: Plan, costs: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Costs by the names of a student's weights or modules, summed by the part that each is in."""
-    places, known = weight_map(plan), parts(plan)
-    sums: dict[str, float] = {REST: 0}
+    module_map, kept_modules = weight_map(plan), list_kept_modules(plan)
+    sums: dict[str, float] = {OTHER_MODULES: 0}
     for name, cost in ((name, cost) for name, cost in costs if cost):
-        words = teacher_key(name, places).split(".")
-        prefixes = (".".join(words[:length]) for length in (6, 5, 4, 3))
-        part = next((prefix for prefix in prefixes if prefix in known), REST)
-        sums[part] = sums.get(part, 0) + cost
+        key_parts = teacher_key(name, module_map).split(".")
+        prefixes = (".".join(key_parts[:length]) for length in (6, 5, 4, 3))
+        module_name = next((prefix for prefix in prefixes if prefix in kept_modules), OTHER_MODULES)
+        sums[module_name] = sums.get(module_name, 0) + cost
     return sums
 
 
-def _macs(unet: UNet2DConditionModel, size: tuple[int, int]) -> dict[str, int]:
+def _count_macs(unet: UNet2DConditionModel, latent_size: tuple[int, int]) -> dict[str, int]:
     """Multiply-accumulates of every module by itself, attention's products included."""
     unet.set_attn_processor(AttnProcessor())  # plain products, which the counter sees
-    shapes = architecture(unet.config).example(unet.config, (size[1], size[0]), TOKENS)
+    shapes = family_of_unet(unet.config).example_shapes(unet.config, (latent_size[1], latent_size[0]), NUM_TOKENS)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         inputs = {name: torch.empty(1, *shape) for name, shape in shapes.items()}
-        predict(unet, inputs["latents"], torch.empty(1), inputs)
+        predict_with_unet(unet, inputs["latents"], torch.empty(1), inputs)
     totals = {name: sum(ops.values()) // 2 for name, ops in counter.get_flop_counts().items()}
-    return own(_inside(totals))
+    return exclusive_totals(_strip_root_name(totals))
 
 
-def _inside(totals: dict[str, int]) -> dict[str, int]:
+def _strip_root_name(totals: dict[str, int]) -> dict[str, int]:
     """Only what is inside the UNet, by the names that it has for it; "" is the UNet."""
     root = UNet2DConditionModel.__name__
     return {name[len(root) :].lstrip("."): count for name, count in totals.items() if name.startswith(root)}
 
 
-def own(totals: dict[str, Any]) -> dict[str, Any]:
+def exclusive_totals(totals: dict[str, Any]) -> dict[str, Any]:
     """Totals by module name, less those of the modules inside each."""
-    alone = dict(totals)
+    exclusive = dict(totals)
     for name, total in totals.items():
         parent = name
         while parent:
             parent = parent.rpartition(".")[0]
             if parent in totals:
-                alone[parent] -= total
+                exclusive[parent] -= total
                 break
-    return alone
+    return exclusive

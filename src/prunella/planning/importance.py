@@ -15,20 +15,20 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from prunella.compute import distributed
-from prunella.compute.precision import autocast, rounding
+from prunella.compute.precision import autocast, tf32_context
 from prunella.params import Precision
-from prunella.planning.units import Layer, Unit, planned
+from prunella.planning.units import DropLayer, Unit, plan_without
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.storage.files import atomic_write_text, json_digest, read_json
 from prunella.training.data import Batch
 from prunella.training.losses import Task, squares
 
-BINS = 4  # of timesteps, equally wide
-DIGITS = 9  # that are kept of an error
+NUM_TIMESTEP_BINS = 4  # of timesteps, equally wide
+ERROR_DIGITS = 9  # that are kept of an error
 
 
-class Error(NamedTuple):
+class ErrorStats(NamedTuple):
     """Mean over all pairs, and by bin of timesteps from the least noise on (None: no pair is there)."""
 
     mean: float
@@ -40,98 +40,104 @@ class OutputError:
 
     def __init__(
         self,
-        teacher: UNet2DConditionModel,
+        teacher_unet: UNet2DConditionModel,
         family: str,
         scheduler: DDPMScheduler,
         batches: Iterable[Batch],
-        work: Path,
+        work_dir: Path,
         precision: Precision = "fp32",
     ):
-        self.teacher, self.family, self.work, self.precision = teacher.eval(), family, work, precision
-        self.task, self.last = Task(scheduler), scheduler.config.num_train_timesteps
-        self.batches = [Batch(batch).to(teacher.device) for batch in batches]
+        self.teacher_unet, self.family, self.work_dir, self.precision = teacher_unet.eval(), family, work_dir, precision
+        self.diffusion_loss, self.num_train_timesteps = Task(scheduler), scheduler.config.num_train_timesteps
+        self.batches = [Batch(batch).to(teacher_unet.device) for batch in batches]
         self.timesteps = torch.cat([batch["timesteps"] for batch in self.batches]).tolist()
-        self.taught: list[Tensor] = []
+        self.teacher_outputs: list[Tensor] = []
 
-    def lacking(self, units: Sequence[Unit]) -> Error:
+    def error_without(self, units: Sequence[Unit]) -> ErrorStats:
         """Of the student that lacks these units. Layers alone are passed over in the teacher, at no cost of a model."""
-        if units and all(isinstance(unit, Layer) for unit in units):
-            self.teach()  # while it is whole
-            with passed_over(self.teacher, [unit for unit in units if isinstance(unit, Layer)]) as student:
-                return self._kept([unit.name for unit in units], lambda: student)
-        return self.of(planned(self.family, units))
+        if units and all(isinstance(unit, DropLayer) for unit in units):
+            self.cache_teacher_outputs()  # while it is whole
+            with bypass_layers(self.teacher_unet, [unit for unit in units if isinstance(unit, DropLayer)]) as student:
+                return self._load_or_measure([unit.name for unit in units], lambda: student)
+        return self.error_of_plan(plan_without(self.family, units))
 
-    def of(self, plan: Plan) -> Error:
+    def error_of_plan(self, plan: Plan) -> ErrorStats:
         """Of the student of a plan, whose weights are the teacher's own tensors."""
         identity = plan.model_dump(include={"down", "mid", "up", "layers"})
-        return self._kept(identity, lambda: prune(self.teacher, plan, shared=True))
+        return self._load_or_measure(identity, lambda: prune(self.teacher_unet, plan, shared=True))
 
-    def teach(self) -> int:
+    def cache_teacher_outputs(self) -> int:
         """Let the teacher predict, which it does once; the number of pairs."""
-        if not self.taught:
-            self.taught = list(self._predicted(self.teacher))
-        return sum(len(each) for each in self.taught)
+        if not self.teacher_outputs:
+            self.teacher_outputs = list(self._predict_batches(self.teacher_unet))
+        return sum(len(output) for output in self.teacher_outputs)
 
-    def all(self, every: Sequence[Sequence[Unit]]) -> list[Error]:
+    def measure_many(self, unit_sets: Sequence[Sequence[Unit]]) -> list[ErrorStats]:
         """Of students by the units that each lacks, this process measuring its share of them first."""
-        for lacking in distributed.dealt(every):
-            self.lacking(lacking)
-        distributed.team(self.teacher.device).wait_for_everyone()
-        return [self.lacking(lacking) for lacking in every]
+        for removed_units in distributed.shard_for_rank(unit_sets):
+            self.error_without(removed_units)
+        distributed.get_accelerator(self.teacher_unet.device).wait_for_everyone()
+        return [self.error_without(removed_units) for removed_units in unit_sets]
 
-    def once(self, plan: Plan) -> Error:
-        """As `of`, but nothing is kept."""
-        return self.trained(prune(self.teacher, plan, shared=True))
+    def measure_uncached(self, plan: Plan) -> ErrorStats:
+        """As `error_of_plan`, but nothing is kept."""
+        return self.measure_student(prune(self.teacher_unet, plan, shared=True))
 
-    def trained(self, student: nn.Module) -> Error:
+    def measure_student(self, student: nn.Module) -> ErrorStats:
         """Of a student with weights of its own: nothing is kept."""
-        return self._summed(self.errors(student))
+        return self._summarize(self.per_sample_errors(student))
 
-    def _kept(self, identity: object, student: Callable[[], nn.Module]) -> Error:
-        path = self.work / f"{json_digest(identity)}.json"
+    def _load_or_measure(self, identity: object, make_student: Callable[[], nn.Module]) -> ErrorStats:
+        path = self.work_dir / f"{json_digest(identity)}.json"
         if not path.is_file():
-            atomic_write_text(path, str(self.errors(student())))
-        return self._summed(read_json(path))
+            atomic_write_text(path, str(self.per_sample_errors(make_student())))
+        return self._summarize(read_json(path))
 
     @torch.no_grad()
-    def errors(self, student: nn.Module) -> list[float]:
+    def per_sample_errors(self, student: nn.Module) -> list[float]:
         """Pair by pair."""
-        self.teach()
-        pairs = zip(self._predicted(student), self.taught, strict=True)
-        errors = [error for ours, theirs in pairs for error in squares(ours, theirs).tolist()]
-        return [float(f"{error:.{DIGITS}g}") for error in errors]
+        self.cache_teacher_outputs()
+        output_pairs = zip(self._predict_batches(student), self.teacher_outputs, strict=True)
+        errors = [
+            error
+            for student_output, teacher_output in output_pairs
+            for error in squares(student_output, teacher_output).tolist()
+        ]
+        return [float(f"{error:.{ERROR_DIGITS}g}") for error in errors]
 
     @torch.no_grad()
-    def _predicted(self, unet: nn.Module) -> Iterator[Tensor]:
+    def _predict_batches(self, unet: nn.Module) -> Iterator[Tensor]:
         for batch in self.batches:
-            with rounding(self.precision), autocast(self.teacher.device, self.precision):
-                yield self.task.predict(unet, batch).float()
+            with tf32_context(self.precision), autocast(self.teacher_unet.device, self.precision):
+                yield self.diffusion_loss.predict(unet, batch).float()
 
-    def _summed(self, errors: list[float]) -> Error:
-        found: list[list[float]] = [[] for _ in range(BINS)]
+    def _summarize(self, errors: list[float]) -> ErrorStats:
+        errors_by_bin: list[list[float]] = [[] for _ in range(NUM_TIMESTEP_BINS)]
         for timestep, error in zip(self.timesteps, errors, strict=True):
-            found[BINS * timestep // self.last].append(error)
-        return Error(_mean(errors), tuple(_mean(each) if each else None for each in found))
+            errors_by_bin[NUM_TIMESTEP_BINS * timestep // self.num_train_timesteps].append(error)
+        return ErrorStats(
+            _mean(errors), tuple(_mean(bin_errors) if bin_errors else None for bin_errors in errors_by_bin)
+        )
 
 
 def _mean(values: list[float]) -> float:
-    return float(f"{sum(values) / len(values):.{DIGITS}g}")
+    return float(f"{sum(values) / len(values):.{ERROR_DIGITS}g}")
 
 
 @contextmanager
-def passed_over(unet: UNet2DConditionModel, layers: Iterable[Layer]) -> Iterator[UNet2DConditionModel]:
+def bypass_layers(unet: UNet2DConditionModel, layers: Iterable[DropLayer]) -> Iterator[UNet2DConditionModel]:
     """Inside, the UNet computes without these transformer layers."""
-    whole: dict[str, nn.ModuleList] = {}
-    gone: dict[str, set[int]] = {}
+    original_blocks: dict[str, nn.ModuleList] = {}
+    removed_by_attention: dict[str, set[int]] = {}
     for attention, layer in layers:
-        gone.setdefault(attention, set()).add(layer)
+        removed_by_attention.setdefault(attention, set()).add(layer)
     try:
-        for attention, numbers in gone.items():
+        for attention, numbers in removed_by_attention.items():
             module = unet.get_submodule(attention)
-            whole[attention] = module.transformer_blocks
-            left = [block for number, block in enumerate(module.transformer_blocks) if number not in numbers]
-            module.transformer_blocks = nn.ModuleList(left)
+            original_blocks[attention] = module.transformer_blocks
+            remaining = [block for number, block in enumerate(module.transformer_blocks) if number not in numbers]
+            module.transformer_blocks = nn.ModuleList(remaining)
         yield unet
     finally:
-        for attention, blocks in whole.items():
+        for attention, blocks in original_blocks.items():
             unet.get_submodule(attention).transformer_blocks = blocks

@@ -17,139 +17,174 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from prunella.compute.precision import autocast, rounding
+from prunella.compute.precision import autocast, tf32_context
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import Latents
-from prunella.models.families import architecture, predict
+from prunella.models.families import family_of_unet, predict_with_unet
 from prunella.models.pipeline import load_unet
 from prunella.params import Precision
-from prunella.planning.cost_model import Prices, by_part, own, parts
-from prunella.planning.units import End, planned, units
-from prunella.profiling.cost import TOKENS, hardware
-from prunella.profiling.timing import synchronize
-from prunella.pruning.layout import whole_family
+from prunella.planning.cost_model import CostTable, exclusive_totals, list_kept_modules, sum_by_module
+from prunella.planning.units import DropDeepest, list_units, plan_without
+from prunella.profiling.cost import NUM_TOKENS, describe_hardware
+from prunella.profiling.timing import synchronize_gpu
+from prunella.pruning.layout import require_full_family
 from prunella.pruning.mapping import weight_map
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.storage.files import atomic_write_text, json_digest, read_json
 
-ROUNDS, WARM_UP = 15, 2
-BATCH = 2  # with and without the prompt: what a step of drawing one picture computes
+TIMING_ROUNDS, WARM_UP_ROUNDS = 15, 2
+TIMING_BATCH = 2  # with and without the prompt: what a step of drawing one picture computes
 
 
-def settings(config: dict[str, Any], size: tuple[int, int], precision: Precision, device: str) -> dict[str, Any]:
-    """What a table belongs to: `config` is the teacher's UNet's, `size` width and height of the latents."""
-    what = f"a step of drawing one picture: the UNet on a batch of {BATCH}, median of {ROUNDS} rounds"
-    here = {"what": what, "latents": list(size), "precision": precision, "hardware": hardware(device)}
-    return {**here, "unet": json_digest(config)}
+def latency_settings(
+    unet_config: dict[str, Any], latent_size: tuple[int, int], precision: Precision, device: str
+) -> dict[str, Any]:
+    """What a table belongs to: `unet_config` is the teacher's UNet's, `latent_size` width and height of the latents."""
+    description = (
+        f"a step of drawing one picture: the UNet on a batch of {TIMING_BATCH}, median of {TIMING_ROUNDS} rounds"
+    )
+    machine_settings = {
+        "what": description,
+        "latents": list(latent_size),
+        "precision": precision,
+        "hardware": describe_hardware(device),
+    }
+    return {**machine_settings, "unet": json_digest(unet_config)}
 
 
-def kept_or_measured(precision: Precision, asked: bool, teacher: Path, latents: Path, out: Path, device: str) -> str:
-    """The table `out` of the `teacher` folder, measured where it is `asked` for and not there; what was done, in words.
+def load_or_measure_latency(
+    precision: Precision, is_needed: bool, teacher_dir: Path, latents_dir: Path, table_path: Path, device: str
+) -> str:
+    """The table `table_path` of the `teacher_dir` folder, measured where it is `is_needed` for and not there; what was
+    done, in words.
 
     A table of this machine and teacher stays as it is, so that a plan which follows from it stays, too.
     """
-    if not asked:
-        if not out.is_file():
-            atomic_write_text(out, "{}\n")
+    if not is_needed:
+        if not table_path.is_file():
+            atomic_write_text(table_path, "{}\n")
         return "no student is chosen by milliseconds: nothing is measured"
-    config = read_json(teacher / "unet" / "config.json")
-    wanted = settings(config, latent_size(open_latents(latents, teacher, device)[1]), precision, device)
-    if out.is_file() and read_json(out).get("settings") == wanted:
-        return f"{out} stays as it is"
-    kind = whole_family(config, "latency")
-    ends = [unit for unit in units(kind, config, attention=False) if isinstance(unit, End)]
-    size = (wanted["latents"][0], wanted["latents"][1])
-    table = measured(load_unet(teacher, device), kind, ends, size, precision)
-    atomic_write_text(out, json.dumps({"settings": wanted, "removed": table}, indent=1) + "\n")
+    unet_config = read_json(teacher_dir / "unet" / "config.json")
+    expected_settings = latency_settings(
+        unet_config, read_latent_size(open_latents(latents_dir, teacher_dir, device)[1]), precision, device
+    )
+    if table_path.is_file() and read_json(table_path).get("settings") == expected_settings:
+        return f"{table_path} stays as it is"
+    family = require_full_family(unet_config, "latency")
+    drop_units = [
+        unit for unit in list_units(family, unet_config, may_drop_attention=False) if isinstance(unit, DropDeepest)
+    ]
+    latent_size = (expected_settings["latents"][0], expected_settings["latents"][1])
+    table = measure_latency_table(load_unet(teacher_dir, device), family, drop_units, latent_size, precision)
+    atomic_write_text(table_path, json.dumps({"settings": expected_settings, "removed": table}, indent=1) + "\n")
     return f"{sum(table['0'].values()):.2f} ms the teacher's UNet, {len(table['0'])} parts of it measured"
 
 
-def latent_size(pairs: Latents) -> tuple[int, int]:
+def read_latent_size(dataset: Latents) -> tuple[int, int]:
     """Width and height of the first pair's latents."""
-    height, width = pairs.take(np.arange(1))["mean"].shape[-2:]
+    height, width = dataset.take(np.arange(1))["mean"].shape[-2:]
     return int(width), int(height)
 
 
-def measured(
-    teacher: UNet2DConditionModel, family: str, ends: list[End], size: tuple[int, int], precision: Precision
+def measure_latency_table(
+    teacher_unet: UNet2DConditionModel,
+    family: str,
+    drop_units: list[DropDeepest],
+    latent_size: tuple[int, int],
+    precision: Precision,
 ) -> dict[str, Any]:
-    """Milliseconds by part, for each number of removed stages that `ends` have."""
-    plans = {end.removed: planned(family, [end]) for end in reversed(ends)} | {0: planned(family, [])}
-    students = {removed: prune(teacher, plan, shared=True) for removed, plan in plans.items()}
-    taken: dict[int, dict[str, list[float]]] = {removed: {} for removed in plans}
-    for turn in range(WARM_UP + ROUNDS):
-        for removed, student in students.items():
-            for name, ms in _timed(student, plans[removed], size, precision).items():
-                if turn >= WARM_UP:
-                    taken[removed].setdefault(name, []).append(ms)
+    """Milliseconds by part, for each number of removed stages that `drop_units` have."""
+    plans = {drop_unit.num_removed: plan_without(family, [drop_unit]) for drop_unit in reversed(drop_units)} | {
+        0: plan_without(family, [])
+    }
+    students = {num_removed: prune(teacher_unet, plan, shared=True) for num_removed, plan in plans.items()}
+    samples_ms: dict[int, dict[str, list[float]]] = {num_removed: {} for num_removed in plans}
+    for round_index in range(WARM_UP_ROUNDS + TIMING_ROUNDS):
+        for num_removed, student in students.items():
+            for name, ms in _time_forward(student, plans[num_removed], latent_size, precision).items():
+                if round_index >= WARM_UP_ROUNDS:
+                    samples_ms[num_removed].setdefault(name, []).append(ms)
     medians = {
-        removed: {name: statistics.median(each) for name, each in times.items()} for removed, times in taken.items()
+        num_removed: {name: statistics.median(module_ms) for name, module_ms in module_times.items()}
+        for num_removed, module_times in samples_ms.items()
     }
     return {
-        str(removed): {part: round(ms, 4) for part, ms in by_part(plans[removed], own(times).items()).items()}
-        for removed, times in sorted(medians.items())
+        str(num_removed): {
+            module_name: round(ms, 4)
+            for module_name, ms in sum_by_module(plans[num_removed], exclusive_totals(module_times).items()).items()
+        }
+        for num_removed, module_times in sorted(medians.items())
     }
 
 
-def read(path: Path, wanted: dict[str, Any]) -> Prices:
+def read_latency_table(path: Path, expected_settings: dict[str, Any]) -> CostTable:
     """The prices in a table. Raises UserError where it is of another machine, or of another size of pictures."""
     table = read_json(path)
-    again = "`dvc repro --force --single-item latency` measures it anew"
+    remeasure_hint = "`dvc repro --force --single-item latency` measures it anew"
     if not table.get("removed"):
-        raise UserError(f"{path}: no latencies are measured there; {again}")
-    for name, value in wanted.items():
+        raise UserError(f"{path}: no latencies are measured there; {remeasure_hint}")
+    for name, value in expected_settings.items():
         if table["settings"].get(name) != value:
             raise UserError(
-                f"{path}: was measured with {name} {table['settings'].get(name)}, here it is {value}; {again}"
+                f"{path}: was measured with {name} {table['settings'].get(name)}, here it is {value}; {remeasure_hint}"
             )
-    return Prices({int(removed): parts for removed, parts in table["removed"].items()})
+    return CostTable({int(num_removed): module_costs for num_removed, module_costs in table["removed"].items()})
 
 
 @torch.no_grad()
-def _timed(unet: UNet2DConditionModel, plan: Plan, size: tuple[int, int], precision: Precision) -> dict[str, float]:
+def _time_forward(
+    unet: UNet2DConditionModel, plan: Plan, latent_size: tuple[int, int], precision: Precision
+) -> dict[str, float]:
     """Milliseconds of one forward pass by module, those of modules inside included; "" is the whole."""
     weight = next(unet.parameters())
-    shapes = architecture(unet.config).example(unet.config, (size[1], size[0]), TOKENS)
+    shapes = family_of_unet(unet.config).example_shapes(unet.config, (latent_size[1], latent_size[0]), NUM_TOKENS)
     inputs = {
-        name: torch.zeros(BATCH, *shape, device=weight.device, dtype=weight.dtype) for name, shape in shapes.items()
+        name: torch.zeros(TIMING_BATCH, *shape, device=weight.device, dtype=weight.dtype)
+        for name, shape in shapes.items()
     }
-    timesteps = torch.full((BATCH,), 500, device=weight.device)
-    with _watched(unet, _modules(unet, plan)) as marks, rounding(precision), autocast(weight.device, precision):
-        predict(unet, inputs["latents"], timesteps, inputs)
-    synchronize()
-    return {name: ended(began) for name, (began, ended) in marks.items()}
+    timesteps = torch.full((TIMING_BATCH,), 500, device=weight.device)
+    with (
+        _time_modules(unet, _select_modules(unet, plan)) as marks,
+        tf32_context(precision),
+        autocast(weight.device, precision),
+    ):
+        predict_with_unet(unet, inputs["latents"], timesteps, inputs)
+    synchronize_gpu()
+    return {name: elapsed_since(start) for name, (start, elapsed_since) in marks.items()}
 
 
-def _modules(unet: nn.Module, plan: Plan) -> dict[str, nn.Module]:
+def _select_modules(unet: nn.Module, plan: Plan) -> dict[str, nn.Module]:
     """The whole and the parts of a student, by its own names."""
-    there = dict(unet.named_modules())
-    mid = [name for name in parts(plan) if name.startswith("mid_block.")]
-    return {name: there[name] for name in ["", *weight_map(plan), *mid] if name in there}
+    modules = dict(unet.named_modules())
+    mid_modules = [name for name in list_kept_modules(plan) if name.startswith("mid_block.")]
+    return {name: modules[name] for name in ["", *weight_map(plan), *mid_modules] if name in modules}
 
 
 @contextmanager
-def _watched(unet: nn.Module, modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Any, Callable]]]:
+def _time_modules(unet: nn.Module, modules: dict[str, nn.Module]) -> Iterator[dict[str, tuple[Any, Callable]]]:
     """Inside, the beginning and the end of each module's forward pass are marked, on a GPU in its own queue."""
-    gpu = next(unet.parameters()).device.type == "cuda"
+    on_gpu = next(unet.parameters()).device.type == "cuda"
     marks: dict[str, Any] = {}
 
     def mark() -> Any:
-        if not gpu:
+        if not on_gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        cuda_event = torch.cuda.Event(enable_timing=True)
+        cuda_event.record()
+        return cuda_event
 
-    def ended(at: Any) -> Callable[[Any], float]:
-        return lambda began: began.elapsed_time(at) if gpu else 1000 * (at - began)
+    def measure_elapsed(end: Any) -> Callable[[Any], float]:
+        return lambda start: start.elapsed_time(end) if on_gpu else 1000 * (end - start)
 
     hooks = []
     for name, module in modules.items():
         hooks.append(module.register_forward_pre_hook(lambda *_, name=name: marks.__setitem__(name, mark())))
         hooks.append(
-            module.register_forward_hook(lambda *_, name=name: marks.__setitem__(name, (marks[name], ended(mark()))))
+            module.register_forward_hook(
+                lambda *_, name=name: marks.__setitem__(name, (marks[name], measure_elapsed(mark())))
+            )
         )
     try:
         yield marks

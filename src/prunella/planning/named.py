@@ -7,9 +7,12 @@ from prunella.pruning.plan import find_plan
 from prunella.storage.files import atomic_write_text
 
 
-def copied(name: str, own: Path, out: Path, evidence: Path) -> Path:
-    """Copy the plan called `name` to `out`, byte by byte, with `evidence` that it was not chosen; where it is from."""
-    source = find_plan(name, own)
-    atomic_write_text(evidence, json.dumps({"student": name, "chosen": False}) + "\n")
-    out.write_bytes(source.read_bytes())
-    return source
+def copy_plan(name: str, user_plans: Path, plan_path: Path, evidence_path: Path) -> Path:
+    """Copy the plan called `name` to `plan_path`, byte by byte, with `evidence_path` that it was not chosen.
+
+    Where it is from.
+    """
+    source_path = find_plan(name, user_plans)
+    atomic_write_text(evidence_path, json.dumps({"student": name, "chosen": False}) + "\n")
+    plan_path.write_bytes(source_path.read_bytes())
+    return source_path

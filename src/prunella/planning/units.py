@@ -10,22 +10,25 @@ from itertools import chain, combinations
 from typing import Any, Literal, NamedTuple, cast
 
 from prunella.models.families import FAMILIES
-from prunella.params import Mode
-from prunella.pruning.plan import Layers, Plan
+from prunella.params import FeatureMode
+from prunella.pruning.plan import Plan, PlanLayers
 
-FEATURES: dict[str, Mode] = {"sd": "block-segmind", "sdxl": "sub-block"}  # compared while a chosen student learns
-WAYS = ("down", "up")
-Mid = Literal["keep", "resnet", "drop"]
-MIDS: tuple[Mid, ...] = ("keep", "resnet", "drop")
+DEFAULT_FEATURES: dict[str, FeatureMode] = {
+    "sd": "block-segmind",
+    "sdxl": "sub-block",
+}  # compared while a chosen student learns
+DIRECTIONS = ("down", "up")
+MidOption = Literal["keep", "resnet", "drop"]
+MID_OPTIONS: tuple[MidOption, ...] = ("keep", "resnet", "drop")
 
 
-class Thin(NamedTuple):
-    """A stage, numbered from above, keeps these pairs; in the directions `plain` it has no attention."""
+class ThinStage(NamedTuple):
+    """A stage, numbered from above, keeps these pairs; in the directions `without_attention` it has no attention."""
 
     stage: int
     down: tuple[int, ...]
     up: tuple[int, ...]
-    plain: tuple[str, ...] = ()
+    without_attention: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -33,19 +36,21 @@ class Thin(NamedTuple):
 
     @property
     def name(self) -> str:
-        kept = f"stage {self.stage} keeps down {_listed(self.down)}, up {_listed(self.up)}"
-        return kept + (f", no attention {' and '.join(self.plain)}" if self.plain else "")
+        description = f"stage {self.stage} keeps down {_format_numbers(self.down)}, up {_format_numbers(self.up)}"
+        return description + (
+            f", no attention {' and '.join(self.without_attention)}" if self.without_attention else ""
+        )
 
-    def keeps_attention(self, way: str, pair: int) -> bool:
+    def keeps_attention(self, direction: str, block: int) -> bool:
         """Whether a pair of the down or up stage is kept with its attention."""
-        return way not in self.plain and pair in getattr(self, way)
+        return direction not in self.without_attention and block in getattr(self, direction)
 
 
-class End(NamedTuple):
-    """The deepest `removed` stages are gone, and of the mid block this is left."""
+class DropDeepest(NamedTuple):
+    """The deepest `num_removed` stages are gone, and of the mid block this is left."""
 
-    removed: int
-    mid: Mid
+    num_removed: int
+    mid: MidOption
 
     @property
     def group(self) -> str:
@@ -53,12 +58,14 @@ class End(NamedTuple):
 
     @property
     def name(self) -> str:
-        gone = {0: [], 1: ["deepest stage gone"]}.get(self.removed, [f"deepest {self.removed} stages gone"])
-        mid = {"keep": [], "resnet": ["mid block's first resnet alone"], "drop": ["mid block gone"]}[self.mid]
-        return ", ".join(gone + mid) or "all there"
+        removed_text = {0: [], 1: ["deepest stage gone"]}.get(
+            self.num_removed, [f"deepest {self.num_removed} stages gone"]
+        )
+        mid_text = {"keep": [], "resnet": ["mid block's first resnet alone"], "drop": ["mid block gone"]}[self.mid]
+        return ", ".join(removed_text + mid_text) or "all there"
 
 
-class Layer(NamedTuple):
+class DropLayer(NamedTuple):
     """A transformer layer of an attention, which is named as in diffusers' UNet2DConditionModel, is gone."""
 
     attention: str
@@ -73,121 +80,159 @@ class Layer(NamedTuple):
         return f"{self.attention}.transformer_blocks.{self.layer}"
 
 
-Unit = Thin | End | Layer
-MID = "mid_block.attentions.0"
+Unit = ThinStage | DropDeepest | DropLayer
+MID_ATTENTION = "mid_block.attentions.0"
 
 
-def units(family: str, config: Mapping[str, Any], attention: bool) -> list[Unit]:
-    """Every unit that a student of this teacher can lack; without `attention` all stages keep theirs.
+def list_units(family: str, unet_config: Mapping[str, Any], may_drop_attention: bool) -> list[Unit]:
+    """Every unit that a student of this teacher can lack; without `may_drop_attention` all stages keep theirs.
 
     Left out are those whose weights would have other shapes than the teacher's: where a stage changes the width, its
     first resnet down and its first and last up cannot be replaced by others.
     """
-    stages = len(FAMILIES[family].down)
-    found: list[Unit] = [
-        end
-        for removed in range(stages)
-        for mid in MIDS
-        if (end := End(removed, mid)) != End(0, "keep") and _end_fits(end, config)
+    num_stages = len(FAMILIES[family].down_block_types)
+    candidates: list[Unit] = [
+        drop_unit
+        for num_removed in range(num_stages)
+        for mid_option in MID_OPTIONS
+        if (drop_unit := DropDeepest(num_removed, mid_option)) != DropDeepest(0, "keep")
+        and _is_drop_valid(drop_unit, unet_config)
     ]
-    for stage in range(stages):
-        found += [thin for thin in _thins(family, stage, attention) if _thin_fits(thin, config)]
-    return found + list(_layers(family))
+    for stage in range(num_stages):
+        candidates += [
+            thin_unit
+            for thin_unit in _iter_thinnings(family, stage, may_drop_attention)
+            if _is_thinning_valid(thin_unit, unet_config)
+        ]
+    return candidates + list(_iter_layer_units(family))
 
 
-def whole(family: str) -> Plan:
+def full_plan(family: str) -> Plan:
     """The plan that keeps all."""
-    return planned(family, [])
+    return plan_without(family, [])
 
 
-def planned(family: str, lacking: Iterable[Unit], name: str = "auto", source: str = "chosen") -> Plan:
-    """The plan of a student without the units `lacking`, of which each group has one at most.
+def plan_without(family: str, removed_units: Iterable[Unit], name: str = "auto", source: str = "chosen") -> Plan:
+    """The plan of a student without the units `removed_units`, of which each group has one at most.
 
     Raises pydantic's ValidationError where they leave an attention without layers.
     """
-    teacher, lacking = FAMILIES[family], list(lacking)
-    end = next((unit for unit in lacking if isinstance(unit, End)), End(0, "keep"))
-    stages = len(teacher.down)
-    kept: dict[str, list] = {way: [list(range(teacher.pairs_of(way)))] * stages for way in WAYS}
-    layers: dict[str, dict[int, list]] = {way: {} for way in WAYS}
-    for thin in (unit for unit in lacking if isinstance(unit, Thin)):
-        for way in WAYS:
-            place = thin.stage if way == "down" else stages - 1 - thin.stage
-            kept[way][place] = list(getattr(thin, way))
-            if way in thin.plain:
-                layers[way][place] = []
-    kept["down"][stages - end.removed :] = [None] * end.removed
-    kept["up"][: end.removed] = [None] * end.removed
-    gone = {unit.name for unit in lacking if isinstance(unit, Layer)}
-    for way in WAYS:
-        for place, pairs in enumerate(kept[way]):
-            count = teacher.layers_of(way, place)
-            if pairs and gone and layers[way].get(place) != []:
-                layers[way][place] = [_left(f"{way}_blocks.{place}.attentions.{pair}", count, gone) for pair in pairs]
-    mid = _left(MID, teacher.mid, gone) if end.mid == "keep" else None
-    named = {way: {at: each for at, each in layers[way].items() if each == [] or any(each)} for way in WAYS}
+    teacher_family, removed_units = FAMILIES[family], list(removed_units)
+    drop_unit = next((unit for unit in removed_units if isinstance(unit, DropDeepest)), DropDeepest(0, "keep"))
+    num_stages = len(teacher_family.down_block_types)
+    kept_blocks: dict[str, list] = {
+        direction: [list(range(teacher_family.blocks_per_stage(direction)))] * num_stages for direction in DIRECTIONS
+    }
+    layer_lists: dict[str, dict[int, list]] = {direction: {} for direction in DIRECTIONS}
+    for thin_unit in (unit for unit in removed_units if isinstance(unit, ThinStage)):
+        for direction in DIRECTIONS:
+            stage_index = thin_unit.stage if direction == "down" else num_stages - 1 - thin_unit.stage
+            kept_blocks[direction][stage_index] = list(getattr(thin_unit, direction))
+            if direction in thin_unit.without_attention:
+                layer_lists[direction][stage_index] = []
+    kept_blocks["down"][num_stages - drop_unit.num_removed :] = [None] * drop_unit.num_removed
+    kept_blocks["up"][: drop_unit.num_removed] = [None] * drop_unit.num_removed
+    removed_layers = {unit.name for unit in removed_units if isinstance(unit, DropLayer)}
+    for direction in DIRECTIONS:
+        for stage_index, blocks in enumerate(kept_blocks[direction]):
+            num_layers = teacher_family.transformer_layers_at(direction, stage_index)
+            if blocks and removed_layers and layer_lists[direction].get(stage_index) != []:
+                layer_lists[direction][stage_index] = [
+                    _remaining_layers(
+                        f"{direction}_blocks.{stage_index}.attentions.{block}", num_layers, removed_layers
+                    )
+                    for block in blocks
+                ]
+    mid_layers = (
+        _remaining_layers(MID_ATTENTION, teacher_family.mid_layers, removed_layers) if drop_unit.mid == "keep" else None
+    )
+    nonempty_layers = {
+        direction: {
+            index: stage_layers
+            for index, stage_layers in layer_lists[direction].items()
+            if stage_layers == [] or any(stage_layers)
+        }
+        for direction in DIRECTIONS
+    }
     return Plan(
         name=name,
         title=f"{name}, chosen for this teacher",
         family=cast(Literal["sd", "sdxl"], family),
-        down=kept["down"],
-        mid=end.mid,
-        up=kept["up"],
-        layers=Layers(down=named["down"], mid=mid, up=named["up"]),
-        features=FEATURES[family],
+        down=kept_blocks["down"],
+        mid=drop_unit.mid,
+        up=kept_blocks["up"],
+        layers=PlanLayers(down=nonempty_layers["down"], mid=mid_layers, up=nonempty_layers["up"]),
+        features=DEFAULT_FEATURES[family],
         source=source,
     )
 
 
-def _left(attention: str, count: int, gone: set[str]) -> list[int] | None:
+def _remaining_layers(attention: str, num_layers: int, removed_layers: set[str]) -> list[int] | None:
     """The layers of an attention that are left; None for all."""
-    left = [layer for layer in range(count) if Layer(attention, layer).name not in gone]
-    return None if len(left) == count else left
+    remaining = [layer for layer in range(num_layers) if DropLayer(attention, layer).name not in removed_layers]
+    return None if len(remaining) == num_layers else remaining
 
 
-def _thins(family: str, stage: int, attention: bool) -> Iterator[Thin]:
+def _iter_thinnings(family: str, stage: int, may_drop_attention: bool) -> Iterator[ThinStage]:
     """Every way of thinning a stage, by the numbers of pairs alone; whole with its attention it is none."""
-    teacher = FAMILIES[family]
-    down, up = teacher.pairs_of("down"), teacher.pairs_of("up")
-    free = [way for way in WAYS if attention and teacher.layers[stage]]
-    plains = list(chain.from_iterable(combinations(free, count) for count in range(len(free) + 1)))
-    for count in range(down, 0, -1):
-        for kept_down in combinations(range(down), count):
-            for kept_up in combinations(range(up), count + 1):
-                yield from (Thin(stage, kept_down, kept_up, plain) for plain in plains if plain or count < down)
+    teacher_family = FAMILIES[family]
+    num_down, num_up = teacher_family.blocks_per_stage("down"), teacher_family.blocks_per_stage("up")
+    attention_directions = [
+        direction for direction in DIRECTIONS if may_drop_attention and teacher_family.transformer_layers[stage]
+    ]
+    direction_sets = list(
+        chain.from_iterable(combinations(attention_directions, count) for count in range(len(attention_directions) + 1))
+    )
+    for count in range(num_down, 0, -1):
+        for kept_down in combinations(range(num_down), count):
+            for kept_up in combinations(range(num_up), count + 1):
+                yield from (
+                    ThinStage(stage, kept_down, kept_up, without_attention)
+                    for without_attention in direction_sets
+                    if without_attention or count < num_down
+                )
 
 
-def _layers(family: str) -> Iterator[Layer]:
-    teacher = FAMILIES[family]
-    for way in WAYS:
-        for stage in range(len(teacher.down)):
-            count = teacher.layers_of(way, stage)
-            names = [f"{way}_blocks.{stage}.attentions.{pair}" for pair in range(teacher.pairs_of(way))]
-            yield from (Layer(name, layer) for name in names for layer in range(count) if count > 1)
-    yield from (Layer(MID, layer) for layer in range(teacher.mid) if teacher.mid > 1)
+def _iter_layer_units(family: str) -> Iterator[DropLayer]:
+    teacher_family = FAMILIES[family]
+    for direction in DIRECTIONS:
+        for stage in range(len(teacher_family.down_block_types)):
+            num_layers = teacher_family.transformer_layers_at(direction, stage)
+            names = [
+                f"{direction}_blocks.{stage}.attentions.{block}"
+                for block in range(teacher_family.blocks_per_stage(direction))
+            ]
+            yield from (DropLayer(name, layer) for name in names for layer in range(num_layers) if num_layers > 1)
+    yield from (
+        DropLayer(MID_ATTENTION, layer) for layer in range(teacher_family.mid_layers) if teacher_family.mid_layers > 1
+    )
 
 
-def _thin_fits(thin: Thin, config: Mapping[str, Any]) -> bool:
+def _is_thinning_valid(thin_unit: ThinStage, unet_config: Mapping[str, Any]) -> bool:
     """Whether each kept resnet has as many channels, of its input and of its skip, in its new place as in its old."""
-    widths, stage = list(config["block_out_channels"]), thin.stage
-    out, above, below = widths[stage], widths[max(stage - 1, 0)], widths[min(stage + 1, len(widths) - 1)]
-    last = config.get("layers_per_block", 2)  # of the up stage's resnets
-    down = above == out or thin.down[0] == 0
-    first_up = below == out or thin.up[0] == 0
-    last_up = above == out or thin.up[-1] == last
-    return down and first_up and last_up
+    widths, stage = list(unet_config["block_out_channels"]), thin_unit.stage
+    stage_width, width_above, width_below = (
+        widths[stage],
+        widths[max(stage - 1, 0)],
+        widths[min(stage + 1, len(widths) - 1)],
+    )
+    last_resnet = unet_config.get("layers_per_block", 2)  # of the up stage's resnets
+    down_fits = width_above == stage_width or thin_unit.down[0] == 0
+    first_up_fits = width_below == stage_width or thin_unit.up[0] == 0
+    last_up_fits = width_above == stage_width or thin_unit.up[-1] == last_resnet
+    return down_fits and first_up_fits and last_up_fits
 
 
-def _end_fits(end: End, config: Mapping[str, Any]) -> bool:
+def _is_drop_valid(drop_unit: DropDeepest, unet_config: Mapping[str, Any]) -> bool:
     """Whether the first up stage that is left, and what is left of the mid block, come after as many channels."""
-    widths, heads = list(config["block_out_channels"]), config.get("attention_head_dim", 8)
-    kept = len(widths) - end.removed
-    if end.removed and widths[kept] != widths[kept - 1]:
+    widths, heads = list(unet_config["block_out_channels"]), unet_config.get("attention_head_dim", 8)
+    num_kept = len(widths) - drop_unit.num_removed
+    if drop_unit.num_removed and widths[num_kept] != widths[num_kept - 1]:
         return False
     per_stage = list(heads) if isinstance(heads, list | tuple) else [heads] * len(widths)
-    same = widths[kept - 1] == widths[-1] and per_stage[kept - 1] == per_stage[-1]
-    return end.mid == "drop" or same
+    same_width = widths[num_kept - 1] == widths[-1] and per_stage[num_kept - 1] == per_stage[-1]
+    return drop_unit.mid == "drop" or same_width
 
 
-def _listed(numbers: Iterable[int]) -> str:
+def _format_numbers(numbers: Iterable[int]) -> str:
     return " ".join(map(str, numbers))

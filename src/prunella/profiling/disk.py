@@ -5,31 +5,35 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from prunella.models.configs import MODELS, stem
-from prunella.models.quantized import load_quantised
-from prunella.models.weights import check_part
-from prunella.params import Bits
+from prunella.models.configs import MODEL_COMPONENTS, weights_stem
+from prunella.models.quantized import load_quantized_unet
+from prunella.models.weights import check_weight_files
+from prunella.params import QuantizedDtype
 from prunella.storage.files import read_json
 
-LEFT_OUT = "safety_checker"
+EXCLUDED_COMPONENT = "safety_checker"
 
 
-def disk_mb(folder: Path) -> dict[str, float]:
+def measure_disk_mb(folder: Path) -> dict[str, float]:
     """MB (10⁶ bytes) of the weight files that stock loading reads, by part; the safety checker is left out."""
-    listed = {part: each for part, each in read_json(folder / "model_index.json").items() if part in MODELS}
+    components = {
+        component: entry
+        for component, entry in read_json(folder / "model_index.json").items()
+        if component in MODEL_COMPONENTS
+    }
     return {
-        part: round(sum(file.stat().st_size for file in _files(folder / part, library)) / 1e6, 3)
-        for part, (library, kind) in listed.items()
-        if library and kind and part != LEFT_OUT
+        component: round(sum(file.stat().st_size for file in _list_weight_files(folder / component, library)) / 1e6, 3)
+        for component, (library, class_name) in components.items()
+        if library and class_name and component != EXCLUDED_COMPONENT
     }
 
 
-def quantised_mb(folder: Path, bits: Bits) -> float:
+def measure_quantized_mb(folder: Path, bits: QuantizedDtype) -> float:
     """MB of the UNet's weight file in `bits`, its other weights in bf16, as `prunella export` writes it."""
-    with TemporaryDirectory() as kept:
-        load_quantised(folder, bits, torch.bfloat16).save_pretrained(kept)
-        return round(sum(file.stat().st_size for file in Path(kept).glob("*.safetensors")) / 1e6, 3)
+    with TemporaryDirectory() as save_dir:
+        load_quantized_unet(folder, bits, torch.bfloat16).save_pretrained(save_dir)
+        return round(sum(file.stat().st_size for file in Path(save_dir).glob("*.safetensors")) / 1e6, 3)
 
 
-def _files(part: Path, library: str) -> list[Path]:
-    return check_part(part, allow_pickle=True, stem=stem(library))
+def _list_weight_files(component_dir: Path, library: str) -> list[Path]:
+    return check_weight_files(component_dir, allow_pickle=True, stem=weights_stem(library))

@@ -13,7 +13,7 @@ class EnergyMeter:
         return self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000
 
 
-def energy_meter(device: str) -> EnergyMeter | str:
+def make_energy_meter(device: str) -> EnergyMeter | str:
     """The meter of a device, else the reason why there is none."""
     if not device.startswith("cuda"):
         return "energy is measured on Nvidia GPUs alone"

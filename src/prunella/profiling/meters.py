@@ -20,7 +20,7 @@ class MemoryMeter:
         self.gpu = torch.cuda.is_available()
         if self.gpu:
             torch.cuda.empty_cache()
-        self.before = self._held()
+        self.baseline = self._current_usage()
 
     def peak_mb(self, call: Callable[[], object]) -> float | None:
         """The peak while `call` runs, what it found loaded since the meter was made included."""
@@ -28,23 +28,23 @@ class MemoryMeter:
             torch.cuda.reset_peak_memory_stats()
             call()
             torch.cuda.synchronize()
-            return round((torch.cuda.max_memory_allocated() - (self.before or 0)) / 1e6, 1)
-        measured = _forget_peak()
+            return round((torch.cuda.max_memory_allocated() - (self.baseline or 0)) / 1e6, 1)
+        can_reset = _reset_process_peak()
         call()
-        peak = _status("VmHWM") if measured else None
-        return None if peak is None or self.before is None else round((peak - self.before) / 1e3, 1)
+        peak = _read_proc_status("VmHWM") if can_reset else None
+        return None if peak is None or self.baseline is None else round((peak - self.baseline) / 1e3, 1)
 
-    def reserved_mb(self) -> float | None:
+    def max_reserved_mb(self) -> float | None:
         """What the GPU's allocator has taken from the device at most since the last peak; None on a CPU."""
         return round(torch.cuda.max_memory_reserved() / 1e6, 1) if self.gpu else None
 
-    def _held(self) -> float | None:
+    def _current_usage(self) -> float | None:
         if self.gpu:
             return torch.cuda.memory_allocated()
-        return _status("VmRSS") if _forget_peak() else None
+        return _read_proc_status("VmRSS") if _reset_process_peak() else None
 
 
-def _forget_peak() -> bool:
+def _reset_process_peak() -> bool:
     """Give free memory back and begin the peak of resident memory anew; False where the system cannot."""
     if sys.platform != "linux":
         return False
@@ -56,7 +56,7 @@ def _forget_peak() -> bool:
     return True
 
 
-def _status(name: str) -> float:
+def _read_proc_status(name: str) -> float:
     """A field of /proc/self/status in kB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) * 1.024 for line in lines if line.startswith(name + ":"))

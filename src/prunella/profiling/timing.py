@@ -11,12 +11,12 @@ from scipy.stats import quantile_test
 from prunella.profiling.energy import EnergyMeter
 from prunella.stats import CONFIDENCE, Estimate
 
-ENOUGH = 20  # rounds, below which the 95th percentile is the largest of them
-FEWEST = 6  # rounds, below which no interval of a median holds 95 %
+MIN_ROUNDS_P95 = 20  # rounds, below which the 95th percentile is the largest of them
+MIN_ROUNDS_CI = 6  # rounds, below which no interval of a median holds 95 %
 Calls = dict[str, Callable[[], object]]
 
 
-class Turns:
+class InterleavedTimer:
     """Milliseconds of each call, round by round, and joules a call where the device tells them.
 
     The calls have run before: nothing is warmed up here.
@@ -27,47 +27,55 @@ class Turns:
         self.joules: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
-                self._take(name, call, energy)
+                self._time_once(name, call, energy)
 
-    def _take(self, name: str, call: Callable[[], object], energy: EnergyMeter | None) -> None:
-        synchronize()
-        before, began = energy.joules() if energy else 0.0, time.perf_counter()
+    def _time_once(self, name: str, call: Callable[[], object], energy: EnergyMeter | None) -> None:
+        synchronize_gpu()
+        joules_before, start = energy.joules() if energy else 0.0, time.perf_counter()
         call()
-        synchronize()
-        self.ms[name].append(1000 * (time.perf_counter() - began))
+        synchronize_gpu()
+        self.ms[name].append(1000 * (time.perf_counter() - start))
         if energy:
-            self.joules[name].append(energy.joules() - before)
+            self.joules[name].append(energy.joules() - joules_before)
 
-    def latency(self, name: str, what: str = "latency") -> dict[str, float]:
+    def latency(self, name: str, prefix: str = "latency") -> dict[str, float]:
         """Median, 95th percentile (below 20 rounds the largest) and largest time in ms, under "{what}_ms_p50", …"""
-        taken = self.ms[name]
-        p95 = max(taken) if len(taken) < ENOUGH else statistics.quantiles(taken, n=20)[-1]
-        found = {"p50": statistics.median(taken), "p95": p95, "max": max(taken)}
-        return {f"{what}_ms_{part}": round(value, 1 if value >= 10 else 3) for part, value in found.items()}
+        times_ms = self.ms[name]
+        p95 = max(times_ms) if len(times_ms) < MIN_ROUNDS_P95 else statistics.quantiles(times_ms, n=20)[-1]
+        statistics_ms = {"p50": statistics.median(times_ms), "p95": p95, "max": max(times_ms)}
+        return {
+            f"{prefix}_ms_{statistic}": round(value, 1 if value >= 10 else 3)
+            for statistic, value in statistics_ms.items()
+        }
 
-    def speedup(self, name: str, over: str) -> dict[str, float]:
-        """How many times as fast as `over`: the median of the rounds' ratios with its interval, as reports have it."""
-        return median([slow / fast for slow, fast in zip(self.ms[over], self.ms[name], strict=True)]).rounded()
+    def speedup(self, name: str, reference: str) -> dict[str, float]:
+        """How many times as fast as `reference`.
+
+        The median of the rounds' ratios with its interval, as reports have it.
+        """
+        return estimate_median(
+            [slow / fast for slow, fast in zip(self.ms[reference], self.ms[name], strict=True)]
+        ).to_report_dict()
 
     def energy(self, name: str) -> float | None:
         """Median joules a call; None where the device does not tell."""
         return round(statistics.median(self.joules[name]), 3) if self.joules[name] else None
 
 
-def median(values: Sequence[float]) -> Estimate:
+def estimate_median(values: Sequence[float]) -> Estimate:
     """The median with the interval of its order statistics (Conover 1999, 3.2): no distribution is assumed.
 
     Below six values none holds 95 %: the interval is then their range, from the smallest to the largest.
     """
-    found = np.asarray(values, float)
-    low, high = float(found.min()), float(found.max())
-    if len(found) >= FEWEST:
-        interval = quantile_test(found, q=float(np.median(found)), p=0.5).confidence_interval(CONFIDENCE)
+    array = np.asarray(values, float)
+    low, high = float(array.min()), float(array.max())
+    if len(array) >= MIN_ROUNDS_CI:
+        interval = quantile_test(array, q=float(np.median(array)), p=0.5).confidence_interval(CONFIDENCE)
         low, high = float(interval.low), float(interval.high)
-    return Estimate(float(np.median(found)), len(found), low, high)
+    return Estimate(float(np.median(array)), len(array), low, high)
 
 
-def synchronize() -> None:
+def synchronize_gpu() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -9,40 +9,50 @@ from functools import cache
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.models.families import blocks, called_as, family
-from prunella.pruning.plan import CATALOGUE, Plan, read_plan
+from prunella.models.families import count_transformer_layers, detect_teacher_family, pipeline_family
+from prunella.pruning.plan import SHIPPED_PLANS, Plan, read_plan
 
 
-def layout(config: Mapping[str, Any]) -> Plan | None:
+def find_matching_plan(config: Mapping[str, Any]) -> Plan | None:
     """The shipped plan of students with this UNet config; None where it is none's, as of a whole teacher."""
-    kind = None if family(config) else called_as(config)
-    shape = blocks(config) if kind else None
-    return next((plan for plan in _shipped() if plan.family == kind and _blocks(plan) == shape), None)
+    family_name = None if detect_teacher_family(config) else pipeline_family(config)
+    shape = count_transformer_layers(config) if family_name else None
+    return next(
+        (plan for plan in _read_shipped_plans() if plan.family == family_name and _count_plan_layers(plan) == shape),
+        None,
+    )
 
 
 def is_student(config: Mapping[str, Any]) -> bool:
     """Whether a UNet of this config is a student of a shipped plan's layout."""
-    return layout(config) is not None
+    return find_matching_plan(config) is not None
 
 
-def whole_family(config: Mapping[str, Any], asking: str) -> str:
-    """The family of a whole teacher with this UNet config. Raises UserError, which begins with `asking`, of others."""
-    if (kind := family(config)) is not None:
-        return kind
-    known = layout(config)
-    what = f"a student itself, of the layout of {known.name}" if known else "of no known family"
+def require_full_family(config: Mapping[str, Any], message_prefix: str) -> str:
+    """The family of a whole teacher with this UNet config.
+
+    Raises UserError, which begins with `message_prefix`, of others.
+    """
+    if (family_name := detect_teacher_family(config)) is not None:
+        return family_name
+    student_plan = find_matching_plan(config)
+    finding = f"a student itself, of the layout of {student_plan.name}" if student_plan else "of no known family"
     raise UserError(
-        f"{asking}: this teacher's UNet is {what}; what is chosen here is chosen among the parts of a whole teacher "
+        f"{message_prefix}: this teacher's UNet is {finding}; what is chosen here is chosen among the parts of a "
+        "whole teacher "
         f"(name a shipped plan or write one: docs/students.md)"
     )
 
 
 @cache
-def _shipped() -> list[Plan]:
-    return [read_plan(path) for path in sorted(CATALOGUE.glob("*.yaml"))]
+def _read_shipped_plans() -> list[Plan]:
+    return [read_plan(path) for path in sorted(SHIPPED_PLANS.glob("*.yaml"))]
 
 
-def _blocks(plan: Plan) -> tuple:
+def _count_plan_layers(plan: Plan) -> tuple:
     """As `prunella.models.families.blocks` gives them of the plan's students."""
-    down, up = ([[*map(len, plan.layers_of(way, stage))] for stage, _ in plan.stages(way)] for way in ("down", "up"))
+    down, up = (
+        [[*map(len, plan.list_kept_layers(direction, stage))] for stage, _ in plan.list_kept_stages(direction)]
+        for direction in ("down", "up")
+    )
     return down, {"keep": len(plan.mid_layers), "resnet": 0, "drop": None}[plan.mid], up

@@ -16,47 +16,48 @@ from pydantic import Field, model_validator
 from prunella.errors import UserError
 from prunella.models.families import FAMILIES
 from prunella.models.families.base import Family
-from prunella.params import Mode, Section, check, unknown
+from prunella.params import ConfigSection, FeatureMode, did_you_mean, validate_config
 from prunella.storage.files import read_yaml
 
-Numbers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-BESIDE = "plan.yaml"  # the plan's copy beside a student's UNet
-CATALOGUE = Path(__file__).parent / "catalogue"
-OWN = Path("plans")  # a user's own, in the folder that a command runs in
+IndexList = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+PLAN_FILE = "plan.yaml"  # the plan's copy beside a student's UNet
+SHIPPED_PLANS = Path(__file__).parent / "catalogue"
+USER_PLANS = Path("plans")  # a user's own, in the folder that a command runs in
 
 
-class Layers(Section):
+class PlanLayers(ConfigSection):
     """By stage of the teacher, a list of kept layers for each kept pair; null keeps all of a pair's.
 
     A stage with no list at all, [], has no attention: stock diffusers' DownBlock2D or UpBlock2D.
     """
 
-    down: dict[int, list[Numbers | None]] = Field(default={})
-    mid: Numbers | None = None
-    up: dict[int, list[Numbers | None]] = Field(default={})
+    down: dict[int, list[IndexList | None]] = Field(default={})
+    mid: IndexList | None = None
+    up: dict[int, list[IndexList | None]] = Field(default={})
 
 
-class Plan(Section):
+class Plan(ConfigSection):
     """Which of a teacher's blocks a student keeps, and which features are compared while it learns."""
 
     name: str
     title: str
     family: Literal["sd", "sdxl"]
-    down: list[Numbers | None]
+    down: list[IndexList | None]
     mid: Literal["keep", "resnet", "drop"]
-    up: list[Numbers | None]
-    layers: Layers = Layers()
-    features: Mode
+    up: list[IndexList | None]
+    layers: PlanLayers = PlanLayers()
+    features: FeatureMode
     source: str
     published: dict[str, str] = Field(default={})  # size of the UNet, by original, as its makers give it
 
     @model_validator(mode="after")
-    def _mirrored(self) -> Self:
+    def _check_mirrored(self) -> Self:
         """Removed stages are the deepest, and each up stage has one pair more than its down stage: one skip each."""
-        count = len(self.teacher.down)
-        if (len(self.down), len(self.up)) != (count, count):
+        num_stages = len(self.teacher_family.down_block_types)
+        if (len(self.down), len(self.up)) != (num_stages, num_stages):
             raise ValueError(
-                f"down has {len(self.down)} stages and up has {len(self.up)}; {self._theirs} has {count} each way"
+                f"down has {len(self.down)} stages and up has {len(self.up)}; {self._family_title} has {num_stages} "
+                "each way"
             )
         for i, (down, up) in enumerate(zip(self.down, reversed(self.up), strict=True)):
             j = len(self.up) - 1 - i
@@ -66,77 +67,90 @@ class Plan(Section):
                 raise ValueError(
                     f"up stage {j} must keep {len(down) + 1} pairs, one more than down stage {i}, not {len(up)}"
                 )
-        if self.down[0] is None or self.down != self.down[: self.kept] + [None] * (len(self.down) - self.kept):
+        if self.down[0] is None or self.down != self.down[: self.num_kept_stages] + [None] * (
+            len(self.down) - self.num_kept_stages
+        ):
             raise ValueError("only the deepest stages can be removed: the last of down with the first of up")
         return self
 
     @model_validator(mode="after")
-    def _there(self) -> Self:
+    def _check_existing(self) -> Self:
         """The teacher has every pair and layer that is kept."""
-        for way, stages, named in (("down", self.down, self.layers.down), ("up", self.up, self.layers.up)):
-            for stage, pairs in enumerate(stages):
-                self._within(f"{way} stage {stage}", "pair", pairs or [], self.teacher.pairs_of(way))
-            for stage, lists in named.items():
-                self._layers_fit(way, stage, lists, stages)
+        for direction, kept_blocks, layer_lists in (
+            ("down", self.down, self.layers.down),
+            ("up", self.up, self.layers.up),
+        ):
+            for stage, blocks in enumerate(kept_blocks):
+                self._check_indices(
+                    f"{direction} stage {stage}", "pair", blocks or [], self.teacher_family.blocks_per_stage(direction)
+                )
+            for stage, lists in layer_lists.items():
+                self._check_layers(direction, stage, lists, kept_blocks)
         if self.layers.mid is not None and self.mid != "keep":
             raise ValueError(f"layers.mid: a mid block that is {self.mid!r} has no transformer layers")
-        self._within("the mid block", "layer", self.layers.mid or [], self.teacher.mid)
+        self._check_indices("the mid block", "layer", self.layers.mid or [], self.teacher_family.mid_layers)
         return self
 
-    def _layers_fit(self, way: str, stage: int, lists: list, stages: list) -> None:
-        if stage >= len(stages) or stages[stage] is None:
-            raise ValueError(f"layers.{way}: stage {stage} is not among the kept stages")
-        count = self.teacher.layers_of(way, stage)
-        if not lists and not count:
-            raise ValueError(f"layers.{way}: stage {stage} of {self._theirs} has no attention to be left out")
-        if lists and len(lists) != len(stages[stage]):
+    def _check_layers(self, direction: str, stage: int, layer_lists: list, kept_blocks: list) -> None:
+        if stage >= len(kept_blocks) or kept_blocks[stage] is None:
+            raise ValueError(f"layers.{direction}: stage {stage} is not among the kept stages")
+        num_layers = self.teacher_family.transformer_layers_at(direction, stage)
+        if not layer_lists and not num_layers:
             raise ValueError(
-                f"layers.{way}: stage {stage} keeps {len(stages[stage])} pairs, but layers of {len(lists)} are listed"
+                f"layers.{direction}: stage {stage} of {self._family_title} has no attention to be left out"
             )
-        for pair, layers in zip(stages[stage] if lists else [], lists, strict=True):
-            self._within(f"{way} stage {stage}, pair {pair},", "layer", layers or [], count)
+        if layer_lists and len(layer_lists) != len(kept_blocks[stage]):
+            raise ValueError(
+                f"layers.{direction}: stage {stage} keeps {len(kept_blocks[stage])} pairs, but layers of "
+                f"{len(layer_lists)} are listed"
+            )
+        for block, layers in zip(kept_blocks[stage] if layer_lists else [], layer_lists, strict=True):
+            self._check_indices(f"{direction} stage {stage}, pair {block},", "layer", layers or [], num_layers)
 
-    def _within(self, where: str, what: str, kept: list[int], count: int) -> None:
-        if kept != sorted(set(kept)):
-            raise ValueError(f"{where} keeps {what}s {kept}, which must rise and not repeat")
-        if kept and kept[-1] >= count:
-            there = f"has {what}s 0 to {count - 1} there" if count else f"has no {what}s there"
-            raise ValueError(f"{where} keeps {what} {kept[-1]}, but {self._theirs} {there}")
+    def _check_indices(self, location: str, noun: str, indices: list[int], count: int) -> None:
+        if indices != sorted(set(indices)):
+            raise ValueError(f"{location} keeps {noun}s {indices}, which must rise and not repeat")
+        if indices and indices[-1] >= count:
+            available = f"has {noun}s 0 to {count - 1} there" if count else f"has no {noun}s there"
+            raise ValueError(f"{location} keeps {noun} {indices[-1]}, but {self._family_title} {available}")
 
     @property
-    def teacher(self) -> Family:
+    def teacher_family(self) -> Family:
         """The family of the teachers that the plan is for."""
         return FAMILIES[self.family]
 
     @property
-    def _theirs(self) -> str:
+    def _family_title(self) -> str:
         return f"a teacher of family {self.family!r}"
 
     @property
-    def kept(self) -> int:
+    def num_kept_stages(self) -> int:
         """How many stages the student has each way."""
         return sum(stage is not None for stage in self.down)
 
     @property
-    def removed(self) -> int:
+    def num_removed_stages(self) -> int:
         """How many stages the student lacks each way: the teacher's deepest."""
-        return len(self.down) - self.kept
+        return len(self.down) - self.num_kept_stages
 
-    def stages(self, way: str) -> list[tuple[int, list[int]]]:
+    def list_kept_stages(self, direction: str) -> list[tuple[int, list[int]]]:
         """The kept stages in order: each one's number in the teacher, and its kept pairs."""
-        return [(i, pairs) for i, pairs in enumerate(getattr(self, way)) if pairs is not None]
+        return [(i, blocks) for i, blocks in enumerate(getattr(self, direction)) if blocks is not None]
 
-    def layers_of(self, way: str, stage: int) -> list[list[int]]:
+    def list_kept_layers(self, direction: str, stage: int) -> list[list[int]]:
         """Transformer layers kept in each kept pair of a stage, by the teacher's numbers; [] each without attention."""
-        every, pairs = list(range(self.teacher.layers_of(way, stage))), getattr(self, way)[stage]
-        named = getattr(self.layers, way).get(stage, [None] * len(pairs)) or [[]] * len(pairs)
-        return [every if layers is None else layers for layers in named]
+        all_layers, blocks = (
+            list(range(self.teacher_family.transformer_layers_at(direction, stage))),
+            getattr(self, direction)[stage],
+        )
+        layer_lists = getattr(self.layers, direction).get(stage, [None] * len(blocks)) or [[]] * len(blocks)
+        return [all_layers if layers is None else layers for layers in layer_lists]
 
     @property
     def mid_layers(self) -> list[int]:
         """Transformer layers kept in the mid block."""
-        every = list(range(self.teacher.mid)) if self.mid == "keep" else []
-        return every if self.layers.mid is None else self.layers.mid
+        all_layers = list(range(self.teacher_family.mid_layers)) if self.mid == "keep" else []
+        return all_layers if self.layers.mid is None else self.layers.mid
 
 
 def read_plan(path: Path | str) -> Plan:
@@ -144,52 +158,52 @@ def read_plan(path: Path | str) -> Plan:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such plan")
-    return check(Plan, read_yaml(path), str(path))
+    return validate_config(Plan, read_yaml(path), str(path))
 
 
-def find_plan(name: str, own: Path = OWN) -> Path:
-    """The file of the plan called `name`: NAME.yaml in the folder `own`, or a shipped one.
+def find_plan(name: str, user_plans: Path = USER_PLANS) -> Path:
+    """The file of the plan called `name`: NAME.yaml in the folder `user_plans`, or a shipped one.
 
     Raises UserError for an unknown name, and for an own plan that has the name of a shipped one.
     """
-    files = _files(own)
+    files = _plan_files(user_plans)
     if name not in files:
-        raise UserError(unknown("student", name, sorted(files)))
+        raise UserError(did_you_mean("student", name, sorted(files)))
     return files[name]
 
 
-def _files(own: Path) -> dict[str, Path]:
-    shipped = {path.stem: path for path in CATALOGUE.glob("*.yaml")}
-    owned = {path.stem: path for path in own.glob("*.yaml")}
-    for name in sorted(shipped.keys() & owned.keys()):
-        raise UserError(f"{owned[name]}: {name} is the name of a shipped plan; give yours another name")
-    return shipped | owned
+def _plan_files(user_plans: Path) -> dict[str, Path]:
+    shipped = {path.stem: path for path in SHIPPED_PLANS.glob("*.yaml")}
+    user_files = {path.stem: path for path in user_plans.glob("*.yaml")}
+    for name in sorted(shipped.keys() & user_files.keys()):
+        raise UserError(f"{user_files[name]}: {name} is the name of a shipped plan; give yours another name")
+    return shipped | user_files
 
 
-class Catalogue(Mapping[str, Plan]):
+class PlanCatalog(Mapping[str, Plan]):
     """Name → plan, of the shipped plans and the user's own. A plan is read when it is asked for."""
 
     def __getitem__(self, name: str) -> Plan:
         return read_plan(find_plan(name))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(_files(OWN)))
+        return iter(sorted(_plan_files(USER_PLANS)))
 
     def __len__(self) -> int:
-        return len(_files(OWN))
+        return len(_plan_files(USER_PLANS))
 
 
-STUDENTS = Catalogue()
+STUDENTS = PlanCatalog()
 
 
-def check_students(names: list[str], own: Path = OWN, chosen: Iterable[str] = ()) -> None:
-    """Raises UserError where one of `names` (parameter `students`) has no plan and is none of the `chosen`.
+def check_students(names: list[str], user_plans: Path = USER_PLANS, auto_students: Iterable[str] = ()) -> None:
+    """Raises UserError where one of `names` (parameter `students`) has no plan and is none of the `auto_students`.
 
     Those choose themselves, as section `plan` describes them; none of them may have the name of a plan.
     """
-    chosen, files = set(chosen), _files(own)
+    auto_students, files = set(auto_students), _plan_files(user_plans)
     for name in names:
-        if name in chosen and name in files:
+        if name in auto_students and name in files:
             raise UserError(f"plan.students: {name} is the name of a plan, {files[name]}; give yours another name")
-        if name not in chosen and name not in files:
-            raise UserError(f"students: {unknown('student', name, sorted(chosen | set(files)))}")
+        if name not in auto_students and name not in files:
+            raise UserError(f"students: {did_you_mean('student', name, sorted(auto_students | set(files)))}")

@@ -6,10 +6,10 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel
 
 from prunella.errors import UserError
-from prunella.models.pipeline import empty_unet, load_unet, save_pipeline
+from prunella.models.pipeline import build_meta_unet, load_unet, save_pipeline
 from prunella.params import Prune
 from prunella.pruning.mapping import student_config, teacher_key, weight_map
-from prunella.pruning.plan import BESIDE, Plan, read_plan
+from prunella.pruning.plan import PLAN_FILE, Plan, read_plan
 
 
 def prune(teacher_unet: UNet2DConditionModel, plan: Plan, *, shared: bool = False) -> UNet2DConditionModel:
@@ -19,27 +19,33 @@ def prune(teacher_unet: UNet2DConditionModel, plan: Plan, *, shared: bool = Fals
     at. Raises UserError where a weight has no counterpart of the same shape.
     """
     config = student_config(plan, dict(teacher_unet.config))
-    student = empty_unet(config)
-    source, places = teacher_unet.state_dict(), weight_map(plan, teacher_unet.config)
-    copied = {}
-    for key, empty in student.state_dict().items():
-        origin = teacher_key(key, places)
-        if origin not in source or source[origin].shape != empty.shape:
-            there = f"of shape {tuple(source[origin].shape)}" if origin in source else "missing"
-            raise UserError(
-                f"student {plan.name}: {key} {tuple(empty.shape)} needs the teacher's {origin}, which is {there}"
+    student = build_meta_unet(config)
+    teacher_state, module_map = teacher_unet.state_dict(), weight_map(plan, teacher_unet.config)
+    student_state = {}
+    for key, meta_tensor in student.state_dict().items():
+        source_key = teacher_key(key, module_map)
+        if source_key not in teacher_state or teacher_state[source_key].shape != meta_tensor.shape:
+            found_shape = (
+                f"of shape {tuple(teacher_state[source_key].shape)}" if source_key in teacher_state else "missing"
             )
-        theirs = source[origin].detach()
-        copied[key] = theirs if shared else theirs.clone().contiguous()
-    student.load_state_dict(copied, strict=True, assign=True)
+            raise UserError(
+                f"student {plan.name}: {key} {tuple(meta_tensor.shape)} needs the teacher's {source_key}, which is "
+                f"{found_shape}"
+            )
+        tensor = teacher_state[source_key].detach()
+        student_state[key] = tensor if shared else tensor.clone().contiguous()
+    student.load_state_dict(student_state, strict=True, assign=True)
     return student.eval().requires_grad_(not shared)
 
 
-def pruned(params: Prune, teacher: Path, plan: Path, out: Path) -> tuple[int, int]:
-    """Write the student that the file `plan` states as a pipeline folder `out`; parameters of student and teacher."""
-    whole = load_unet(teacher, as_stored=True)
-    student, count = prune(whole, read_plan(plan)), whole.num_parameters()
-    del whole  # before VAE and text encoders are loaded: an SDXL teacher and its student fill 8 GB
-    save_pipeline(teacher, student, out, params.storage)
-    shutil.copy2(plan, out / "unet" / BESIDE)
-    return student.num_parameters(), count
+def prune_to_folder(params: Prune, teacher_dir: Path, plan_path: Path, out: Path) -> tuple[int, int]:
+    """Write the student that the file `plan_path` states as a pipeline folder `out`.
+
+    Parameters of student and teacher.
+    """
+    teacher_unet = load_unet(teacher_dir, keep_dtype=True)
+    student, num_teacher_params = prune(teacher_unet, read_plan(plan_path)), teacher_unet.num_parameters()
+    del teacher_unet  # before VAE and text encoders are loaded: an SDXL teacher and its student fill 8 GB
+    save_pipeline(teacher_dir, student, out, params.storage)
+    shutil.copy2(plan_path, out / "unet" / PLAN_FILE)
+    return student.num_parameters(), num_teacher_params

@@ -3,39 +3,41 @@
 from collections.abc import Mapping, Sequence
 
 from prunella.errors import UserError
-from prunella.params import Phase, unknown
+from prunella.params import Phase, did_you_mean
 from prunella.pruning.plan import Plan
-from prunella.pruning.progressive import partly
-from prunella.pruning.within import check_within, same
+from prunella.pruning.progressive import plan_at_fraction
+from prunella.pruning.within import check_subset, keep_same_blocks
 
 
-def succession(phases: Sequence[Phase], own: Plan, known: Mapping[str, Plan]) -> list[Plan]:
-    """The plan of each phase of a student whose plan is `own`; those that phases name are among the `known`.
+def resolve_phase_plans(phases: Sequence[Phase], student_plan: Plan, named_plans: Mapping[str, Plan]) -> list[Plan]:
+    """The plan of each phase of a student whose plan is `student_plan`; those that phases name are among the
+    `named_plans`.
 
     Raises UserError, naming the phase, where one keeps what the one before lacks, or where the last is not the
     student's.
     """
-    plans = [_plan(number, phase, own, known) for number, phase in enumerate(phases)]
+    plans = [_resolve_phase_plan(number, phase, student_plan, named_plans) for number, phase in enumerate(phases)]
     for number in range(1, len(plans)):
         try:
-            check_within(plans[number], plans[number - 1])
+            check_subset(plans[number], plans[number - 1])
         except UserError as error:
             raise UserError(
                 f"distill.phases.{number}.plan: {error}; no phase may keep what the one before lacks"
             ) from None
-    if not same(plans[-1], own):
+    if not keep_same_blocks(plans[-1], student_plan):
         raise UserError(
-            f"distill.phases.{len(plans) - 1}.plan: {plans[-1].name} is not what student {own.name} keeps; the last "
+            f"distill.phases.{len(plans) - 1}.plan: {plans[-1].name} is not what student {student_plan.name} keeps; "
+            "the last "
             "phase's plan is the student's own, which null stands for"
         )
     return plans
 
 
-def _plan(number: int, phase: Phase, own: Plan, known: Mapping[str, Plan]) -> Plan:
+def _resolve_phase_plan(number: int, phase: Phase, student_plan: Plan, named_plans: Mapping[str, Plan]) -> Plan:
     if phase.plan is None:
-        return own
+        return student_plan
     if isinstance(phase.plan, float):
-        return partly(own, phase.plan)
-    if phase.plan not in (names := sorted(known)):
-        raise UserError(f"distill.phases.{number}.plan: {unknown('plan', phase.plan, names)}")
-    return known[phase.plan]
+        return plan_at_fraction(student_plan, phase.plan)
+    if phase.plan not in (plan_names := sorted(named_plans)):
+        raise UserError(f"distill.phases.{number}.plan: {did_you_mean('plan', phase.plan, plan_names)}")
+    return named_plans[phase.plan]

@@ -3,36 +3,37 @@
 from prunella.errors import UserError
 from prunella.pruning.plan import Plan
 
-MID = ("drop", "resnet", "keep")  # from nothing to all
+MID_ORDER = ("drop", "resnet", "keep")  # from nothing to all
 
 
-def check_within(inner: Plan, outer: Plan) -> None:
-    """Raises UserError where `inner` keeps something that `outer` lacks."""
-    if lacking := lacks(inner, outer):
-        raise UserError(f"{inner.name} keeps {lacking}, which {outer.name} does not")
+def check_subset(inner_plan: Plan, outer_plan: Plan) -> None:
+    """Raises UserError where `inner_plan` keeps something that `outer_plan` lacks."""
+    if missing := find_missing_block(inner_plan, outer_plan):
+        raise UserError(f"{inner_plan.name} keeps {missing}, which {outer_plan.name} does not")
 
 
-def same(one: Plan, other: Plan) -> bool:
+def keep_same_blocks(one: Plan, other: Plan) -> bool:
     """Whether two plans keep the same."""
-    return not lacks(one, other) and not lacks(other, one)
+    return not find_missing_block(one, other) and not find_missing_block(other, one)
 
 
-def lacks(inner: Plan, outer: Plan) -> str | None:
+def find_missing_block(inner_plan: Plan, outer_plan: Plan) -> str | None:
     """What the first keeps and the second does not; None where that is nothing."""
-    if inner.family != outer.family:
-        return f"blocks of family {inner.family!r}"
-    if MID.index(inner.mid) > MID.index(outer.mid):
+    if inner_plan.family != outer_plan.family:
+        return f"blocks of family {inner_plan.family!r}"
+    if MID_ORDER.index(inner_plan.mid) > MID_ORDER.index(outer_plan.mid):
         return "more of the mid block"
-    if more := sorted(set(inner.mid_layers) - set(outer.mid_layers)):
-        return f"layer {more[0]} of the mid block" if outer.mid == "keep" else "more of the mid block"
-    for way in ("down", "up"):
-        theirs = {
-            stage: dict(zip(pairs, outer.layers_of(way, stage), strict=True)) for stage, pairs in outer.stages(way)
+    if extra_layers := sorted(set(inner_plan.mid_layers) - set(outer_plan.mid_layers)):
+        return f"layer {extra_layers[0]} of the mid block" if outer_plan.mid == "keep" else "more of the mid block"
+    for direction in ("down", "up"):
+        outer_blocks = {
+            stage: dict(zip(blocks, outer_plan.list_kept_layers(direction, stage), strict=True))
+            for stage, blocks in outer_plan.list_kept_stages(direction)
         }
-        for stage, pairs in inner.stages(way):
-            for pair, layers in zip(pairs, inner.layers_of(way, stage), strict=True):
-                if pair not in theirs.get(stage, {}):
-                    return f"{way} stage {stage}, pair {pair}"
-                if more := sorted(set(layers) - set(theirs[stage][pair])):
-                    return f"layer {more[0]} of {way} stage {stage}, pair {pair}"
+        for stage, blocks in inner_plan.list_kept_stages(direction):
+            for block, layers in zip(blocks, inner_plan.list_kept_layers(direction, stage), strict=True):
+                if block not in outer_blocks.get(stage, {}):
+                    return f"{direction} stage {stage}, pair {block}"
+                if extra_layers := sorted(set(layers) - set(outer_blocks[stage][block])):
+                    return f"layer {extra_layers[0]} of {direction} stage {stage}, pair {block}"
     return None

@@ -9,34 +9,41 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from prunella.evaluation.differences import Values, between, timestep_bins
+from prunella.evaluation.differences import Values, bin_timesteps, compare_models
 from prunella.params import Filter
-from prunella.pruning.layout import layout
+from prunella.pruning.layout import find_matching_plan
 from prunella.pruning.plan import read_plan
 from prunella.reporting import charts
-from prunella.reporting.filter_report import Filtered, filter_page
-from prunella.reporting.histograms import histograms
-from prunella.reporting.html_report import page
-from prunella.reporting.image_gallery import NO_CLAIMS, Galleries, Judge, samples, shown, wall
-from prunella.reporting.image_grid import grid
-from prunella.reporting.markdown import markdown
-from prunella.reporting.plan_explanation import evidence
-from prunella.reporting.plan_svg import svg
-from prunella.reporting.summary import headline
-from prunella.sampling.gallery import BASE, STAGES, Gallery
+from prunella.reporting.filter_report import FilterSummary, render_filter_page
+from prunella.reporting.histograms import plot_sample_histograms
+from prunella.reporting.html_report import render_report_page
+from prunella.reporting.image_gallery import (
+    NO_CLAIMS,
+    ClaimJudge,
+    ImagesByModel,
+    build_gallery,
+    limit_prompts,
+    load_training_images,
+)
+from prunella.reporting.image_grid import render_grid
+from prunella.reporting.markdown import render_summary_markdown
+from prunella.reporting.plan_explanation import read_plan_evidence
+from prunella.reporting.plan_svg import render_plan_svg
+from prunella.reporting.summary import extract_headline
+from prunella.sampling.gallery import ALL_STAGES, BASE_STAGE, ImageShards
 from prunella.storage.files import read_json
 
-GRID = 8  # pictures in a row of the grids in images/
-ENLARGED = 128  # pixels that a small picture is enlarged towards there
-PINNED = ("source", "commit", "family", "prediction_type")  # of the teacher, that a report names
+GRID_COLUMNS = 8  # pictures in a row of the grids in images/
+MIN_GRID_PIXELS = 128  # pixels that a small picture is enlarged towards there
+TEACHER_KEYS = ("source", "commit", "family", "prediction_type")  # of the teacher, that a report names
 Report = dict[str, Any]
-Show = Callable[[int, str, Image.Image], None]  # is given step 0, a name and a picture
+ImageCallback = Callable[[int, str, Image.Image], None]  # is given step 0, a name and a picture
 
-UNTUNED = "not tuned (finetune.students): its figures are those of what was passed on"
+NOT_FINETUNED = "not tuned (finetune.students): its figures are those of what was passed on"
 
 
 @dataclass(frozen=True)
-class Sources:
+class ReportInputs:
     """Where the report's parts are."""
 
     teacher: Path  # as the teacher stage pinned it, a file
@@ -53,117 +60,136 @@ class Sources:
     pairs: Path  # what the filter has kept, a folder
 
 
-def assemble(
-    sources: Sources,
+def assemble_report(
+    inputs: ReportInputs,
     students: list[str],
     settings: dict[str, Any],
     origin: dict[str, Any],
-    others: Sequence[str] = (),
+    base_models: Sequence[str] = (),
 ) -> Report:
     """{"origin", "teacher", "data", "training", "hardware", "settings", "models", "floors", "differences",
     "unavailable"} from the parts' reports.
 
     A model has the figures of its scores, of its drawing, and the costs of its architecture. "differences" are paired
     ("A - B": A minus B, docs/evaluation.md): a student's stages from the one before and from the teacher, and every two
-    students stage by stage. `others` are models of others that were tuned here (`finetune.base`).
+    students stage by stage. `base_models` are models of others that were tuned here (`finetune.base`).
     """
-    costs, pinned = read_json(sources.costs), read_json(sources.teacher)
+    costs, teacher_pin = read_json(inputs.costs), read_json(inputs.teacher)
     report: Report = {
         "origin": origin,
-        "teacher": _teacher(pinned),
-        "data": _data(sources),
-        "training": {student: _trainings(sources.trainings, student) for student in students}
-        | {name: _trainings(sources.trainings, name, ("finetune",)) for name in others},
+        "teacher": _describe_teacher(teacher_pin),
+        "data": _summarize_data(inputs),
+        "training": {student: _summarize_trainings(inputs.trainings, student) for student in students}
+        | {name: _summarize_trainings(inputs.trainings, name, ("finetune",)) for name in base_models},
         "hardware": costs["hardware"],
         "settings": settings | costs["settings"],
         "models": {},
     }
     report |= {"floors": {}, "differences": {}, "unavailable": {}}
-    untuned = [name for name, each in report["training"].items() if each.get("finetune", {}).get("steps") == 0]
-    report["unavailable"] |= {f"{name}/finetuned": UNTUNED for name in untuned}
+    not_finetuned = [
+        name for name, trainings in report["training"].items() if trainings.get("finetune", {}).get("steps") == 0
+    ]
+    report["unavailable"] |= {f"{name}/finetuned": NOT_FINETUNED for name in not_finetuned}
     values: dict[str, Values] = {}
-    for owner in ["teacher", *students, *others]:
-        scores, speeds = read_json(sources.scores / f"{owner}.json"), read_json(sources.speeds / f"{owner}.json")
+    for model_group in ["teacher", *students, *base_models]:
+        scores, speeds = (
+            read_json(inputs.scores / f"{model_group}.json"),
+            read_json(inputs.speeds / f"{model_group}.json"),
+        )
         for name, entry in scores["models"].items():
-            rate = {"images_per_second": speeds["models"][name]["images_per_second"]}
-            report["models"][name] = {**costs["models"].get(name, costs["models"][owner]), **rate, **entry}
+            throughput = {"images_per_second": speeds["models"][name]["images_per_second"]}
+            report["models"][name] = {**costs["models"].get(name, costs["models"][model_group]), **throughput, **entry}
             report["settings"]["prompts"] = speeds["models"][name]["pictures"]
-        for part in ("floors", "differences", "unavailable"):
-            report[part] |= scores.get(part, {})
+        for section in ("floors", "differences", "unavailable"):
+            report[section] |= scores.get(section, {})
         values |= scores["pairs"]
-    bins = timestep_bins(**read_json(sources.scores / "teacher.json")["heldout"])
-    drawn = [stage for stage in STAGES if f"{students[0]}/{stage}" in values]  # the same of every student
-    report["differences"] |= between(values, students, drawn, bins)
-    for name in others:
-        own = [stage for stage in STAGES if f"{name}/{stage}" in values]
-        report["differences"] |= between(values, [name], own, bins)
+    bins = bin_timesteps(**read_json(inputs.scores / "teacher.json")["heldout"])
+    measured_stages = [stage for stage in ALL_STAGES if f"{students[0]}/{stage}" in values]  # the same of every student
+    report["differences"] |= compare_models(values, students, measured_stages, bins)
+    for name in base_models:
+        base_stages = [stage for stage in ALL_STAGES if f"{name}/{stage}" in values]
+        report["differences"] |= compare_models(values, [name], base_stages, bins)
     return report
 
 
-def _teacher(pinned: dict[str, Any]) -> dict[str, Any]:
+def _describe_teacher(teacher_pin: dict[str, Any]) -> dict[str, Any]:
     """What is told of the teacher; "layout" names the plan of one that is a student itself."""
-    told = {"name": pinned.get("id") or pinned.get("path")} | {name: pinned.get(name) for name in PINNED}
-    known = layout(pinned.get("unet", {}))
-    return told | ({"layout": known.name} if known else {})
+    description = {"name": teacher_pin.get("id") or teacher_pin.get("path")} | {
+        name: teacher_pin.get(name) for name in TEACHER_KEYS
+    }
+    matching_plan = find_matching_plan(teacher_pin.get("unet", {}))
+    return description | ({"layout": matching_plan.name} if matching_plan else {})
 
 
-def _data(sources: Sources) -> dict[str, Any]:
-    filtered, encoded = read_json(sources.filtered), read_json(sources.encoded)
-    found = {name: filtered[name] for name in ("source", "read", "kept")}
-    return found | {name: encoded.get(name) for name in ("train", "heldout", "sizes")}
+def _summarize_data(inputs: ReportInputs) -> dict[str, Any]:
+    filter_report, encode_report = read_json(inputs.filtered), read_json(inputs.encoded)
+    summary = {name: filter_report[name] for name in ("source", "read", "kept")}
+    return summary | {name: encode_report.get(name) for name in ("train", "heldout", "sizes")}
 
 
-def _trainings(folder: Path, model: str, trainings: Sequence[str] = ("distill", "finetune")) -> dict[str, Any]:
+def _summarize_trainings(
+    folder: Path, model: str, trainings: Sequence[str] = ("distill", "finetune")
+) -> dict[str, Any]:
     """Steps, time and memory of a model's trainings, by name."""
     names = ("steps", "seconds", "images_per_second", "peak_memory_mb", "runtime")
     reports = {training: folder / training / f"{model}.json" for training in trainings}
-    there = {training: read_json(path) for training, path in reports.items() if path.is_file()}
-    return {training: {name: each.get(name) for name in names} for training, each in there.items()}
-
-
-def _repeatable(report: Report) -> dict[str, dict[str, float]]:
-    """The headline without latencies: they differ at every run and machine, so DVC would call each a change."""
+    existing = {training: read_json(path) for training, path in reports.items() if path.is_file()}
     return {
-        model: {name: value for name, value in figures.items() if not name.startswith("latency")}
-        for model, figures in headline(report).items()
+        training: {name: training_report.get(name) for name in names} for training, training_report in existing.items()
     }
 
 
-def write_pages(
-    report: Report, sources: Sources, students: list[str], out: Path, show: Show, judge: Judge = NO_CLAIMS
-) -> None:
-    """Write headline.json, index.html, summary.md, filter.html and images/ into `out`; `show` is given each grid.
+def _headline_without_latency(report: Report) -> dict[str, dict[str, float]]:
+    """The headline without latencies: they differ at every run and machine, so DVC would call each a change."""
+    return {
+        model: {name: value for name, value in figures.items() if not name.startswith("latency")}
+        for model, figures in extract_headline(report).items()
+    }
 
-    `judge` says of a picture and its caption which claims are true, where captions make any.
+
+def write_report_pages(
+    report: Report,
+    inputs: ReportInputs,
+    students: list[str],
+    out: Path,
+    image_callback: ImageCallback,
+    claim_judge: ClaimJudge = NO_CLAIMS,
+) -> None:
+    """Write headline.json, index.html, summary.md, filter.html and images/ into `out`; `image_callback` is given each
+    grid.
+
+    `make_claim_judge` says of a picture and its caption which claims are true, where captions make any.
     """
     models = [name for name in report["models"]]
     # Of others: a student that once had such a name has left its plan and its distillation, which are not theirs.
-    others = [name for name in students if f"{name}/{BASE}" in models]
-    side = max(max(prompt.width, prompt.height) for prompt in Gallery(sources.drawn / "teacher").prompts)
-    galleries = _galleries(sources.drawn, models, shown(len(models), side, report["settings"]["prompts"]))
-    _write_grids(galleries, students, out / "images", show)
-    (out / "headline.json").write_text(json.dumps(_repeatable(report), indent=1) + "\n")
-    filtered = Filtered(read_json(sources.filtered), sources.examples)
-    text = page(
+    base_models = [name for name in students if f"{name}/{BASE_STAGE}" in models]
+    max_side = max(max(prompt.width, prompt.height) for prompt in ImageShards(inputs.drawn / "teacher").prompts)
+    images_by_model = _load_images(
+        inputs.drawn, models, limit_prompts(len(models), max_side, report["settings"]["prompts"])
+    )
+    _write_image_grids(images_by_model, students, out / "images", image_callback)
+    (out / "headline.json").write_text(json.dumps(_headline_without_latency(report), indent=1) + "\n")
+    filter_summary = FilterSummary(read_json(inputs.filtered), inputs.examples)
+    text = render_report_page(
         report,
-        plans={name: _drawn_plan(sources.plans / f"{name}.yaml") for name in students if name not in others},
-        cards=wall(galleries, _errors(sources.scores, students), judge),
-        curves=charts.curves(sources.curves, students, others),
-        samples=samples(sources.curves, students, others),
-        histograms=histograms(sources.pairs),
-        filtered=filtered,
+        plans={name: _render_plan(inputs.plans / f"{name}.yaml") for name in students if name not in base_models},
+        cards=build_gallery(images_by_model, _read_output_errors(inputs.scores, students), claim_judge),
+        curves=charts.plot_training_curves(inputs.curves, students, base_models),
+        training_images=load_training_images(inputs.curves, students, base_models),
+        histograms=plot_sample_histograms(inputs.pairs),
+        filter_summary=filter_summary,
     )
     (out / "index.html").write_text(text, encoding="utf-8")
-    (out / "summary.md").write_text(markdown(report), encoding="utf-8")
-    (out / "filter.html").write_text(filter_page(filtered), encoding="utf-8")
+    (out / "summary.md").write_text(render_summary_markdown(report), encoding="utf-8")
+    (out / "filter.html").write_text(render_filter_page(filter_summary), encoding="utf-8")
 
 
-def _drawn_plan(path: Path) -> str:
+def _render_plan(path: Path) -> str:
     """A plan as a picture, in the colours of importance where it was chosen by that."""
-    return svg(read_plan(path), evidence(path).get("parts"))
+    return render_plan_svg(read_plan(path), read_plan_evidence(path).get("parts"))
 
 
-def judge(params: Filter) -> Judge:
+def make_claim_judge(params: Filter) -> ClaimJudge:
     """Says of a picture and its caption which claims are true; None of all but rendered scenes."""
     if params.source != "scenes":
         return NO_CLAIMS
@@ -171,27 +197,36 @@ def judge(params: Filter) -> Judge:
     from prunella.scenes.generator import read_vocabulary
 
     vocabulary = read_vocabulary(params.path)
-    return lambda picture, caption: scenes.judge(picture, caption, vocabulary)
+    return lambda image, caption: scenes.judge_image(image, caption, vocabulary)
 
 
-def _galleries(drawn: Path, models: list[str], count: int) -> Galleries:
+def _load_images(images_dir: Path, models: list[str], count: int) -> ImagesByModel:
     """The first prompts and pictures of every model."""
-    return {name: Gallery(drawn / name).first(count) for name in models}
+    return {name: ImageShards(images_dir / name).read_first(count) for name in models}
 
 
-def _errors(scores: Path, students: list[str]) -> dict[str, list[float]]:
+def _read_output_errors(scores: Path, students: list[str]) -> dict[str, list[float]]:
     """Output errors by held-out pair, of every model that has them."""
-    known = [read_json(scores / f"{student}.json").get("pairs", {}) for student in students]
-    return {name: each["output_error"] for pairs in known for name, each in pairs.items() if "output_error" in each}
+    pairs_by_student = [read_json(scores / f"{student}.json").get("pairs", {}) for student in students]
+    return {
+        name: pair_metrics["output_error"]
+        for pairs in pairs_by_student
+        for name, pair_metrics in pairs.items()
+        if "output_error" in pair_metrics
+    }
 
 
-def _write_grids(galleries: Galleries, students: list[str], out: Path, show: Show) -> None:
+def _write_image_grids(
+    images_by_model: ImagesByModel, students: list[str], out: Path, image_callback: ImageCallback
+) -> None:
     """A grid per student, the teacher above it, as PNG for MLflow, DVC and Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = {name: [picture for _, picture in some[:GRID]] for name, some in galleries.items()}
+    grid_images = {
+        name: [image for _, image in model_images[:GRID_COLUMNS]] for name, model_images in images_by_model.items()
+    }
     for student in students:
-        rows: dict[str, list[np.ndarray]] = {"teacher": pictures["teacher"]}
-        rows |= {stage: pictures[name] for stage in STAGES if (name := f"{student}/{stage}") in pictures}
-        sheet = grid(rows, max(1, ENLARGED // pictures["teacher"][0].shape[0]))
+        rows: dict[str, list[np.ndarray]] = {"teacher": grid_images["teacher"]}
+        rows |= {stage: grid_images[name] for stage in ALL_STAGES if (name := f"{student}/{stage}") in grid_images}
+        sheet = render_grid(rows, max(1, MIN_GRID_PIXELS // grid_images["teacher"][0].shape[0]))
         sheet.save(out / f"{student}.png")
-        show(0, student, sheet)
+        image_callback(0, student, sheet)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from prunella.params import bits_of
-from prunella.reporting.findings import stages, students
+from prunella.params import parse_quantized_dtype
+from prunella.reporting.findings import list_measured_stages, list_report_students
 from prunella.reporting.summary import EMPTY, Table
 
 Report = dict[str, Any]
@@ -28,41 +28,50 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "reserved_memory_mb": ("reserved, MB", lambda v: f"{v:,.0f}"),
     "energy_j": ("energy a picture, J", lambda v: f"{v:,.1f}"),
 }
-COUNTED = ("params", "params_down", "params_mid", "params_up", "macs_conv_linear", "macs", "disk_mb")
+COUNTED_COLUMNS = ("params", "params_down", "params_mid", "params_up", "macs_conv_linear", "macs", "disk_mb")
 
 
-def counted(report: Report) -> Table:
+def build_counted_table(report: Report) -> Table:
     """Table cells, the head first: what is counted, a row an architecture."""
-    return _table(_architectures(report), COUNTED)
+    return _build_cost_table(_select_architectures(report), COUNTED_COLUMNS)
 
 
-def timed(report: Report) -> Table:
+def build_measured_table(report: Report) -> Table:
     """Table cells, the head first: what is measured, a row an architecture."""
-    return _table(_architectures(report), [key for key in COLUMNS if key not in COUNTED])
+    return _build_cost_table(_select_architectures(report), [key for key in COLUMNS if key not in COUNTED_COLUMNS])
 
 
-def variants(report: Report) -> Table:
+def build_variant_table(report: Report) -> Table:
     """Table cells, the head first: the same of other ways to draw, a row a way and architecture; [] where none was."""
-    names = dict.fromkeys(title for entry in _architectures(report).values() for title in entry.get("variants", {}))
+    titles = dict.fromkeys(
+        title for entry in _select_architectures(report).values() for title in entry.get("variants", {})
+    )
     rows = {
         f"{title}: {name}": entry["variants"][title]
-        for title in names
-        for name, entry in _architectures(report).items()
+        for title in titles
+        for name, entry in _select_architectures(report).items()
         if title in entry.get("variants", {})
     }
-    return _table(rows, [key for key in COLUMNS if key not in COUNTED]) if rows else []
+    return _build_cost_table(rows, [key for key in COLUMNS if key not in COUNTED_COLUMNS]) if rows else []
 
 
-def _architectures(report: Report) -> dict[str, Report]:
+def _select_architectures(report: Report) -> dict[str, Report]:
     models = report["models"]
-    own = {s: models[f"{s}/{stages(report, s)[0]}"] for s in students(report)}
-    return {"teacher": models["teacher"]} | own | {name: each for name, each in models.items() if bits_of(name)}
+    students_first_stage = {
+        student: models[f"{student}/{list_measured_stages(report, student)[0]}"]
+        for student in list_report_students(report)
+    }
+    return (
+        {"teacher": models["teacher"]}
+        | students_first_stage
+        | {name: entry for name, entry in models.items() if parse_quantized_dtype(name)}
+    )
 
 
-def _table(entries: dict[str, Report], keys: list[str] | tuple[str, ...]) -> Table:
-    there = [key for key in keys if any(entry.get(key) is not None for entry in entries.values())]
+def _build_cost_table(entries: dict[str, Report], keys: list[str] | tuple[str, ...]) -> Table:
+    present_keys = [key for key in keys if any(entry.get(key) is not None for entry in entries.values())]
     rows = [
-        [name, *(COLUMNS[key][1](entry[key]) if entry.get(key) is not None else EMPTY for key in there)]
+        [name, *(COLUMNS[key][1](entry[key]) if entry.get(key) is not None else EMPTY for key in present_keys)]
         for name, entry in entries.items()
     ]
-    return [["model", *(COLUMNS[key][0] for key in there)], *rows]
+    return [["model", *(COLUMNS[key][0] for key in present_keys)], *rows]

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from prunella.data.examples import LISTED
-from prunella.reporting.render import render
+from prunella.data.examples import EXAMPLES_FILE
+from prunella.reporting.render import render_page
 from prunella.storage.files import read_json
 
-HALF = 0.5  # of all pairs, fallen out at one criterion: worth a warning
-ABOUT = {
+WARN_FRACTION = 0.5  # of all pairs, fallen out at one criterion: worth a warning
+CRITERION_TEXTS = {
     "broken": "cannot be used; the causes are counted above",
     "no_caption": "no caption",
     "caption_short": "caption shorter than min_caption",
@@ -30,7 +30,7 @@ ABOUT = {
 }
 
 
-class Filtered:
+class FilterSummary:
     """What a page shows of the filter: its report, and its examples from the folder that the filter has written."""
 
     def __init__(self, report: dict[str, Any], folder: Path):
@@ -39,28 +39,33 @@ class Filtered:
         read = max(report["read"], 1)
         self.rows = [(name, count, count / read) for name, count in counts.items()]
         self.passed = (report["passed"], report["passed"] / read)
-        listed = read_json(folder / LISTED)
+        examples = read_json(folder / EXAMPLES_FILE)
         self.shown = [
-            (name, ABOUT.get(name, "some of the pairs that are used"), [self._with_file(each) for each in some])
+            (
+                name,
+                CRITERION_TEXTS.get(name, "some of the pairs that are used"),
+                [self._add_file_paths(example) for example in group],
+            )
             for name in ["kept", *counts]
-            if (some := listed.get(name))
+            if (group := examples.get(name))
         ]
 
     @property
     def warnings(self) -> list[str]:
         """The criteria at which half of all pairs or more fell out."""
         return [
-            f"{count / self.report['read']:.0%} of all pairs fell out at {name} ({ABOUT[name]}): is that meant?"
-            for name, count, share in self.rows
-            if share >= HALF
+            f"{count / self.report['read']:.0%} of all pairs fell out at {name} ({CRITERION_TEXTS[name]}): is that "
+            "meant?"
+            for name, count, fraction in self.rows
+            if fraction >= WARN_FRACTION
         ]
 
-    def _with_file(self, example: dict[str, Any]) -> dict[str, Any]:
+    def _add_file_paths(self, example: dict[str, Any]) -> dict[str, Any]:
         """With "file", and "of" likewise: what a duplicate is a duplicate of, where the filter says."""
-        found = example | {"file": self.folder / example["image"] if example["image"] else None}
-        return found | {"of": self._with_file(example["of"]) if example.get("of") else None}
+        with_file = example | {"file": self.folder / example["image"] if example["image"] else None}
+        return with_file | {"of": self._add_file_paths(example["of"]) if example.get("of") else None}
 
 
-def filter_page(filtered: Filtered) -> str:
+def render_filter_page(filter_summary: FilterSummary) -> str:
     """The whole page."""
-    return render("filter.html.j2", filtered=filtered)
+    return render_page("filter.html.j2", filtered=filter_summary)

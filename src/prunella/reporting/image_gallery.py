@@ -11,68 +11,77 @@ from PIL import Image
 
 from prunella.sampling.benchmark_prompts import Prompt
 
-SIDE = 384  # pixels, to which larger pictures are reduced
-LOSSLESS = 128  # pixels, up to which every pixel is kept
-PIXELS = 40_000_000  # that the page holds at most: some 6 MB
-WIDE = 700  # pixels, to which the rows of pictures drawn while training are reduced
-STEPS = 5  # of a training, whose pictures are shown
-FEWEST = 8  # prompts that are shown whatever they take
-Galleries = dict[str, list[tuple[Prompt, np.ndarray]]]
-Judge = Callable[[np.ndarray, str], dict[str, bool] | None]
-NO_CLAIMS: Judge = lambda picture, prompt: None  # noqa: E731
+MAX_SIDE = 384  # pixels, to which larger pictures are reduced
+MAX_LOSSLESS_SIDE = 128  # pixels, up to which every pixel is kept
+MAX_PAGE_PIXELS = 40_000_000  # that the page holds at most: some 6 MB
+MAX_STRIP_WIDTH = 700  # pixels, to which the rows of pictures drawn while training are reduced
+MAX_STEPS_SHOWN = 5  # of a training, whose pictures are shown
+MIN_PROMPTS = 8  # prompts that are shown whatever they take
+ImagesByModel = dict[str, list[tuple[Prompt, np.ndarray]]]
+ClaimJudge = Callable[[np.ndarray, str], dict[str, bool] | None]
+NO_CLAIMS: ClaimJudge = lambda image, prompt: None  # noqa: E731
 
 
-def shown(models: int, side: int, wanted: int) -> int:
-    """How many prompts the page has room for, of `wanted`, at so many models and pixels to a side."""
-    return min(wanted, max(FEWEST, PIXELS // (models * min(side, SIDE) ** 2)))
+def limit_prompts(num_models: int, side: int, requested: int) -> int:
+    """How many prompts the page has room for, of `requested`, at so many models and pixels to a side."""
+    return min(requested, max(MIN_PROMPTS, MAX_PAGE_PIXELS // (num_models * min(side, MAX_SIDE) ** 2)))
 
 
-def wall(galleries: Galleries, errors: dict[str, list[float]], judge: Judge = NO_CLAIMS) -> list[dict[str, Any]]:
+def build_gallery(
+    images_by_model: ImagesByModel, errors: dict[str, list[float]], claim_judge: ClaimJudge = NO_CLAIMS
+) -> list[dict[str, Any]]:
     """{"number", "text", "claims", "cells"} of each prompt; cells by model: {"source", "false", "error", "apart"}.
 
     `errors` are output errors by held-out pair, of models that have them. "false" lists the claims of the caption that
     the picture does not keep, "apart" is the mean squared difference of pixels (0 to 1) from the teacher's picture.
     """
     cards = []
-    for i, (prompt, theirs) in enumerate(galleries["teacher"]):
+    for i, (prompt, teacher_image) in enumerate(images_by_model["teacher"]):
         cells, claims = {}, None
-        for model, pictures in galleries.items():
-            verdict, picture = judge(pictures[i][1], prompt.text), pictures[i][1]
+        for model, model_images in images_by_model.items():
+            verdict, image = claim_judge(model_images[i][1], prompt.text), model_images[i][1]
             claims = claims or (verdict and list(verdict))
             cells[model] = {
-                "source": data_uri(picture),
+                "source": encode_webp_uri(image),
                 "false": [claim for claim, true in (verdict or {}).items() if not true],
                 "error": errors[model][prompt.pair] if model in errors and prompt.pair is not None else None,
-                "apart": _apart(picture, theirs),
+                "apart": _mean_squared_difference(image, teacher_image),
             }
         cards.append({"number": prompt.number + 1, "text": prompt.text, "claims": claims or [], "cells": cells})
     return cards
 
 
-def samples(curves: Path, students: list[str], others: Sequence[str] = ()) -> dict[str, list[tuple[int, str]]]:
+def load_training_images(
+    curves: Path, students: list[str], base_models: Sequence[str] = ()
+) -> dict[str, list[tuple[int, str]]]:
     """Pictures that were drawn while a student learned, as (step, source), by "TRAINING/STUDENT"; a few of many.
 
-    Those of `students` that are `others` have not been distilled here.
+    Those of `students` that are `base_models` have not been distilled here.
     """
-    found = {}
-    distilled = [name for name in students if name not in others]
+    images_by_training = {}
+    distilled = [name for name in students if name not in base_models]
     for name in [*(f"distill/{student}" for student in distilled), *(f"finetune/{student}" for student in students)]:
         files = sorted((curves / name / "samples").glob("*.png"), key=lambda path: int(path.stem))
-        some = sorted({round(i * (len(files) - 1) / (STEPS - 1)) for i in range(STEPS)}) if files else []
-        found[name] = [
-            (int(files[i].stem), data_uri(np.asarray(Image.open(files[i]).convert("RGB")), WIDE)) for i in some
+        selected = (
+            sorted({round(i * (len(files) - 1) / (MAX_STEPS_SHOWN - 1)) for i in range(MAX_STEPS_SHOWN)})
+            if files
+            else []
+        )
+        images_by_training[name] = [
+            (int(files[i].stem), encode_webp_uri(np.asarray(Image.open(files[i]).convert("RGB")), MAX_STRIP_WIDTH))
+            for i in selected
         ]
-    return {name: some for name, some in found.items() if some}
+    return {name: selected for name, selected in images_by_training.items() if selected}
 
 
-def data_uri(picture: np.ndarray, side: int = SIDE) -> str:
+def encode_webp_uri(pixels: np.ndarray, side: int = MAX_SIDE) -> str:
     """A picture (HWC uint8) as a `data:` address of a WebP, no larger than `side`; small ones lose nothing."""
-    image, file = Image.fromarray(picture), io.BytesIO()
+    image, file = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((side, side))
-    image.save(file, "WEBP", **({"lossless": True} if max(image.size) <= LOSSLESS else {"quality": 82}))
+    image.save(file, "WEBP", **({"lossless": True} if max(image.size) <= MAX_LOSSLESS_SIDE else {"quality": 82}))
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _apart(picture: np.ndarray, other: np.ndarray) -> float:
-    difference = picture.astype(np.float32) - other.astype(np.float32)
+def _mean_squared_difference(image: np.ndarray, other: np.ndarray) -> float:
+    difference = image.astype(np.float32) - other.astype(np.float32)
     return round(float(np.square(difference / 255).mean()), 5)

@@ -3,29 +3,33 @@
 from typing import Any
 
 from prunella.reporting import cost_tables, findings, labels, summary
-from prunella.reporting.caveats import limits
+from prunella.reporting.caveats import list_caveats
 from prunella.reporting.render import render_text
 from prunella.reporting.summary import Table
 
 
-def markdown(report: dict[str, Any]) -> str:
+def render_summary_markdown(report: dict[str, Any]) -> str:
     """The whole text; its pictures are in `images/` beside it."""
-    figures = ["output_error", *summary.metrics(report["models"])]
+    metrics = ["output_error", *summary.list_image_metrics(report["models"])]
     return render_text(
         "summary.md.j2",
         report=report,
-        outcomes=findings.outcomes(report),
-        quality=_safe(summary.qualities(report)),
-        differences=_safe(summary.changes(report)),
-        counted=_safe(cost_tables.counted(report)),
-        timed=_safe(cost_tables.timed(report)),
-        variants=_safe(cost_tables.variants(report)),
-        abouts={labels.title(figure): labels.about(figure) for figure in figures if labels.about(figure)},
-        limits=limits(report),
+        outcomes=findings.summarize_students(report),
+        quality=_escape_bars(summary.build_quality_table(report)),
+        differences=_escape_bars(summary.build_difference_table(report)),
+        counted=_escape_bars(cost_tables.build_counted_table(report)),
+        timed=_escape_bars(cost_tables.build_measured_table(report)),
+        variants=_escape_bars(cost_tables.build_variant_table(report)),
+        abouts={
+            labels.label_metric(metric): labels.describe_metric(metric)
+            for metric in metrics
+            if labels.describe_metric(metric)
+        },
+        limits=list_caveats(report),
         word=labels,
     )
 
 
-def _safe(table: Table) -> Table:
+def _escape_bars(table: Table) -> Table:
     """Cells that do not end at a bar of their own."""
     return [[cell.replace("|", "\\|") for cell in row] for row in table]

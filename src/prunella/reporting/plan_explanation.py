@@ -3,59 +3,91 @@
 from pathlib import Path
 from typing import Any
 
-from prunella.reporting.summary import aligned
+from prunella.reporting.summary import format_table
 from prunella.storage.files import read_json
 
 RUNNERS_UP = 5
 
 
-def evidence(plan: Path) -> dict[str, Any]:
+def read_plan_evidence(plan: Path) -> dict[str, Any]:
     """What the plan stage wrote beside a plan's file; {} where the plan was not chosen."""
     path = plan.with_suffix(".json")
-    told: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return told if told.get("chosen") else {}
+    content: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return content if content.get("chosen") else {}
 
 
-def reasons(told: dict[str, Any]) -> str:
+def explain_plan(plan_evidence: dict[str, Any]) -> str:
     """Lines for a terminal: the budget, what is lacking and what it matters, what nearly won, what stayed."""
-    what, taken = told["budget"]["of"], [unit for unit in told["units"] if unit["taken"]]
-    least = [
-        min((unit for unit in told["units"] if unit["group"] == group), key=lambda unit: unit["error"])
-        for group in told["kept_whole"]
+    budget_unit, removed_units = (
+        plan_evidence["budget"]["of"],
+        [unit for unit in plan_evidence["units"] if unit["taken"]],
+    )
+    cheapest_units = [
+        min((unit for unit in plan_evidence["units"] if unit["group"] == group), key=lambda unit: unit["error"])
+        for group in plan_evidence["kept_whole"]
     ]
     return "\n".join(
         [
-            f"chosen under a budget of {_cost(told['budget']['most'], what)} {what} (asked: {told['budget']['asked']})",
+            f"chosen under a budget of {_format_cost_value(plan_evidence['budget']['most'], budget_unit)} "
+            f"{budget_unit} (asked: {plan_evidence['budget']['asked']})",
             "",
             "lacking, with the output error of a student that lacks it alone:",
-            aligned([["unit", "error", f"saves {what}"], *(_unit(unit, what) for unit in taken)]),
-            *(["", "kept whole, with the least that would go of it:"] if least else []),
-            *([aligned([["unit", "error", f"saves {what}"], *(_unit(unit, what) for unit in least)])] if least else []),
+            format_table(
+                [
+                    ["unit", "error", f"saves {budget_unit}"],
+                    *(_format_unit_row(unit, budget_unit) for unit in removed_units),
+                ]
+            ),
+            *(["", "kept whole, with the least that would go of it:"] if cheapest_units else []),
+            *(
+                [
+                    format_table(
+                        [
+                            ["unit", "error", f"saves {budget_unit}"],
+                            *(_format_unit_row(unit, budget_unit) for unit in cheapest_units),
+                        ]
+                    )
+                ]
+                if cheapest_units
+                else []
+            ),
             "",
             "the choice, runners-up and hand-made students; errors before training, and after the tournament's rounds:",
-            aligned([["student", what, "predicted", "error", "after rounds"], *_students(told, what)]),
-            *told["notes"],
+            format_table(
+                [
+                    ["student", budget_unit, "predicted", "error", "after rounds"],
+                    *_format_candidate_rows(plan_evidence, budget_unit),
+                ]
+            ),
+            *plan_evidence["notes"],
         ]
     )
 
 
-def _unit(unit: dict[str, Any], what: str) -> list[str]:
-    return [unit["name"], f"{unit['error']:.3g}", _cost(unit["saves"][what], what)]
+def _format_unit_row(unit: dict[str, Any], budget_unit: str) -> list[str]:
+    return [unit["name"], f"{unit['error']:.3g}", _format_cost_value(unit["saves"][budget_unit], budget_unit)]
 
 
-def _students(told: dict[str, Any], what: str) -> list[list[str]]:
-    ranked = sorted(told["choices"], key=lambda choice: not choice["chosen"])[:RUNNERS_UP]
+def _format_candidate_rows(plan_evidence: dict[str, Any], budget_unit: str) -> list[list[str]]:
+    ranked_choices = sorted(plan_evidence["choices"], key=lambda choice: not choice["chosen"])[:RUNNERS_UP]
     rows = []
-    for number, choice in enumerate(ranked):
-        after = ", ".join(f"{each['error']:.3g}" for each in choice["after_rounds"])
-        name = told["student"] if choice["chosen"] else f"runner-up {number}"
+    for number, choice in enumerate(ranked_choices):
+        round_errors = ", ".join(f"{student['error']:.3g}" for student in choice["after_rounds"])
+        name = plan_evidence["student"] if choice["chosen"] else f"runner-up {number}"
         rows.append(
-            [name, _cost(choice[what], what), f"{choice['predicted']:.3g}", f"{choice['error']:.3g}", after or "–"]
+            [
+                name,
+                _format_cost_value(choice[budget_unit], budget_unit),
+                f"{choice['predicted']:.3g}",
+                f"{choice['error']:.3g}",
+                round_errors or "–",
+            ]
         )
     return rows + [
-        [each["name"], _cost(each[what], what), "–", f"{each['error']:.3g}", "–"] for each in told["hand_made"]
+        [student["name"], _format_cost_value(student[budget_unit], budget_unit), "–", f"{student['error']:.3g}", "–"]
+        for student in plan_evidence["hand_made"]
     ]
 
 
-def _cost(cost: float, what: str) -> str:
-    return f"{cost:,.2f}" if what == "ms" else f"{cost:,.0f}"
+def _format_cost_value(cost: float, budget_unit: str) -> str:
+    return f"{cost:,.2f}" if budget_unit == "ms" else f"{cost:,.0f}"

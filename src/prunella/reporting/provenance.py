@@ -10,33 +10,34 @@ from typing import Any
 PACKAGES = ("prunella", "dvc", "mlflow")
 
 
-def origin(mlflow: dict[str, Any]) -> dict[str, Any]:
+def collect_provenance(mlflow: dict[str, Any]) -> dict[str, Any]:
     """{"date", "commit", "changed", "experiment", "mlflow", "versions"}; None for what is not known.
 
     `mlflow` names the runs. In a DVC experiment the commit is the one that it started from.
     """
-    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "HEAD")
+    commit = os.environ.get("DVC_EXP_BASELINE_REV") or _run_git_or_empty("rev-parse", "HEAD")
     # Of a stage under DVC its own outs may be half there: only what git tracks, and not reports.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
+    changed = _run_git_or_empty("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports", ":!dvc.lock")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit or None,
         "changed": bool(changed),
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "mlflow": mlflow,
-        "versions": {"python": platform.python_version()} | {name: at for name in PACKAGES if (at := _version(name))},
+        "versions": {"python": platform.python_version()}
+        | {name: installed_version for name in PACKAGES if (installed_version := _find_package_version(name))},
     }
 
 
-def _git(*words: str) -> str:
+def _run_git_or_empty(*arguments: str) -> str:
     """What git says; "" outside of a repository, or without git."""
     try:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
 
 
-def _version(name: str) -> str | None:
+def _find_package_version(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

@@ -11,7 +11,7 @@ TEMPLATES, ASSETS = (Path(__file__).with_name(name) for name in ("templates", "a
 
 
 @cache
-def _environment() -> Environment:
+def _make_environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -20,28 +20,28 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["data_uri"] = data_uri
-    environment.globals["asset"] = asset
+    environment.filters["data_uri"] = encode_jpeg_uri
+    environment.globals["asset"] = load_asset
     return environment
 
 
 def render_text(template: str, **values: object) -> str:
-    """A text that is no HTML, from the template with `values`: nothing is escaped. Raises as `render`."""
-    return _environment().overlay(autoescape=False).get_template(template).render(**values)
+    """A text that is no HTML, from the template with `values`: nothing is escaped. Raises as `render_page`."""
+    return _make_environment().overlay(autoescape=False).get_template(template).render(**values)
 
 
-def render(template: str, **values: object) -> str:
+def render_page(template: str, **values: object) -> str:
     """The page `template` with `values`. Raises jinja2.UndefinedError where a value is missing."""
-    return _environment().get_template(template).render(**values)
+    return _make_environment().get_template(template).render(**values)
 
 
-def data_uri(jpeg: Path) -> str:
+def encode_jpeg_uri(jpeg: Path) -> str:
     """A JPEG file as a `data:` address, so that the page needs no other file."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.read_bytes()).decode()}"
 
 
 @cache
-def asset(name: str) -> Markup:
+def load_asset(name: str) -> Markup:
     """A style sheet or script of ours or of plotly's, as markup for an element of its own."""
     text = (ASSETS / name).read_text(encoding="utf-8")
     if "</script" in text or "</style" in text:
@@ -49,6 +49,6 @@ def asset(name: str) -> Markup:
     return Markup(text)
 
 
-def svg_markup(drawing: str) -> Markup:
+def mark_svg_safe(svg: str) -> Markup:
     """An SVG that Prunella made itself, whose texts are escaped already, as markup."""
-    return Markup(drawing)
+    return Markup(svg)

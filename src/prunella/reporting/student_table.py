@@ -5,12 +5,12 @@ from functools import cache
 from typing import Any
 
 from prunella.errors import UserError
-from prunella.models.pipeline import empty_unet
-from prunella.profiling.cost import macs, parameters
-from prunella.pruning.mapping import check_fit, student_config
+from prunella.models.pipeline import build_meta_unet
+from prunella.profiling.cost import count_macs, count_parameters
+from prunella.pruning.mapping import check_plan_compatible, student_config
 from prunella.pruning.plan import STUDENTS, Plan
 
-HEAD = [
+TABLE_HEAD = [
     "",
     "known as",
     "parameters",
@@ -29,45 +29,52 @@ GMACs: convolutions and linear layers, as BK-SDM and SSD-1B count them; with att
 and values too; each for one forward pass of one example at the teacher's own size"""
 
 
-def catalogue(teacher: dict[str, Any], original: str | None = None) -> list[list[str]]:
+def build_student_table(teacher_config: dict[str, Any], published_teacher: str | None = None) -> list[list[str]]:
     """Table cells, the head first, then the teacher with this UNet config, then every student of it.
 
-    `original` names the published teacher that this is, so that published figures stand beside ours.
+    `published_teacher` names the published teacher that this is, so that published figures stand beside ours.
     """
-    whole = _counted(json.dumps(teacher, sort_keys=True))
-    rows = [HEAD, ["teacher", "", *_cells(whole, whole), ""]]
+    teacher_counts = _count_unet_costs(json.dumps(teacher_config, sort_keys=True))
+    rows = [TABLE_HEAD, ["teacher", "", *_format_count_cells(teacher_counts, teacher_counts), ""]]
     for name, plan in STUDENTS.items():
-        if _fits(plan, teacher):
-            counts = _counted(json.dumps(student_config(plan, teacher), sort_keys=True))
-            rows.append([name, plan.title, *_cells(counts, whole), plan.published.get(original or "", "")])
+        if _plan_fits(plan, teacher_config):
+            counts = _count_unet_costs(json.dumps(student_config(plan, teacher_config), sort_keys=True))
+            rows.append(
+                [
+                    name,
+                    plan.title,
+                    *_format_count_cells(counts, teacher_counts),
+                    plan.published.get(published_teacher or "", ""),
+                ]
+            )
     return rows
 
 
-def _fits(plan: Plan, teacher: dict[str, Any]) -> bool:
+def _plan_fits(plan: Plan, teacher_config: dict[str, Any]) -> bool:
     try:
-        check_fit(plan, teacher)
+        check_plan_compatible(plan, teacher_config)
     except UserError:
         return False
     return True
 
 
 @cache
-def _counted(config: str) -> dict[str, int]:
+def _count_unet_costs(config: str) -> dict[str, int]:
     """Counts of a UNet by its config, as JSON; two students may share one architecture."""
-    return parameters(empty_unet(json.loads(config))) | macs(json.loads(config))
+    return count_parameters(build_meta_unet(json.loads(config))) | count_macs(json.loads(config))
 
 
-def _cells(counts: dict[str, int], whole: dict[str, int]) -> list[str]:
+def _format_count_cells(counts: dict[str, int], teacher_counts: dict[str, int]) -> list[str]:
     return [
         f"{counts['params']:,}",
-        _fewer(counts, whole, "params"),
-        " / ".join(f"{counts[part] / 1e6:.2f}" for part in ("params_down", "params_mid", "params_up")),
+        _format_reduction(counts, teacher_counts, "params"),
+        " / ".join(f"{counts[block_group] / 1e6:.2f}" for block_group in ("params_down", "params_mid", "params_up")),
         f"{counts['macs_conv_linear'] / 1e9:,.1f}",
-        _fewer(counts, whole, "macs_conv_linear"),
+        _format_reduction(counts, teacher_counts, "macs_conv_linear"),
         f"{counts['macs'] / 1e9:,.1f}",
-        _fewer(counts, whole, "macs"),
+        _format_reduction(counts, teacher_counts, "macs"),
     ]
 
 
-def _fewer(counts: dict[str, int], whole: dict[str, int], what: str) -> str:
-    return "" if counts is whole else f"{100 * (1 - counts[what] / whole[what]):.1f} %"
+def _format_reduction(counts: dict[str, int], teacher_counts: dict[str, int], key: str) -> str:
+    return "" if counts is teacher_counts else f"{100 * (1 - counts[key] / teacher_counts[key]):.1f} %"

@@ -6,133 +6,164 @@ from typing import Any
 
 from prunella.reporting import labels
 
-SIZES = ["UNet parameters", "of the teacher's UNet", "latency, ms"]
+SIZE_COLUMNS = ["UNet parameters", "of the teacher's UNet", "latency, ms"]
 Report = dict[str, Any]
 Table = list[list[str]]
 EMPTY = "–"
-NO_METRICS = ("output_error_estimate", "speedup", "unet_step_speedup")  # estimates, but not of pictures
+NON_IMAGE_ESTIMATES = ("output_error_estimate", "speedup", "unet_step_speedup")  # estimates, but not of pictures
 
 
-def rows(report: Report) -> Table:
+def build_summary_table(report: Report) -> Table:
     """Table cells, the head first: size, latency, and a column for each quality figure that has values."""
     models = report["models"]
-    whole, (head, *cells) = models["teacher"]["params"], qualities(report)
+    teacher_params, (head, *cells) = models["teacher"]["params"], build_quality_table(report)
     sizes = [
-        [f"{entry['params'] / 1e6:.2f} M", f"{100 * entry['params'] / whole:.1f} %", f"{entry['latency_ms_p50']:.0f}"]
+        [
+            f"{entry['params'] / 1e6:.2f} M",
+            f"{100 * entry['params'] / teacher_params:.1f} %",
+            f"{entry['latency_ms_p50']:.0f}",
+        ]
         for entry in models.values()
     ]
     sizes += [["", "", ""]] * (len(cells) - len(sizes))  # real pictures have none
-    both = zip(cells, sizes, strict=True)
-    return [[head[0], *SIZES, *head[1:]], *([line[0], *size, *line[1:]] for line, size in both)]
+    cells_with_sizes = zip(cells, sizes, strict=True)
+    return [[head[0], *SIZE_COLUMNS, *head[1:]], *([line[0], *size, *line[1:]] for line, size in cells_with_sizes)]
 
 
-def qualities(report: Report) -> Table:
+def build_quality_table(report: Report) -> Table:
     """Table cells of quality alone, the head first: a row a model, a column for each figure that has values."""
     models = report["models"]
-    figures, floors = ["output_error", *metrics(models)], report.get("floors", {})
-    found = {labels.model(name): [quality(entry, figure) for figure in figures] for name, entry in models.items()}
+    metric_names, floors = ["output_error", *list_image_metrics(models)], report.get("floors", {})
+    estimates = {
+        labels.label_model(name): [get_estimate(entry, metric) for metric in metric_names]
+        for name, entry in models.items()
+    }
     if floors:
-        found["real pictures"] = [floors.get(figure) for figure in figures]
+        estimates["real pictures"] = [floors.get(metric) for metric in metric_names]
     heads, columns = zip(
-        *(_column(*pair) for pair in zip(figures, zip(*found.values(), strict=True), strict=True)), strict=True
+        *(
+            _format_column(*metric_column)
+            for metric_column in zip(metric_names, zip(*estimates.values(), strict=True), strict=True)
+        ),
+        strict=True,
     )
-    return [["model", *heads], *([name, *line] for name, line in zip(found, zip(*columns, strict=True), strict=True))]
+    return [
+        ["model", *heads],
+        *([name, *line] for name, line in zip(estimates, zip(*columns, strict=True), strict=True)),
+    ]
 
 
-def _column(figure: str, column: Sequence[Report | None]) -> tuple[str, list[str]]:
+def _format_column(metric: str, column: Sequence[Report | None]) -> tuple[str, list[str]]:
     """A column's head and cells; the number of observations is in the head where all have the same, else in each."""
-    counts = {found["n"] for found in column if found}
+    counts = {estimate["n"] for estimate in column if estimate}
     if len(counts) == 1:
-        return f"{labels.title(figure)}, n = {counts.pop():,}", [estimate(found) for found in column]
-    return labels.title(figure), [f"{estimate(found)}, n = {found['n']:,}" if found else EMPTY for found in column]
+        return f"{labels.label_metric(metric)}, n = {counts.pop():,}", [
+            format_estimate(estimate) for estimate in column
+        ]
+    return labels.label_metric(metric), [
+        f"{format_estimate(estimate)}, n = {estimate['n']:,}" if estimate else EMPTY for estimate in column
+    ]
 
 
-def by_part(report: Report) -> dict[str, Table]:
+def build_breakdown_tables(report: Report) -> dict[str, Table]:
     """By its caption, a table for each metric with parts, as composition by claim: a row a model, a column a part."""
     models = report["models"]
-    there = [name for name in metrics(models) if any(f"{name}_by" in entry for entry in models.values())]
+    metrics_with_parts = [
+        name for name in list_image_metrics(models) if any(f"{name}_by" in entry for entry in models.values())
+    ]
     return {
-        f"{labels.begun(labels.title(name))} by {labels.parts(name)}": _parts(models, f"{name}_by") for name in there
+        f"{labels.capitalize_first(labels.label_metric(name))} by "
+        f"{labels.label_breakdown(name)}": _build_breakdown_table(models, f"{name}_by")
+        for name in metrics_with_parts
     }
 
 
-def _parts(models: dict[str, Report], kind: str) -> Table:
-    measured = {name: entry[kind] for name, entry in models.items() if kind in entry}
-    names = list(dict.fromkeys(part for parts in measured.values() for part in parts))
-    shares = [[labels.model(name), *(estimate(parts.get(part)) for part in names)] for name, parts in measured.items()]
-    return [["model", *names], *shares]
+def _build_breakdown_table(models: dict[str, Report], key: str) -> Table:
+    breakdowns = {name: entry[key] for name, entry in models.items() if key in entry}
+    names = list(dict.fromkeys(part for breakdown in breakdowns.values() for part in breakdown))
+    table_rows = [
+        [labels.label_model(name), *(format_estimate(breakdown.get(part)) for part in names)]
+        for name, breakdown in breakdowns.items()
+    ]
+    return [["model", *names], *table_rows]
 
 
-def changes(report: Report) -> Table:
+def build_difference_table(report: Report) -> Table:
     """Table cells of the paired differences between models, the head first; [] where there are none."""
-    lines = _differences(report)
-    names = list(dict.fromkeys(name for _, entry in lines for name, found in entry.items() if "low" in found))
-    cells = [[line, *(estimate(entry.get(name)) for name in names)] for line, entry in lines]
-    return [["paired difference", *map(labels.title, names)], *cells] if cells else []
+    lines = _list_differences(report)
+    names = list(dict.fromkeys(name for _, entry in lines for name, difference in entry.items() if "low" in difference))
+    cells = [[line, *(format_estimate(entry.get(name)) for name in names)] for line, entry in lines]
+    return [["paired difference", *map(labels.label_metric, names)], *cells] if cells else []
 
 
-def changes_by(report: Report) -> dict[str, Table]:
+def build_difference_breakdown_tables(report: Report) -> dict[str, Table]:
     """By its caption, a table for each figure whose paired differences are measured by part, as by timesteps."""
-    lines = _differences(report)
-    kinds = dict.fromkeys(name for _, entry in lines for name in entry if name.endswith("_by"))
+    lines = _list_differences(report)
+    breakdown_keys = dict.fromkeys(name for _, entry in lines for name in entry if name.endswith("_by"))
     tables = {}
-    for kind in kinds:
-        figure = kind.removesuffix("_by")
-        rows = [(line, entry[kind]) for line, entry in lines if kind in entry]
-        tables[f"Paired difference of {labels.title(figure)} by {labels.parts(figure)}"] = _changes_by(rows)
+    for breakdown_key in breakdown_keys:
+        metric = breakdown_key.removesuffix("_by")
+        rows = [(line, entry[breakdown_key]) for line, entry in lines if breakdown_key in entry]
+        tables[f"Paired difference of {labels.label_metric(metric)} by {labels.label_breakdown(metric)}"] = (
+            _build_difference_breakdown(rows)
+        )
     return tables
 
 
-def _changes_by(lines: list[tuple[str, Report]]) -> Table:
-    names = list(dict.fromkeys(part for _, parts in lines for part in parts))
+def _build_difference_breakdown(lines: list[tuple[str, Report]]) -> Table:
+    names = list(dict.fromkeys(part for _, breakdown in lines for part in breakdown))
     return [
         ["paired difference", *names],
-        *([line, *(estimate(parts.get(each)) for each in names)] for line, parts in lines),
+        *([line, *(format_estimate(breakdown.get(each)) for each in names)] for line, breakdown in lines),
     ]
 
 
-def _differences(report: Report) -> list[tuple[str, Report]]:
+def _list_differences(report: Report) -> list[tuple[str, Report]]:
     """(what is subtracted from what, its estimates); some of the pairs alone ("on_…") are lines of their own."""
     lines = []
-    for pair, entry in report.get("differences", {}).items():
-        name = " − ".join(map(labels.model, pair.split(" - ")))
-        lines.append((name, {key: found for key, found in entry.items() if not key.startswith("on_")}))
-        lines += [(f"{name}, {labels.some(key)}", found) for key, found in entry.items() if key.startswith("on_")]
+    for model_pair, entry in report.get("differences", {}).items():
+        name = " − ".join(map(labels.label_model, model_pair.split(" - ")))
+        lines.append((name, {key: difference for key, difference in entry.items() if not key.startswith("on_")}))
+        lines += [
+            (f"{name}, {labels.label_subset(key)}", difference)
+            for key, difference in entry.items()
+            if key.startswith("on_")
+        ]
     return lines
 
 
-def quality(entry: Report, figure: str) -> Report | None:
+def get_estimate(entry: Report, metric: str) -> Report | None:
     """A model's estimate of a quality figure, as {"value", "n", "low", "high"}; None where it has none."""
-    return entry.get("output_error_estimate" if figure == "output_error" else figure)
+    return entry.get("output_error_estimate" if metric == "output_error" else metric)
 
 
-def metrics(models: dict[str, Report]) -> list[str]:
+def list_image_metrics(models: dict[str, Report]) -> list[str]:
     """The metrics of pictures that any model has, in the order of the first that has them."""
-    known = [
+    metric_names = [
         name
         for entry in models.values()
         for name, value in entry.items()
-        if isinstance(value, dict) and "low" in value and name not in NO_METRICS
+        if isinstance(value, dict) and "low" in value and name not in NON_IMAGE_ESTIMATES
     ]
-    return list(dict.fromkeys(known))
+    return list(dict.fromkeys(metric_names))
 
 
-def estimate(found: dict[str, Any] | None) -> str:
+def format_estimate(estimate_dict: dict[str, Any] | None) -> str:
     """A value with its interval, to two significant digits of the interval's half width."""
-    if found is None:
+    if estimate_dict is None:
         return EMPTY
-    half = (found["high"] - found["low"]) / 2
-    digits = min(max(1 - floor(log10(half)), 0), 6) if half > 0 else 4
-    value, low, high = (f"{round(found[name], digits) + 0.0:.{digits}f}" for name in ("value", "low", "high"))
-    return f"{value} ({low} to {high})" if half > 0 else value
+    half_width = (estimate_dict["high"] - estimate_dict["low"]) / 2
+    digits = min(max(1 - floor(log10(half_width)), 0), 6) if half_width > 0 else 4
+    value, low, high = (f"{round(estimate_dict[name], digits) + 0.0:.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" if half_width > 0 else value
 
 
-def text(report: Report) -> str:
+def format_summary_text(report: Report) -> str:
     """The table for a terminal."""
-    return aligned(rows(report))
+    return format_table(build_summary_table(report))
 
 
-def aligned(cells: Table) -> str:
+def format_table(cells: Table) -> str:
     """Rows of cells as lines: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
@@ -144,18 +175,18 @@ def aligned(cells: Table) -> str:
     )
 
 
-def headline(report: Report) -> dict[str, dict[str, float]]:
+def extract_headline(report: Report) -> dict[str, dict[str, float]]:
     """{"sd-small": {"output_error_distilled": …, "composition_distilled": …, "latency_ms": …, …}, "teacher": …}."""
     figures: dict[str, dict[str, float]] = {}
-    measured = metrics(report["models"])
+    metric_names = list_image_metrics(report["models"])
     for name, entry in report["models"].items():
         model, _, stage = name.partition("/")
-        mine = figures.setdefault(
+        model_figures = figures.setdefault(
             model, {"params_m": round(entry["params"] / 1e6, 2), "latency_ms": entry["latency_ms_p50"]}
         )
         if stage and "output_error" in entry:
-            mine[f"output_error_{stage}"] = round(entry["output_error"], 5)
-        for metric in measured:
+            model_figures[f"output_error_{stage}"] = round(entry["output_error"], 5)
+        for metric in metric_names:
             if metric in entry:
-                mine["_".join(filter(None, (metric, stage)))] = entry[metric]["value"]
+                model_figures["_".join(filter(None, (metric, stage)))] = entry[metric]["value"]
     return figures

@@ -5,67 +5,79 @@ from typing import Any
 
 import numpy as np
 
-from prunella.compute.distributed import team
-from prunella.compute.launch import rank, size
-from prunella.compute.resume import DONE, identity, resume_dir, sweep
-from prunella.params import Benchmark, Bits, bits_of
-from prunella.sampling.benchmark_prompts import Prompt, asked_prompts
-from prunella.sampling.gallery import collect, draw_shards
-from prunella.sampling.generate import Noise, Stream, draw_batch, load_to_draw
-from prunella.sampling.image_shards import shards
+from prunella.compute.distributed import get_accelerator
+from prunella.compute.launch import rank, world_size
+from prunella.compute.resume import DONE_FILE, compute_identity, open_run_dir, remove_finished_runs
+from prunella.params import Benchmark, QuantizedDtype, parse_quantized_dtype
+from prunella.sampling.benchmark_prompts import Prompt, select_prompts
+from prunella.sampling.gallery import collect_images, generate_image_shards
+from prunella.sampling.generate import NoiseFn, SharedNoise, generate_batch, load_for_inference
+from prunella.sampling.image_shards import split_into_shards
 from prunella.storage.files import atomic_write_text
 
-ROOMS = ("compute", "models", "sampling")  # decide the result
+CODE_DEPS = ("compute", "models", "sampling")  # decide the result
 
 
-def draw_gallery(params: Benchmark, *, name: str, model: Path, latents: Path, out: Path, device: str) -> dict[str, Any]:
-    """Draw what `params` ask for, such as held-out captions of `latents`, with the pipeline folder `model` into `out`.
+def generate_benchmark_images(
+    params: Benchmark, *, name: str, model_dir: Path, latents_dir: Path, out: Path, device: str
+) -> dict[str, Any]:
+    """Draw what `params` ask for, such as held-out captions of `latents_dir`, with the pipeline folder `model_dir`
+    into `out`.
 
     Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
     reports; one that ends in bits, as "sd-tiny/int8", is drawn with such weights. Of several processes each draws its
     share of the shards; rank 0 writes `out` and returns.
     """
-    prompts = asked_prompts(params, latents)
-    tasks = shards(prompts, params.batch_size)
-    settings = {**params.drawing, "batch_size": params.batch_size, "precision": params.precision}
-    settings |= {name: value for name, value in _added(params).items() if value not in ("", None, "own")}
-    bits = bits_of(name)
+    prompts = select_prompts(params, latents_dir)
+    tasks = split_into_shards(prompts, params.batch_size)
+    settings = {**params.sampling_kwargs, "batch_size": params.batch_size, "precision": params.precision}
+    settings |= {name: value for name, value in _optional_settings(params).items() if value not in ("", None, "own")}
+    bits = parse_quantized_dtype(name)
     settings |= {"bits": bits} if bits else {}
-    known = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
-    everyone = team(device)
-    stage = f"draw-{name.replace('/', '-')}"
-    with resume_dir(stage, identity(known, [model], ROOMS), first=rank() == 0, begun="[0-9]*") as work:
-        everyone.wait_for_everyone()  # the first may have waited for the folder
+    identity_params = settings | {"prompts": [prompt._asdict() for prompt in prompts]}
+    accelerator = get_accelerator(device)
+    run_name = f"draw-{name.replace('/', '-')}"
+    with open_run_dir(
+        run_name,
+        compute_identity(identity_params, [model_dir], CODE_DEPS),
+        is_main_process=rank() == 0,
+        started_glob="[0-9]*",
+    ) as work_dir:
+        accelerator.wait_for_everyone()  # the first may have waited for the folder
         if rank() == 0:
-            sweep(stage, keep=work)  # nothing goes on from finished pictures
-        draw_shards(tasks, _Drawer(params, model, bits, device), work, f"draw {name}", rank(), size())
-        everyone.wait_for_everyone()
+            remove_finished_runs(run_name, retained_dir=work_dir)  # nothing goes on from finished pictures
+        generate_image_shards(
+            tasks, _BatchGenerator(params, model_dir, bits, device), work_dir, f"draw {name}", rank(), world_size()
+        )
+        accelerator.wait_for_everyone()
         if rank():
             return {}
-        pictures, rate = collect(tasks, work, out, settings)
-        atomic_write_text(work / DONE, "{}")
-        return {"pictures": pictures, "images_per_second": rate and round(rate, 3)}
+        num_images, images_per_second = collect_images(tasks, work_dir, out, settings)
+        atomic_write_text(work_dir / DONE_FILE, "{}")
+        return {"pictures": num_images, "images_per_second": images_per_second and round(images_per_second, 3)}
 
 
-def _added(params: Benchmark) -> dict[str, Any]:
+def _optional_settings(params: Benchmark) -> dict[str, Any]:
     """Named in a gallery where they are asked for alone, so that galleries of versions without them stay the same."""
     return {"negative_prompt": params.negative_prompt, "scheduler": params.scheduler, "noise": params.noise}
 
 
-class _Drawer:
+class _BatchGenerator:
     """Draws a batch of prompts; the model is loaded for the first one."""
 
-    def __init__(self, params: Benchmark, model: Path, bits: Bits | None, device: str):
-        self.params, self.model, self.bits, self.device, self.pipeline = params, model, bits, device, None
-        self.noise: Noise | None = None
+    def __init__(self, params: Benchmark, model_dir: Path, bits: QuantizedDtype | None, device: str):
+        self.params, self.model_dir, self.bits, self.device, self.pipeline = params, model_dir, bits, device, None
+        self.noise: NoiseFn | None = None
 
     def __call__(self, prompts: list[Prompt]) -> np.ndarray:
         if self.pipeline is None:
-            model = load_to_draw(self.model, self.device, self.params.precision, self.params.scheduler, self.bits)
+            pipeline = load_for_inference(
+                self.model_dir, self.device, self.params.precision, self.params.scheduler, self.bits
+            )
             if self.params.noise == "stream":
-                self.noise = Stream(self.params.seed, model.unet.device, model.unet.dtype)
-            self.pipeline = model
-        return draw_batch(
+                self.noise = SharedNoise(self.params.seed, pipeline.unet.device, pipeline.unet.dtype)
+            self.pipeline = pipeline
+        return generate_batch(
             self.pipeline,
             [prompt.text for prompt in prompts],
             [prompt.number for prompt in prompts],
@@ -73,5 +85,5 @@ class _Drawer:
             precision=self.params.precision,
             negative_prompt=self.params.negative_prompt,
             noise=self.noise,
-            **self.params.drawing,
+            **self.params.sampling_kwargs,
         )

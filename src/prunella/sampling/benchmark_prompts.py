@@ -12,8 +12,8 @@ import numpy as np
 from prunella.errors import UserError
 from prunella.params import Benchmark
 
-TEXT = ("prompt", "text", "caption")  # names of the field that holds a prompt
-KINDS = (".txt", ".jsonl", ".csv")
+TEXT_FIELDS = ("prompt", "text", "caption")  # names of the field that holds a prompt
+PROMPT_SUFFIXES = (".txt", ".jsonl", ".csv")
 Size = tuple[int, int]  # width and height in pixels
 
 
@@ -27,77 +27,89 @@ class Prompt(NamedTuple):
     pair: int | None
 
 
-def asked_prompts(params: Benchmark, latents: Path) -> list[Prompt]:
-    """Every picture that the benchmark draws, as `params` ask for it; `latents` is the encoded folder.
+def select_prompts(params: Benchmark, latents_dir: Path) -> list[Prompt]:
+    """Every picture that the benchmark draws, as `params` ask for it; `latents_dir` is the encoded folder.
 
     The first of a prompt's `seeds` pictures has the number that it has alone, so asking for more changes none.
     """
-    file, own = Path(params.prompt_file), params.prompts_from == "file"
-    every = file_prompts(file, _resolution(latents)) if own else read_prompts(latents, params.prompts, params.seed)
-    chosen = every[: params.prompts]
-    sized = [prompt._replace(width=w, height=h) for prompt in chosen for w, h in _sizes(params, latents, prompt)]
-    numbered = [prompt._replace(number=number) for number, prompt in enumerate(sized)]
-    again = (range(len(numbered) * seed, len(numbered) * (seed + 1)) for seed in range(params.seeds))
+    file, from_file = Path(params.prompt_file), params.prompts_from == "file"
+    all_prompts = (
+        read_prompt_file(file, _read_resolution(latents_dir))
+        if from_file
+        else select_heldout_prompts(latents_dir, params.prompts, params.seed)
+    )
+    selected = all_prompts[: params.prompts]
+    with_sizes = [
+        prompt._replace(width=w, height=h) for prompt in selected for w, h in _image_sizes(params, latents_dir, prompt)
+    ]
+    with_numbers = [prompt._replace(number=number) for number, prompt in enumerate(with_sizes)]
+    number_ranges = (range(len(with_numbers) * seed, len(with_numbers) * (seed + 1)) for seed in range(params.seeds))
     return [
-        prompt._replace(number=number) for numbers in again for number, prompt in zip(numbers, numbered, strict=True)
+        prompt._replace(number=number)
+        for numbers in number_ranges
+        for number, prompt in zip(numbers, with_numbers, strict=True)
     ]
 
 
-def read_prompts(latents: Path, count: int, seed: int) -> list[Prompt]:
+def select_heldout_prompts(latents_dir: Path, count: int, seed: int) -> list[Prompt]:
     """`count` held-out captions (all, where there are fewer) in a seeded random order, each in its pair's size.
 
     The order is by a hash of seed, caption and how often the caption came before, so most prompts stay when the
     held-out pairs change a little.
     """
-    heldout = _heldout(latents)
+    heldout = _open_heldout(latents_dir)
     sizes = np.concatenate([np.tile(shard.size, (shard.pairs, 1)) for shard in heldout.shards])
-    seen: dict[str, int] = {}
+    occurrences: dict[str, int] = {}
     keys = []
     for caption in heldout.captions:
-        seen[caption] = seen.get(caption, 0) + 1
-        keys.append(hashlib.sha256(f"{seed} {seen[caption]} {caption}".encode()).digest())
-    chosen = sorted(range(len(keys)), key=keys.__getitem__)[:count]
-    wide, high = sizes[:, 0].tolist(), sizes[:, 1].tolist()
-    return [Prompt(i, heldout.captions[pair], wide[pair], high[pair], pair) for i, pair in enumerate(chosen)]
+        occurrences[caption] = occurrences.get(caption, 0) + 1
+        keys.append(hashlib.sha256(f"{seed} {occurrences[caption]} {caption}".encode()).digest())
+    order = sorted(range(len(keys)), key=keys.__getitem__)[:count]
+    widths, heights = sizes[:, 0].tolist(), sizes[:, 1].tolist()
+    return [Prompt(i, heldout.captions[index], widths[index], heights[index], index) for i, index in enumerate(order)]
 
 
-def file_prompts(file: Path, side: int) -> list[Prompt]:
+def read_prompt_file(file: Path, default_size: int) -> list[Prompt]:
     """The prompts of a file, in its order: of .txt a line each, of .jsonl and .csv the field prompt, text or caption.
 
-    They are `side` pixels wide and high, or as the fields width and height say. Raises UserError where there is none.
+    They are `default_size` pixels wide and high, or as the fields width and height say. Raises UserError where there
+    is none.
     """
-    if file.suffix not in KINDS:
-        raise UserError(f"benchmark.prompt_file: {file} is none of {', '.join(KINDS)}")
-    found: list[Prompt] = []
-    for line, row in rows(file):
-        texts = [row[name] for name in TEXT if row.get(name)]
+    if file.suffix not in PROMPT_SUFFIXES:
+        raise UserError(f"benchmark.prompt_file: {file} is none of {', '.join(PROMPT_SUFFIXES)}")
+    prompts: list[Prompt] = []
+    for line, row in iter_prompt_rows(file):
+        texts = [row[name] for name in TEXT_FIELDS if row.get(name)]
         if not texts or not isinstance(texts[0], str):
-            raise UserError(f"{file}: line {line} has no {', '.join(TEXT[:-1])} or {TEXT[-1]}")
+            raise UserError(f"{file}: line {line} has no {', '.join(TEXT_FIELDS[:-1])} or {TEXT_FIELDS[-1]}")
         try:
-            size = [int(row.get(name) or side) for name in ("width", "height")]
+            size = [int(row.get(name) or default_size) for name in ("width", "height")]
         except (TypeError, ValueError):
             raise UserError(f"{file}: line {line}: width and height are numbers of pixels") from None
-        found.append(Prompt(len(found), texts[0], size[0], size[1], None))
-    if not found:
+        prompts.append(Prompt(len(prompts), texts[0], size[0], size[1], None))
+    if not prompts:
         raise UserError(f"{file}: not one prompt is there (benchmark.prompt_file)")
-    return found
+    return prompts
 
 
-def rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_prompt_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, fields) of every line that holds something."""
     try:
-        text = file.read_text(encoding="utf-8")
+        content = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"benchmark.prompt_file: {file} cannot be read: {error}") from None
     if file.suffix == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines()), 2)
+        yield from enumerate(csv.DictReader(content.splitlines()), 2)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         if line.strip():
-            yield number, {"prompt": line.strip()} if file.suffix == ".txt" else _object(file, number, line)
+            yield (
+                number,
+                {"prompt": line.strip()} if file.suffix == ".txt" else _parse_prompt_object(file, number, line),
+            )
 
 
-def _object(file: Path, number: int, line: str) -> dict[str, Any]:
+def _parse_prompt_object(file: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError:
@@ -107,25 +119,25 @@ def _object(file: Path, number: int, line: str) -> dict[str, Any]:
     return row
 
 
-def _sizes(params: Benchmark, latents: Path, prompt: Prompt) -> list[Size]:
+def _image_sizes(params: Benchmark, latents_dir: Path, prompt: Prompt) -> list[Size]:
     if params.size == "own":
         return [(prompt.width, prompt.height)]
     if params.size == "every":
-        return list(dict.fromkeys((shard.size[0], shard.size[1]) for shard in _heldout(latents).shards))
+        return list(dict.fromkeys((shard.size[0], shard.size[1]) for shard in _open_heldout(latents_dir).shards))
     return [(params.size, params.size)]
 
 
-def _resolution(latents: Path) -> int:
+def _read_resolution(latents_dir: Path) -> int:
     from prunella.latents.shards import read_manifest
 
-    return int(read_manifest(latents)["resolution"])
+    return int(read_manifest(latents_dir)["resolution"])
 
 
-def _heldout(latents: Path) -> Any:
+def _open_heldout(latents_dir: Path) -> Any:
     from prunella.latents.shards import Latents  # torch, which what only reads a gallery does without
 
-    return Latents(latents, "heldout", texts=_unread)
+    return Latents(latents_dir, "heldout", texts=_reject_tokens)
 
 
-def _unread(tokens: dict) -> dict:
+def _reject_tokens(tokens: dict) -> dict:
     raise AssertionError("prompts are chosen by their captions alone")

@@ -9,62 +9,82 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunella.compute.distributed import team
+from prunella.compute.distributed import get_accelerator
 from prunella.compute.launch import rank
-from prunella.compute.resume import DONE, identity, resume_dir
+from prunella.compute.resume import DONE_FILE, compute_identity, open_run_dir
 from prunella.latents.encoders import Encoders
 from prunella.latents.shards import read_manifest, whole_shard, write_manifest, write_shard
 from prunella.params import Finetune
-from prunella.sampling.generate import draw, load_to_draw
+from prunella.sampling.generate import generate, load_for_inference
 from prunella.storage.files import atomic_write_text
 
-ROOMS = ("compute", "latents/encoders.py", "models", "sampling/class_images.py", "sampling/generate.py")
-SPLIT = "train"
+CODE_DEPS = ("compute", "latents/encoders.py", "models", "sampling/class_images.py", "sampling/generate.py")
+TRAIN_SPLIT = "train"
 
 
-def class_latents(params: Finetune, model: Path, latents: Path, device: str) -> Path:
-    """The folder of encoded pictures of the class, which `model` draws; those of an interrupted drawing are taken up.
+def make_class_latents(params: Finetune, model_dir: Path, latents_dir: Path, device: str) -> Path:
+    """The folder of encoded pictures of the class, which `model_dir` draws; those of an interrupted drawing are taken
+    up.
 
-    They are as large, and their caption is stored, as in the folder `latents`. Of several processes the first draws.
+    They are as large, and their caption is stored, as in the folder `latents_dir`. Of several processes the first
+    draws.
     """
-    asked, like = params.dreambooth, read_manifest(latents)
-    known = asked.model_dump(include={"class_prompts", "class_pictures", "inference_steps", "guidance"})
-    known |= {"side": like["resolution"], "text": like["text"], "seed": params.seed, "precision": params.precision}
-    known |= {"batch_size": params.batch_size}
-    with resume_dir("prior", identity(known, [model], ROOMS), first=rank() == 0, begun="*.safetensors") as work:
-        if rank() == 0 and not (work / DONE).is_file():
-            _drawn(params, model, like["resolution"], like["text"], work, device)
-        team(device).wait_for_everyone()
-    return work
+    dreambooth, latents_manifest = params.dreambooth, read_manifest(latents_dir)
+    identity_params = dreambooth.model_dump(
+        include={"class_prompts", "class_images", "num_inference_steps", "guidance_scale"}
+    )
+    identity_params |= {
+        "side": latents_manifest["resolution"],
+        "text": latents_manifest["text"],
+        "seed": params.seed,
+        "precision": params.precision,
+    }
+    identity_params |= {"batch_size": params.batch_size}
+    with open_run_dir(
+        "prior",
+        compute_identity(identity_params, [model_dir], CODE_DEPS),
+        is_main_process=rank() == 0,
+        started_glob="*.safetensors",
+    ) as work_dir:
+        if rank() == 0 and not (work_dir / DONE_FILE).is_file():
+            _generate_class_images(
+                params, model_dir, latents_manifest["resolution"], latents_manifest["text"], work_dir, device
+            )
+        get_accelerator(device).wait_for_everyone()
+    return work_dir
 
 
-def _drawn(params: Finetune, model: Path, side: int, text: str, work: Path, device: str) -> None:
-    asked, at_once = params.dreambooth, params.batch_size
-    every = [asked.class_prompts[i % len(asked.class_prompts)] for i in range(asked.class_pictures)]
-    settings: dict[str, Any] = {"steps": asked.inference_steps, "guidance": asked.guidance}
-    settings |= {"seed": params.seed, "size": side}
-    pipeline, encoders = load_to_draw(model, device, params.precision), Encoders(model, device)
-    work.mkdir(parents=True, exist_ok=True)
+def _generate_class_images(
+    params: Finetune, model_dir: Path, resolution: int, text_storage: str, work_dir: Path, device: str
+) -> None:
+    dreambooth, batch_size = params.dreambooth, params.batch_size
+    prompt_list = [dreambooth.class_prompts[i % len(dreambooth.class_prompts)] for i in range(dreambooth.class_images)]
+    sampling_settings: dict[str, Any] = {"steps": dreambooth.num_inference_steps, "guidance": dreambooth.guidance_scale}
+    sampling_settings |= {"seed": params.seed, "size": resolution}
+    pipeline, encoders = load_for_inference(model_dir, device, params.precision), Encoders(model_dir, device)
+    work_dir.mkdir(parents=True, exist_ok=True)
     shards = []
-    for number, first in enumerate(range(0, len(every), at_once)):
-        prompts = every[first : first + at_once]
-        if (shard := whole_shard(work, f"{SPLIT}-{number:05d}")) is None:
-            pictures = list(draw(pipeline, prompts, batch_size=at_once, first=first, **settings))
-            tensors = _tensors(encoders, pictures, prompts, text, side)
-            shard = write_shard(work, SPLIT, number, (side, side), prompts, tensors)
-        print(f"class pictures: {first + len(prompts)} of {len(every)}", flush=True)
+    for number, first in enumerate(range(0, len(prompt_list), batch_size)):
+        prompts = prompt_list[first : first + batch_size]
+        if (shard := whole_shard(work_dir, f"{TRAIN_SPLIT}-{number:05d}")) is None:
+            images = list(generate(pipeline, prompts, batch_size=batch_size, first_noise_id=first, **sampling_settings))
+            tensors = _encode_class_images(encoders, images, prompts, text_storage, resolution)
+            shard = write_shard(work_dir, TRAIN_SPLIT, number, (resolution, resolution), prompts, tensors)
+        print(f"class pictures: {first + len(prompts)} of {len(prompt_list)}", flush=True)
         shards.append(shard)
-    noted = {"scaling_factor": encoders.scaling_factor, "resolution": side, "text": text}
-    write_manifest(work, shards, encoders.empty(), **noted)
-    atomic_write_text(work / DONE, "{}")
+    metadata = {"scaling_factor": encoders.scaling_factor, "resolution": resolution, "text": text_storage}
+    write_manifest(work_dir, shards, encoders.empty(), **metadata)
+    atomic_write_text(work_dir / DONE_FILE, "{}")
 
 
-def _tensors(
-    encoders: Encoders, pictures: list[np.ndarray], prompts: list[str], text: str, side: int
+def _encode_class_images(
+    encoders: Encoders, images: list[np.ndarray], prompts: list[str], text_storage: str, resolution: int
 ) -> dict[str, torch.Tensor]:
     """What a shard holds of the pictures, as `prunella.latents.shards` says."""
-    mean, std = encoders.latents(np.stack(pictures))
-    said = encoders.tokens(prompts)[0] if text == "tokens" else encoders.text(prompts)
-    if "pooled" in said or "tokens_2" in said:
-        said["sizes"] = torch.tensor([[side, side, 0, 0, side, side]] * len(pictures)).float()
-    return {"mean": mean, "std": std, **said}
+    mean, std = encoders.latents(np.stack(images))
+    text_tensors = encoders.tokens(prompts)[0] if text_storage == "tokens" else encoders.text(prompts)
+    if "pooled" in text_tensors or "tokens_2" in text_tensors:
+        text_tensors["sizes"] = torch.tensor(
+            [[resolution, resolution, 0, 0, resolution, resolution]] * len(images)
+        ).float()
+    return {"mean": mean, "std": std, **text_tensors}

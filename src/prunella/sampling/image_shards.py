@@ -19,11 +19,11 @@ from tqdm import tqdm
 from prunella.errors import UserError
 from prunella.storage.files import atomic_write_text, link_or_copy, sha256
 
-SHARD = 512  # pictures in a shard, about
-Member = tuple[str, bytes]  # name and content of a file in a tar
+IMAGES_PER_SHARD = 512  # pictures in a shard, about
+TarMember = tuple[str, bytes]  # name and content of a file in a tar
 
 
-class Item(Protocol):
+class SizedItem(Protocol):
     """What a picture is made of; pictures of one batch are of one size."""
 
     @property
@@ -33,10 +33,10 @@ class Item(Protocol):
     def height(self) -> int: ...
 
 
-Some = TypeVar("Some", bound=Item)
+ItemT = TypeVar("ItemT", bound=SizedItem)
 
 
-class Note(NamedTuple):
+class ShardNote(NamedTuple):
     """What is noted of a whole file of pictures; `seconds` are those that each of its batches took to make."""
 
     pictures: int
@@ -44,150 +44,164 @@ class Note(NamedTuple):
     seconds: list[float]
 
 
-def batches(items: Sequence[Some], batch_size: int) -> list[list[Some]]:
+def batch_by_size(items: Sequence[ItemT], batch_size: int) -> list[list[ItemT]]:
     """Items in batches of one size each: sizes in the order of their first item, items in their own."""
-    by_size: dict[tuple[int, int], list[Some]] = {}
+    by_size: dict[tuple[int, int], list[ItemT]] = {}
     for item in items:
         by_size.setdefault((item.width, item.height), []).append(item)
-    return [alike[i : i + batch_size] for alike in by_size.values() for i in range(0, len(alike), batch_size)]
+    return [
+        same_size[i : i + batch_size] for same_size in by_size.values() for i in range(0, len(same_size), batch_size)
+    ]
 
 
-def shards(items: Sequence[Some], batch_size: int) -> list[list[list[Some]]]:
+def split_into_shards(items: Sequence[ItemT], batch_size: int) -> list[list[list[ItemT]]]:
     """The batches of each shard."""
-    every, together = batches(items, batch_size), max(1, SHARD // batch_size)
-    return [every[i : i + together] for i in range(0, len(every), together)]
+    all_batches, batches_per_shard = batch_by_size(items, batch_size), max(1, IMAGES_PER_SHARD // batch_size)
+    return [all_batches[i : i + batches_per_shard] for i in range(0, len(all_batches), batches_per_shard)]
 
 
-def fill_shards(
-    tasks: list[list[list[Some]]],
-    make: Callable[[list[Some]], Iterable[Member]],
-    work: Path,
-    title: str,
+def write_image_shards(
+    tasks: list[list[list[ItemT]]],
+    make_members: Callable[[list[ItemT]], Iterable[TarMember]],
+    work_dir: Path,
+    description: str,
     rank: int = 0,
-    size: int = 1,
-    there: Container[str] = (),
-    take: Callable[[str], object] = lambda _: None,
+    world_size: int = 1,
+    existing: Container[str] = (),
+    on_complete: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Make the shards that are not whole in `work`, every `size`-th from `rank` on; whole batches are not made again.
+    """Make the shards that are not whole in `work_dir`, every `world_size`-th from `rank` on; whole batches are not
+    made again.
 
-    `make` gives the members of a batch. Shards whose names are `there` need not be made; the others' names are given to
-    `take` when they are whole.
+    `make_members` gives the members of a batch. Shards whose names are `existing` need not be made; the others' names
+    are given to `on_complete` when they are whole.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    ours = list(enumerate(tasks))[rank::size]
-    with tqdm(total=sum(len(batch) for _, task in ours for batch in task), desc=title, unit="picture") as bar:
-        for number, task in ours:
-            if shard_name(number) in there or whole_shard(work, number):
+    work_dir.mkdir(parents=True, exist_ok=True)
+    own_tasks = list(enumerate(tasks))[rank::world_size]
+    with tqdm(
+        total=sum(len(batch) for _, task in own_tasks for batch in task), desc=description, unit="picture"
+    ) as bar:
+        for number, task in own_tasks:
+            if format_shard_name(number) in existing or is_shard_complete(work_dir, number):
                 bar.update(sum(map(len, task)))
             else:
-                fill_shard(work, number, task, make, bar.update)
-            if shard_name(number) not in there:
-                take(shard_name(number))
+                write_image_shard(work_dir, number, task, make_members, bar.update)
+            if format_shard_name(number) not in existing:
+                on_complete(format_shard_name(number))
 
 
-def fill_shard(
-    work: Path,
+def write_image_shard(
+    work_dir: Path,
     number: int,
-    task: list[list[Some]],
-    make: Callable[[list[Some]], Iterable[Member]],
-    done: Callable[[int], object] = lambda _: None,
+    task: list[list[ItemT]],
+    make_members: Callable[[list[ItemT]], Iterable[TarMember]],
+    on_batch: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Make the shard `number`; `done` is told how many pictures each of its batches has."""
-    parts = [work / f"{number:05d}-{i:04d}.part" for i in range(len(task))]
-    for part, batch in zip(parts, task, strict=True):
-        if not _whole(part):
-            _fill_part(part, batch, make)
-        done(len(batch))
-    seconds = [taken for part in parts for taken in _note(part).seconds]
-    _write(work / shard_name(number), (member for part in parts for member in members(part)), seconds)
-    for part in parts:
-        part.unlink()
-        _note_path(part).unlink()
+    """Make the shard `number`; `on_batch` is told how many pictures each of its batches has."""
+    batch_files = [work_dir / f"{number:05d}-{i:04d}.part" for i in range(len(task))]
+    for batch_file, batch in zip(batch_files, task, strict=True):
+        if not _matches_shard_note(batch_file):
+            _write_batch_file(batch_file, batch, make_members)
+        on_batch(len(batch))
+    seconds = [batch_seconds for batch_file in batch_files for batch_seconds in _read_shard_note(batch_file).seconds]
+    _write_tar(
+        work_dir / format_shard_name(number),
+        (member for batch_file in batch_files for member in iter_tar_members(batch_file)),
+        seconds,
+    )
+    for batch_file in batch_files:
+        batch_file.unlink()
+        _shard_note_path(batch_file).unlink()
 
 
-def shard_name(number: int) -> str:
+def format_shard_name(number: int) -> str:
     """What the file of a shard is called."""
     return f"{number:05d}.tar"
 
 
-def whole_shard(work: Path, number: int) -> bool:
-    """Whether the shard is in `work` as its note says."""
-    return _whole(work / shard_name(number))
+def is_shard_complete(work_dir: Path, number: int) -> bool:
+    """Whether the shard is in `work_dir` as its note says."""
+    return _matches_shard_note(work_dir / format_shard_name(number))
 
 
-def _fill_part(part: Path, batch: list[Some], make: Callable[[list[Some]], Iterable[Member]]) -> None:
-    began = time.perf_counter()
-    made = make(batch)
-    _write(part, made, [time.perf_counter() - began])
+def _write_batch_file(
+    batch_file: Path, batch: list[ItemT], make_members: Callable[[list[ItemT]], Iterable[TarMember]]
+) -> None:
+    start = time.perf_counter()
+    batch_members = make_members(batch)
+    _write_tar(batch_file, batch_members, [time.perf_counter() - start])
 
 
 def collect_shards(
-    tasks: Sequence[Sequence[Sequence[Any]]], work: Path, out: Path
+    tasks: Sequence[Sequence[Sequence[Any]]], work_dir: Path, out: Path
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """Link the whole shards from `work` into the empty folder `out`; then as `listed`.
+    """Link the whole shards from `work_dir` into the empty folder `out`; then as `make_manifest_entries`.
 
     Raises UserError where a shard is missing.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     notes = []
-    for file in (work / shard_name(number) for number in range(len(tasks))):
-        if not _whole(file):
+    for file in (work_dir / format_shard_name(number) for number in range(len(tasks))):
+        if not _matches_shard_note(file):
             raise UserError(f"{file}: the shard is not whole; run the stage again to draw it")
         link_or_copy(file, out / file.name)
-        notes.append(_note(file))
-    return listed(tasks, notes)
+        notes.append(_read_shard_note(file))
+    return make_manifest_entries(tasks, notes)
 
 
-def listed(
-    tasks: Sequence[Sequence[Sequence[Any]]], notes: Sequence[Note]
+def make_manifest_entries(
+    tasks: Sequence[Sequence[Sequence[Any]]], notes: Sequence[ShardNote]
 ) -> tuple[list[dict[str, Any]], float | None]:
     """What a manifest says of each shard; pictures a second, the median over batches, so a warm-up does not count."""
-    shards = [
-        {"name": shard_name(number), "pictures": note.pictures, "sha256": note.sha256}
+    entries = [
+        {"name": format_shard_name(number), "pictures": note.pictures, "sha256": note.sha256}
         for number, note in enumerate(notes)
     ]
-    every = zip(tasks, notes, strict=True)
+    tasks_with_notes = zip(tasks, notes, strict=True)
     rates = [
-        len(batch) / taken for task, note in every for batch, taken in zip(task, note.seconds, strict=True) if taken
+        len(batch) / seconds
+        for task, note in tasks_with_notes
+        for batch, seconds in zip(task, note.seconds, strict=True)
+        if seconds
     ]
-    return shards, float(np.median(rates)) if rates else None
+    return entries, float(np.median(rates)) if rates else None
 
 
-def members(file: Path) -> Iterator[Member]:
+def iter_tar_members(file: Path) -> Iterator[TarMember]:
     """Name and content of each file in a tar."""
     with tarfile.open(file) as tar:
-        for entry in tar:
-            member = tar.extractfile(entry)
-            assert member is not None  # files alone are written
-            yield entry.name, member.read()
+        for tar_info in tar:
+            file_object = tar.extractfile(tar_info)
+            assert file_object is not None  # files alone are written
+            yield tar_info.name, file_object.read()
 
 
-def _write(file: Path, made: Iterable[Member], seconds: list[float]) -> None:
+def _write_tar(file: Path, tar_members: Iterable[TarMember], seconds: list[float]) -> None:
     """Write a tar and then its note, so that half of one is never taken for whole."""
-    half, pictures = file.with_suffix(".half"), 0
-    with tarfile.open(half, "w") as tar:
-        for name, data in made:
-            entry = tarfile.TarInfo(name)  # without owner and time, so equal pictures give equal shards
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-            pictures += name.endswith(".png")
-    half.replace(file)
-    note = Note(pictures, sha256(file), seconds)
-    atomic_write_text(_note_path(file), json.dumps(note._asdict()) + "\n")
+    tmp_path, num_images = file.with_suffix(".half"), 0
+    with tarfile.open(tmp_path, "w") as tar:
+        for name, data in tar_members:
+            tar_info = tarfile.TarInfo(name)  # without owner and time, so equal pictures give equal shards
+            tar_info.size = len(data)
+            tar.addfile(tar_info, io.BytesIO(data))
+            num_images += name.endswith(".png")
+    tmp_path.replace(file)
+    note = ShardNote(num_images, sha256(file), seconds)
+    atomic_write_text(_shard_note_path(file), json.dumps(note._asdict()) + "\n")
 
 
-def _note_path(file: Path) -> Path:
+def _shard_note_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
 
 
-def _note(file: Path) -> Note:
-    return Note(**json.loads(_note_path(file).read_text()))
+def _read_shard_note(file: Path) -> ShardNote:
+    return ShardNote(**json.loads(_shard_note_path(file).read_text()))
 
 
-def _whole(file: Path) -> bool:
+def _matches_shard_note(file: Path) -> bool:
     """Whether the file is there as its note says."""
     try:
-        return _note(file).sha256 == sha256(file)
+        return _read_shard_note(file).sha256 == sha256(file)
     except (OSError, ValueError, TypeError):
         return False

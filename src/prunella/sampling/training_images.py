@@ -20,40 +20,45 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from prunella.compute.device import device as device_of
-from prunella.compute.distributed import team
-from prunella.compute.launch import rank, size
-from prunella.compute.ray_executor import shards_on_ray
-from prunella.compute.resume import DONE, identity, resume_dir, sweep
+from prunella.compute.device import resolve_device as device_of
+from prunella.compute.distributed import get_accelerator
+from prunella.compute.launch import rank, world_size
+from prunella.compute.ray_executor import run_shards_on_ray
+from prunella.compute.resume import DONE_FILE, compute_identity, open_run_dir, remove_finished_runs
 from prunella.errors import UserError
 from prunella.models import hub
-from prunella.models.fingerprint import latent_space
-from prunella.models.pipeline import teacher_folder
-from prunella.params import Generate, Runtime, unknown
-from prunella.sampling.generate import drawn_with_latents, load_to_draw
+from prunella.models.fingerprint import vae_fingerprint
+from prunella.models.pipeline import resolve_teacher_dir
+from prunella.params import Generate, Runtime, did_you_mean
+from prunella.sampling.generate import generate_with_latents, load_for_inference
 from prunella.sampling.image_shards import (
-    Member,
+    TarMember,
     collect_shards,
-    fill_shard,
-    fill_shards,
-    shard_name,
-    shards,
-    whole_shard,
+    format_shard_name,
+    is_shard_complete,
+    split_into_shards,
+    write_image_shard,
+    write_image_shards,
 )
-from prunella.sampling.prompt_sources import read_prompts
-from prunella.sampling.remote_shards import carried, collect_stored, noted, stored
+from prunella.sampling.prompt_sources import sample_prompts
+from prunella.sampling.remote_shards import (
+    collect_remote_shards,
+    list_remote_image_shards,
+    read_remote_shard_note,
+    upload_image_shard,
+)
 from prunella.storage.files import atomic_write_text, json_digest
-from prunella.storage.remote import Place
-from prunella.storage.upload import Porter, home
+from prunella.storage.remote import PathOrRemote
+from prunella.storage.upload import BackgroundUploader, make_remote_prefix
 
-ROOMS = ("compute", "data", "models", "sampling", "scenes")
-MANIFEST, PROMPTS = "manifest.json", "prompts.jsonl"
-OWN_NOISE = {"DPMSolverSDEScheduler"}  # draw noise that no seed of ours decides
-STOCK = 8  # pixels that stock pipelines want sides to be multiples of
-KINDS = {"fp32": np.float32, "fp16": np.float16}
+CODE_DEPS = ("compute", "data", "models", "sampling", "scenes")
+MANIFEST_FILE, PROMPTS_FILE = "manifest.json", "prompts.jsonl"
+UNSEEDED_SCHEDULERS = {"DPMSolverSDEScheduler"}  # draw noise that no seed of ours decides
+SIZE_MULTIPLE = 8  # pixels that stock pipelines want sides to be multiples of
+LATENT_DTYPES = {"fp32": np.float32, "fp16": np.float16}
 
 
-class Picture(NamedTuple):
+class ImageSpec(NamedTuple):
     """A picture to make. Its number decides its noise; `prompt` is the number of its prompt."""
 
     number: int
@@ -63,10 +68,10 @@ class Picture(NamedTuple):
     prompt: int
 
 
-def generated(
+def generate_images(
     params: Generate,
     name: str,
-    prompts: Path,
+    prompts_path: Path,
     model: Path,
     out: Path,
     device: str,
@@ -78,88 +83,112 @@ def generated(
     several processes each draws its share of the shards; rank 0 writes `out` and returns. With `cluster`, the workers
     of the Ray cluster at $RAY_ADDRESS draw them, each as `cluster` says.
     """
-    folder = model_folder(params, name, model)
-    asked = read_prompts(prompts, params.samples, params.seed)
-    tasks = shards(pictures(asked, params), params.batch_size)
-    everyone, stage = team(device), f"generate-{name}"
-    known = identity(_decided(params) | {"prompts": json_digest(asked)}, [folder], ROOMS)
-    at = home(params.store, known)
-    with resume_dir(stage, known, first=rank() == 0, begun="[0-9]*") as work:
-        everyone.wait_for_everyone()  # the first may have waited for the folder
+    model_dir = resolve_generation_model(params, name, model)
+    prompt_list = sample_prompts(prompts_path, params.samples, params.seed)
+    tasks = split_into_shards(make_image_specs(prompt_list, params), params.batch_size)
+    accelerator, stage = get_accelerator(device), f"generate-{name}"
+    run_identity = compute_identity(
+        _result_settings(params) | {"prompts": json_digest(prompt_list)}, [model_dir], CODE_DEPS
+    )
+    remote_prefix = make_remote_prefix(params.store, run_identity)
+    with open_run_dir(stage, run_identity, is_main_process=rank() == 0, started_glob="[0-9]*") as work_dir:
+        accelerator.wait_for_everyone()  # the first may have waited for the folder
         if rank() == 0:
-            sweep(stage, keep=work)  # nothing goes on from finished pictures
-        there, title = stored(at) if at else {}, f"generate {name}"
+            remove_finished_runs(stage, retained_dir=work_dir)  # nothing goes on from finished pictures
+        existing, description = list_remote_image_shards(remote_prefix) if remote_prefix else {}, f"generate {name}"
         if cluster:
-            begin = partial(_ShardDrawer, params, name, folder, work, cluster, at)
-            waiting = [(number, task) for number, task in enumerate(tasks) if shard_name(number) not in there]
-            _drawn_by_cluster(begin, waiting if rank() == 0 else [], work, cluster, title, at)
+            make_generator = partial(_ShardGenerator, params, name, model_dir, work_dir, cluster, remote_prefix)
+            pending_tasks = [
+                (number, task) for number, task in enumerate(tasks) if format_shard_name(number) not in existing
+            ]
+            _generate_on_ray(
+                make_generator, pending_tasks if rank() == 0 else [], work_dir, cluster, description, remote_prefix
+            )
         else:
-            with Porter(partial(carried, work, at) if at else None) as porter:
-                draw = _Drawer(params, name, folder, device)
-                fill_shards(tasks, draw, work, title, rank(), size(), there, porter.take)
-        everyone.wait_for_everyone()
+            with BackgroundUploader(
+                partial(upload_image_shard, work_dir, remote_prefix) if remote_prefix else None
+            ) as uploader:
+                generator = _SampleGenerator(params, name, model_dir, device)
+                write_image_shards(
+                    tasks, generator, work_dir, description, rank(), world_size(), existing, uploader.submit
+                )
+        accelerator.wait_for_everyone()
         if rank():
             return {}
-        drawn, rate = collect_stored(tasks, at, out) if at else collect_shards(tasks, work, out)
-        every = [picture for task in tasks for batch in task for picture in batch]
-        lines = (json.dumps(picture._asdict(), ensure_ascii=False) + "\n" for picture in every)
-        atomic_write_text(out / PROMPTS, "".join(lines))
-        _write_manifest(out, params, folder, drawn, at)
-        atomic_write_text(work / DONE, "{}")
-        return {"pictures": len(every), "prompts": len(asked), "images_per_second": rate and round(rate, 3)}
+        manifest_entries, images_per_second = (
+            collect_remote_shards(tasks, remote_prefix, out) if remote_prefix else collect_shards(tasks, work_dir, out)
+        )
+        image_specs = [spec for task in tasks for batch in task for spec in batch]
+        lines = (json.dumps(spec._asdict(), ensure_ascii=False) + "\n" for spec in image_specs)
+        atomic_write_text(out / PROMPTS_FILE, "".join(lines))
+        _write_generation_manifest(out, params, model_dir, manifest_entries, remote_prefix)
+        atomic_write_text(work_dir / DONE_FILE, "{}")
+        return {
+            "pictures": len(image_specs),
+            "prompts": len(prompt_list),
+            "images_per_second": images_per_second and round(images_per_second, 3),
+        }
 
 
-def _decided(params: Generate) -> dict[str, Any]:
+def _result_settings(params: Generate) -> dict[str, Any]:
     """The settings that decide the pictures, which are the same wherever they lie."""
     return params.model_dump(exclude={"store"})
 
 
-def _write_manifest(out: Path, params: Generate, folder: Path, drawn: list[dict[str, Any]], at: Place | None) -> None:
-    settings = _decided(params) | ({"commit": folder.name} if params.id else {})
-    manifest = {"settings": settings, "latents": latent_space(folder), "shards": drawn}
-    manifest |= {"store": str(at)} if at else {}
-    atomic_write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+def _write_generation_manifest(
+    out: Path,
+    params: Generate,
+    model_dir: Path,
+    manifest_entries: list[dict[str, Any]],
+    remote_prefix: PathOrRemote | None,
+) -> None:
+    settings = _result_settings(params) | ({"commit": model_dir.name} if params.id else {})
+    manifest = {"settings": settings, "latents": vae_fingerprint(model_dir), "shards": manifest_entries}
+    manifest |= {"store": str(remote_prefix)} if remote_prefix else {}
+    atomic_write_text(out / MANIFEST_FILE, json.dumps(manifest, indent=1) + "\n")
 
 
-def pictures(prompts: list[str], params: Generate) -> list[Picture]:
+def make_image_specs(prompts: list[str], params: Generate) -> list[ImageSpec]:
     """The pictures to make: all prompts, and all of them again for every further picture of each; sizes take turns."""
-    numbers = range(len(prompts) * params.pictures)
-    sizes = [params.sizes[number % len(params.sizes)] for number in numbers]
+    image_numbers = range(len(prompts) * params.images_per_prompt)
+    sizes = [params.sizes[image_number % len(params.sizes)] for image_number in image_numbers]
     return [
-        Picture(number, prompts[number % len(prompts)], width, height, number % len(prompts))
-        for number, (width, height) in zip(numbers, sizes, strict=True)
+        ImageSpec(image_number, prompts[image_number % len(prompts)], width, height, image_number % len(prompts))
+        for image_number, (width, height) in zip(image_numbers, sizes, strict=True)
     ]
 
 
-def model_folder(params: Generate, name: str, model: Path) -> Path:
+def resolve_generation_model(params: Generate, name: str, model: Path) -> Path:
     """The pipeline folder to draw with. Raises UserError where there is none."""
     if params.id:
-        return hub.snapshot(params.id, params.revision, hub.MODEL, key=f"generate.{name}.id")
+        return hub.hub_snapshot(params.id, params.revision, hub.MODEL_PATTERNS, param_key=f"generate.{name}.id")
     if model.suffix == ".json" and model.is_file():
-        return teacher_folder(model)
+        return resolve_teacher_dir(model)
     if not (model / "model_index.json").is_file():
         raise UserError(f"generate.{name}.model: {model} is neither a pipeline folder nor a pinned teacher")
     return model
 
 
-class _Drawer:
+class _SampleGenerator:
     """Draws a batch of pictures, as members of a shard; the model is loaded for the first one."""
 
-    def __init__(self, params: Generate, name: str, model: Path, device: str):
-        self.params, self.name, self.model, self.device = params, name, model, device
+    def __init__(self, params: Generate, name: str, model_dir: Path, device: str):
+        self.params, self.name, self.model_dir, self.device = params, name, model_dir, device
         self.pipeline: DiffusionPipeline | None = None
 
-    def __call__(self, batch: list[Picture]) -> Iterator[Member]:
+    def __call__(self, batch: list[ImageSpec]) -> Iterator[TarMember]:
         params = self.params
         if self.pipeline is None:
-            self.pipeline = ready(load_to_draw(self.model, self.device, params.precision), params, self.name)
-        drawn, latents = drawn_with_latents(
+            self.pipeline = prepare_pipeline(
+                load_for_inference(self.model_dir, self.device, params.precision), params, self.name
+            )
+        images, latents = generate_with_latents(
             self.pipeline,
-            [picture.text for picture in batch],
-            [picture.number for picture in batch],
+            [spec.text for spec in batch],
+            [spec.number for spec in batch],
             (batch[0].width, batch[0].height),
-            steps=params.inference_steps,
-            guidance=params.guidance,
+            steps=params.num_inference_steps,
+            guidance=params.guidance_scale,
             seed=params.seed,
             precision=params.precision,
             negative_prompt=params.negative_prompt,
@@ -169,73 +198,98 @@ class _Drawer:
                 f"generate.{self.name}: NaN or infinite latents of {batch[0].text!r} and those beside it "
                 f"(precision {params.precision}); fp32 holds more, else the model's weights are damaged"
             )
-        return members(batch, drawn, latents.astype(KINDS[params.storage]), params.seed)
+        return encode_sample_members(batch, images, latents.astype(LATENT_DTYPES[params.storage]), params.seed)
 
 
-class _ShardDrawer:
+class _ShardGenerator:
     """Draws a shard at a time in a process of a cluster."""
 
-    def __init__(self, params: Generate, name: str, model: Path, work: Path, runtime: Runtime, at: Place | None):
-        self.work, self.draw, self.at = work, _Drawer(params, name, model, device_of(runtime)), at
+    def __init__(
+        self,
+        params: Generate,
+        name: str,
+        model_dir: Path,
+        work_dir: Path,
+        runtime: Runtime,
+        remote_prefix: PathOrRemote | None,
+    ):
+        self.work_dir, self.generate_members, self.remote_prefix = (
+            work_dir,
+            _SampleGenerator(params, name, model_dir, device_of(runtime)),
+            remote_prefix,
+        )
 
-    def __call__(self, it: tuple[int, list[list[Picture]]]) -> None:
-        if not whole_shard(self.work, it[0]):
-            fill_shard(self.work, *it, self.draw)
-        if self.at:
-            carried(self.work, self.at, shard_name(it[0]))
+    def __call__(self, task: tuple[int, list[list[ImageSpec]]]) -> None:
+        if not is_shard_complete(self.work_dir, task[0]):
+            write_image_shard(self.work_dir, *task, self.generate_members)
+        if self.remote_prefix:
+            upload_image_shard(self.work_dir, self.remote_prefix, format_shard_name(task[0]))
 
 
-def _drawn_by_cluster(
-    begin: Callable[[], _ShardDrawer],
-    tasks: list[tuple[int, list[list[Picture]]]],
-    work: Path,
+def _generate_on_ray(
+    make_generator: Callable[[], _ShardGenerator],
+    tasks: list[tuple[int, list[list[ImageSpec]]]],
+    work_dir: Path,
     cluster: Runtime,
-    title: str,
-    at: Place | None,
+    description: str,
+    remote_prefix: PathOrRemote | None,
 ) -> None:
-    def there(it: tuple[int, list[list[Picture]]]) -> bool:
-        return noted(at / f"{shard_name(it[0])}.json") is not None if at else whole_shard(work, it[0])
+    def is_written(task: tuple[int, list[list[ImageSpec]]]) -> bool:
+        return (
+            read_remote_shard_note(remote_prefix / f"{format_shard_name(task[0])}.json") is not None
+            if remote_prefix
+            else is_shard_complete(work_dir, task[0])
+        )
 
-    work.mkdir(parents=True, exist_ok=True)
-    shards_on_ray(
-        begin,
-        tasks if at else [it for it in tasks if not there(it)],
+    work_dir.mkdir(parents=True, exist_ok=True)
+    run_shards_on_ray(
+        make_generator,
+        tasks if remote_prefix else [task for task in tasks if not is_written(task)],
         cluster,
-        work,
-        named=lambda it: f"shard {it[0]}",
-        count=lambda it: sum(map(len, it[1])),
-        there=there,
-        title=title,
+        work_dir,
+        format_task=lambda task: f"shard {task[0]}",
+        count_items=lambda task: sum(map(len, task[1])),
+        is_written=is_written,
+        description=description,
         unit="picture",
     )
 
 
-def ready(pipeline: DiffusionPipeline, params: Generate, name: str) -> DiffusionPipeline:
+def prepare_pipeline(pipeline: DiffusionPipeline, params: Generate, name: str) -> DiffusionPipeline:
     """The pipeline with the scheduler asked for. Raises UserError for another one, and for sizes it cannot draw."""
     if getattr(pipeline, "unet", None) is None:
         raise UserError(f"generate.{name}.model: {type(pipeline).__name__} has no UNet; expected SD 1.x, 2.x or SDXL")
     if params.scheduler is not None:
-        known = {kind.__name__: kind for kind in pipeline.scheduler.compatibles if kind.__name__ not in OWN_NOISE}
-        if params.scheduler not in known:
+        compatible_schedulers = {
+            scheduler_class.__name__: scheduler_class
+            for scheduler_class in pipeline.scheduler.compatibles
+            if scheduler_class.__name__ not in UNSEEDED_SCHEDULERS
+        }
+        if params.scheduler not in compatible_schedulers:
             raise UserError(
-                f"generate.{name}.scheduler: {unknown('scheduler of this model', params.scheduler, sorted(known))}"
+                f"generate.{name}.scheduler: "
+                f"{did_you_mean('scheduler of this model', params.scheduler, sorted(compatible_schedulers))}"
             )
-        pipeline.scheduler = known[params.scheduler].from_config(pipeline.scheduler.config)
-    unit = max(STOCK, pipeline.vae_scale_factor)
+        pipeline.scheduler = compatible_schedulers[params.scheduler].from_config(pipeline.scheduler.config)
+    size_multiple = max(SIZE_MULTIPLE, pipeline.vae_scale_factor)
     for width, height in params.sizes:
-        if width % unit or height % unit:
-            raise UserError(f"generate.{name}.sizes: {width} × {height} pixels; sides must be multiples of {unit}")
+        if width % size_multiple or height % size_multiple:
+            raise UserError(
+                f"generate.{name}.sizes: {width} × {height} pixels; sides must be multiples of {size_multiple}"
+            )
     return pipeline
 
 
-def members(batch: list[Picture], drawn: np.ndarray, latents: np.ndarray, seed: int) -> Iterator[Member]:
+def encode_sample_members(
+    batch: list[ImageSpec], images: np.ndarray, latents: np.ndarray, seed: int
+) -> Iterator[TarMember]:
     """The four files of each picture (drawn: NHWC uint8; latents: NCHW)."""
-    for picture, pixels, latent in zip(batch, drawn, latents, strict=True):
-        png, npy, stem = io.BytesIO(), io.BytesIO(), f"{picture.number:08d}"
+    for spec, pixels, latent in zip(batch, images, latents, strict=True):
+        png, npy, stem = io.BytesIO(), io.BytesIO(), f"{spec.number:08d}"
         Image.fromarray(pixels).save(png, "PNG")
         np.save(npy, latent)
-        about = {"seed": seed, "number": picture.number, "width": picture.width, "height": picture.height}
+        metadata = {"seed": seed, "number": spec.number, "width": spec.width, "height": spec.height}
         yield f"{stem}.png", png.getvalue()
-        yield f"{stem}.txt", picture.text.encode()
-        yield f"{stem}.json", json.dumps(about).encode()
+        yield f"{stem}.txt", spec.text.encode()
+        yield f"{stem}.json", json.dumps(metadata).encode()
         yield f"{stem}.npy", npy.getvalue()

@@ -12,31 +12,31 @@ from typing import Any
 import yaml
 
 from prunella.errors import UserError
-from prunella.storage.remote import Place
+from prunella.storage.remote import PathOrRemote
 
-MOST_VALUES = 100_000  # in a YAML file, aliases followed; a parameter file has 200
+MAX_YAML_VALUES = 100_000  # in a YAML file, aliases followed; a parameter file has 200
 
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a file beside and rename it, so that whoever is killed meanwhile leaves the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".half")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
+    tmp_path = path.with_suffix(".half")
+    tmp_path.write_text(text, encoding="utf-8")
+    tmp_path.replace(path)
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def atomic_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that takes its place when all went well, and is gone otherwise."""
-    half = out.with_name(out.name + ".half")
-    shutil.rmtree(half, ignore_errors=True)  # of one that was killed
-    half.mkdir(parents=True)
+    tmp_dir = out.with_name(out.name + ".half")
+    shutil.rmtree(tmp_dir, ignore_errors=True)  # of one that was killed
+    tmp_dir.mkdir(parents=True)
     try:
-        yield half
+        yield tmp_dir
         shutil.rmtree(out, ignore_errors=True)
-        half.rename(out)
+        tmp_dir.rename(out)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(tmp_dir, ignore_errors=True)
 
 
 def link_or_copy(file: Path, to: Path) -> None:
@@ -48,17 +48,17 @@ def link_or_copy(file: Path, to: Path) -> None:
         shutil.copy2(file, to)
 
 
-def json_digest(known: Any) -> str:
+def json_digest(value: Any) -> str:
     """16 digits that stand for something that JSON can hold."""
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def sha256(path: Place) -> str:
+def sha256(path: PathOrRemote) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Place) -> Any:
+def read_json(path: PathOrRemote) -> Any:
     """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
     return parse_json(path.read_bytes(), f"{path}: not valid JSON")
 
@@ -68,21 +68,21 @@ def read_yaml(path: Path) -> Any:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path}: not valid YAML: {said}") from None
-    left, values = MOST_VALUES, [content]
-    while values and left:  # an alias costs a line and may stand for thousands, or for what it is in
-        value, left = values.pop(), left - 1
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {reason}") from None
+    remaining, values = MAX_YAML_VALUES, [content]
+    while values and remaining:  # an alias costs a line and may stand for thousands, or for what it is in
+        value, remaining = values.pop(), remaining - 1
         values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    if not left:
-        raise UserError(f"{path}: holds more than {MOST_VALUES} values, its aliases followed")
+    if not remaining:
+        raise UserError(f"{path}: holds more than {MAX_YAML_VALUES} values, its aliases followed")
     return content
 
 
-def parse_json(text: bytes, fault: str) -> Any:
-    """What JSON (UTF-8) holds, whoever wrote it. Raises UserError that begins with `fault`."""
+def parse_json(text: bytes, message: str) -> Any:
+    """What JSON (UTF-8) holds, whoever wrote it. Raises UserError that begins with `message`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        said = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
-        raise UserError(f"{fault}: {said}") from None
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+        raise UserError(f"{message}: {reason}") from None

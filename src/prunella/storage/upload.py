@@ -9,35 +9,37 @@ from types import TracebackType
 from typing import Any
 
 from prunella.storage.files import json_digest
-from prunella.storage.remote import Place, place
+from prunella.storage.remote import PathOrRemote, parse_location
 
 
-def home(store: str | None, known: Any) -> Place | None:
-    """Where that lies on a store which `known` decides; None where none is asked for."""
-    return None if store is None else place(store) / json_digest(known)
+def make_remote_prefix(store: str | None, identity: Any) -> PathOrRemote | None:
+    """Where that lies on a store which `identity` decides; None where none is asked for."""
+    return None if store is None else parse_location(store) / json_digest(identity)
 
 
-class Porter:
-    """Has `carry` bring names to a store, one at a time, while the next is made; does nothing without it."""
+class BackgroundUploader:
+    """Has `upload` bring names to a store, one at a time, while the next is made; does nothing without it."""
 
-    def __init__(self, carry: Callable[[str], None] | None):
-        self.carry = carry
+    def __init__(self, upload: Callable[[str], None] | None):
+        self.upload = upload
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="carrying")
-        self.last: Future[None] | None = None
+        self.pending: Future[None] | None = None
 
-    def __enter__(self) -> "Porter":
+    def __enter__(self) -> "BackgroundUploader":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         with self.pool:  # which waits for the last
             pass
-        if self.last and kind is None:
-            self.last.result()
+        if self.pending and kind is None:
+            self.pending.result()
 
-    def take(self, name: str) -> None:
+    def submit(self, name: str) -> None:
         """What is whole. Waits for what was taken before; raises UserError where that could not be carried."""
-        if self.carry is None:
+        if self.upload is None:
             return
-        if self.last:
-            self.last.result()
-        self.last = self.pool.submit(self.carry, name)
+        if self.pending:
+            self.pending.result()
+        self.pending = self.pool.submit(self.upload, name)

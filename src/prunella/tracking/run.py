@@ -24,68 +24,77 @@ from typing import Any
 from PIL import Image
 
 from prunella.storage.files import atomic_write_text
-from prunella.tracking.cached import CHILD_OF, outs
-from prunella.tracking.datasets import Dataset, hashes
-from prunella.tracking.journal import Journal, Row, begun, ended
-from prunella.tracking.process import is_gone, process_tags
-from prunella.tracking.redact import hidden
-from prunella.tracking.sender import JOURNAL, PARENT, PARENT_KEY, Place, begin, parent_status, parts, send
-from prunella.tracking.tags import origin_tags, title, user
+from prunella.tracking.cached import PARENT_RUN_TAG, digest_stage_outputs
+from prunella.tracking.datasets import Dataset, read_output_hashes
+from prunella.tracking.journal import Journal, Row, create_journal, read_final_status
+from prunella.tracking.process import is_dead, process_tags
+from prunella.tracking.redact import redact
+from prunella.tracking.sender import (
+    EXECUTION_DIGEST_TAG,
+    EXECUTION_TAG,
+    JOURNAL_TAG,
+    SendTarget,
+    ensure_run,
+    group_rows,
+    send,
+    update_parent_status,
+)
+from prunella.tracking.tags import collect_run_tags, format_execution_title, get_user_name
 
-EXPERIMENT = "prunella"  # unless MLFLOW_EXPERIMENT_NAME says another
+DEFAULT_EXPERIMENT = "prunella"  # unless MLFLOW_EXPERIMENT_NAME says another
 DATABASE = "mlflow.db"
-AGAIN = 3600.0  # seconds after which one execution tries a store again that it could not reach
-SECONDS = 5.0  # that metrics wait at most, as long as more come
-TOGETHER = 50  # rows of them that do not wait any longer
+RETRY_AFTER = 3600.0  # seconds after which one execution tries a store again that it could not reach
+MAX_BUFFER_SECONDS = 5.0  # that metrics wait at most, as long as more come
+MAX_BUFFERED = 50  # rows of them that do not wait any longer
 
 
-def root() -> Path:
+def repo_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()
 
 
-def store() -> str:
+def get_tracking_uri() -> str:
     """The tracking URI: MLFLOW_TRACKING_URI, else SQLite under the repository root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite(root() / DATABASE)
+    return os.environ.get("MLFLOW_TRACKING_URI") or _make_sqlite_uri(repo_root() / DATABASE)
 
 
-def _sqlite(path: Path) -> str:
-    odd = set("?%") & set(str(path))  # which SQLAlchemy and MLflow would take for a query or an escape
-    return f"sqlite:///{os.path.relpath(path) if odd else path}"
+def _make_sqlite_uri(path: Path) -> str:
+    special_chars = set("?%") & set(str(path))  # which SQLAlchemy and MLflow would take for a query or an escape
+    return f"sqlite:///{os.path.relpath(path) if special_chars else path}"
 
 
-def shown_store() -> str:
+def redact_tracking_uri() -> str:
     """The tracking URI as it may be printed: without a name and a password that stand in it."""
-    return str(hidden(store()))
+    return str(redact(get_tracking_uri()))
 
 
-def wait_at_most(seconds: int, retries: int = 1) -> None:
+def set_http_timeouts(seconds: int, retries: int = 1) -> None:
     """How long MLflow waits for each answer of a server, and how often it asks again; the environment may say else."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
 
 
-def experiment_name() -> str:
+def get_experiment_name() -> str:
     """The experiment that runs belong to: MLFLOW_EXPERIMENT_NAME, else "prunella"."""
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
 
 
-def runs_page(address: str) -> str:
+def build_runs_url(base_url: str) -> str:
     """The page of our runs on a server; MLflow's start page is the one for language models.
 
     Where the store cannot be asked which number our experiment has, the address itself.
     """
     import mlflow
 
-    wait_at_most(10)
+    set_http_timeouts(10)
     try:
-        found = mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
+        experiment = mlflow.MlflowClient(get_tracking_uri()).get_experiment_by_name(get_experiment_name())
     except Exception:  # as in `Run.flush`
-        return address
-    page = f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning" if found else ""
-    return address.rstrip("/") + page
+        return base_url
+    path = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning" if experiment else ""
+    return base_url.rstrip("/") + path
 
 
-class Run:
+class StageRun:
     """What a stage tells MLflow: first to the journal, then to the store, for as long as that answers.
 
     Without a journal and a client it is silent.
@@ -100,156 +109,172 @@ class Run:
     ):
         self.client, self.id, self.parent = client, run_id, parent
         self.journal = journal or Journal()
-        self.waiting: list[Row] = []  # what is not sent yet
-        self.told = 0.0  # when something last was
-        self.names: set[str] = set()  # of metrics by step
+        self.buffer: list[Row] = []  # what is not sent yet
+        self.last_flush = 0.0  # when something last was
+        self.step_metric_names: set[str] = set()  # of metrics by step
 
-    def params(self, values: dict[str, Any]) -> None:
-        self._tell("params", {"values": texts(values)})
+    def log_params(self, values: dict[str, Any]) -> None:
+        self._record("params", {"values": stringify_params(values)})
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def log_metrics(self, step: int, values: dict[str, float]) -> None:
         """Values at a step; several steps are sent together, since sending takes longer than a small model's step."""
-        self.names |= values.keys()
-        self._tell("metrics", {"step": step, "values": {name: float(value) for name, value in values.items()}})
+        self.step_metric_names |= values.keys()
+        self._record("metrics", {"step": step, "values": {name: float(value) for name, value in values.items()}})
 
     def flush(self) -> None:
         """Send what has not been sent yet."""
-        self.told = time.monotonic()
+        self.last_flush = time.monotonic()
         if self.client is None or self.id is None:
             return
-        place = Place(self.client, self.id, str(self.parent), self.journal.kept)
+        target = SendTarget(self.client, self.id, str(self.parent), self.journal.attachments_dir)
         try:
-            for part in list(parts(self.waiting)):
-                send(place, part)
-                self.journal.sent(part[-1].n)
-                del self.waiting[: len(part)]
+            for batch in list(group_rows(self.buffer)):
+                send(target, batch)
+                self.journal.mark_sent(batch[-1].n)
+                del self.buffer[: len(batch)]
         except Exception as error:  # MLflow raises many kinds; none may stop a training
             warnings.warn(
-                f"MLflow at {shown_store()} failed, the rest of this stage {_fate(self.journal)}: {said(error)}",
+                f"MLflow at {redact_tracking_uri()} failed, the rest of this stage "
+                f"{_describe_fallback(self.journal)}: {format_error_line(error)}",
                 stacklevel=3,
             )
-            self.client, self.waiting = None, []
+            self.client, self.buffer = None, []
 
-    def headline(self, values: dict[str, Any]) -> None:
+    def log_headline(self, values: dict[str, Any]) -> None:
         """The few figures to compare executions by, for the parent run; students as models; where the rest is from."""
-        self._tell("headline", {"values": {name: float(value) for name, value in flat(values).items()}})
+        self._record("headline", {"values": {name: float(value) for name, value in flatten_for_mlflow(values).items()}})
         for student in values.keys() - {"teacher"}:
-            for model in _models(student, values[student]):
-                self._tell("model", model)
-        self._tell("cached", {"outs": outs()})
+            for model in _iter_logged_models(student, values[student]):
+                self._record("model", model)
+        self._record("cached", {"outs": digest_stage_outputs()})
 
-    def datasets(self, known: list[Dataset]) -> None:
+    def log_datasets(self, stage_datasets: list[Dataset]) -> None:
         """The data sets that the stage reads, by DVC's hashes."""
-        if known:
-            entries = [each._asdict() | {"source": json.dumps({"path": each.path})} for each in known]
-            self._tell("inputs", {"datasets": entries})
+        if stage_datasets:
+            entries = [each._asdict() | {"source": json.dumps({"path": each.path})} for each in stage_datasets]
+            self._record("inputs", {"datasets": entries})
 
-    def failed(self, error: BaseException) -> None:
+    def log_error(self, error: BaseException) -> None:
         """Why the run failed, in a line, for the run and its parent."""
         line = " ".join(str(error).split())[:500] or type(error).__name__
-        self._tell("tags", {"values": {"error": line}})
+        self._record("tags", {"values": {"error": line}})
 
-    def report(self, values: dict[str, Any]) -> None:
+    def log_report(self, values: dict[str, Any]) -> None:
         """The numbers of a nested report, as metrics without steps, but for those that were told by step."""
-        numbers = {name: value for name, value in flat(values).items() if isinstance(value, int | float)}
-        self.metrics(0, {name: value for name, value in numbers.items() if name.replace(".", "/", 1) not in self.names})
+        numbers = {name: value for name, value in flatten_for_mlflow(values).items() if isinstance(value, int | float)}
+        self.log_metrics(
+            0,
+            {name: value for name, value in numbers.items() if name.replace(".", "/", 1) not in self.step_metric_names},
+        )
 
-    def picture(self, step: int, name: str, image: Image.Image) -> None:
-        about = {"step": step, "key": name, "file": "picture.png"}
-        self._tell("picture", about, keep=lambda folder: image.save(folder / "picture.png"))
+    def log_image(self, step: int, name: str, image: Image.Image) -> None:
+        payload = {"step": step, "key": name, "file": "picture.png"}
+        self._record("picture", payload, save_files=lambda folder: image.save(folder / "picture.png"))
 
-    def artifact(self, path: Path) -> None:
-        copy = shutil.copy2 if path.is_file() else shutil.copytree
-        self._tell("artifact", {"file": path.name}, keep=lambda folder: copy(path, folder / path.name))
+    def log_artifact(self, path: Path) -> None:
+        copy_function = shutil.copy2 if path.is_file() else shutil.copytree
+        self._record("artifact", {"file": path.name}, save_files=lambda folder: copy_function(path, folder / path.name))
 
-    def named(self) -> dict[str, str]:
+    def get_identifiers(self) -> dict[str, str]:
         """What a report names of MLflow: the store where it is a server, this run, its parent; {} without MLflow."""
         if self.client is None:
             return {}
-        known = {"server": None if _local() else shown_store(), "run": self.id, "parent run": self.parent}
-        return {name: value for name, value in known.items() if value}
+        identifiers = {
+            "server": None if _uses_sqlite() else redact_tracking_uri(),
+            "run": self.id,
+            "parent run": self.parent,
+        }
+        return {name: value for name, value in identifiers.items() if value}
 
     def end(self, status: str) -> None:
         """The last that is told."""
-        self._tell("end", {"status": status})
-        self.journal.close(whole=self.client is not None)
+        self._record("end", {"status": status})
+        self.journal.close(complete=self.client is not None)
 
-    def _tell(self, kind: str, what: dict[str, Any], keep: Callable[[Path], Any] | None = None) -> None:
-        if self.client is None and not self.journal.open:
+    def _record(self, kind: str, payload: dict[str, Any], save_files: Callable[[Path], Any] | None = None) -> None:
+        if self.client is None and not self.journal.is_open:
             return
-        row = self.journal.add(kind, what if kind == "metrics" else hidden(what), keep)
-        if self.client is None or (keep and not self.journal.open):
+        row = self.journal.add(kind, payload if kind == "metrics" else redact(payload), save_files)
+        if self.client is None or (save_files and not self.journal.is_open):
             return
-        self.waiting.append(row)
-        if kind != "metrics" or len(self.waiting) >= TOGETHER or time.monotonic() - self.told > SECONDS:
+        self.buffer.append(row)
+        if (
+            kind != "metrics"
+            or len(self.buffer) >= MAX_BUFFERED
+            or time.monotonic() - self.last_flush > MAX_BUFFER_SECONDS
+        ):
             self.flush()
 
 
-def _models(student: str, figures: dict[str, float]) -> Iterator[dict[str, Any]]:
+def _iter_logged_models(student: str, figures: dict[str, float]) -> Iterator[dict[str, Any]]:
     """A row for the student at each of its stages that DVC has."""
-    known = hashes()
+    output_hashes = read_output_hashes()
     for stage in ("pruned", "distilled", "finetuned"):
-        if (path := f"models/{stage}/{student}") not in known:
+        if (path := f"models/{stage}/{student}") not in output_hashes:
             continue
-        mine = {name.removesuffix(f"_{stage}"): value for name, value in figures.items() if name.endswith(stage)}
-        mine |= {name: figures[name] for name in ("params_m", "latency_ms") if name in figures}
+        model_metrics = {
+            name.removesuffix(f"_{stage}"): value for name, value in figures.items() if name.endswith(stage)
+        }
+        model_metrics |= {name: figures[name] for name in ("params_m", "latency_ms") if name in figures}
         yield {
             "name": f"{student}-{stage}",
-            "tags": {"dvc.path": path, "dvc.hash": known[path], "mlflow.user": user()},
-            "values": {name: float(value) for name, value in mine.items()},
+            "tags": {"dvc.path": path, "dvc.hash": output_hashes[path], "mlflow.user": get_user_name()},
+            "values": {name: float(value) for name, value in model_metrics.items()},
         }
 
 
-def said(error: BaseException) -> str:
+def format_error_line(error: BaseException) -> str:
     """The first line of an error, without secrets; SQLAlchemy's go on with the statement."""
-    return str(hidden(str(error).partition("\n")[0]))
+    return str(redact(str(error).partition("\n")[0]))
 
 
-def texts(values: dict[str, Any]) -> dict[str, str]:
+def stringify_params(values: dict[str, Any]) -> dict[str, str]:
     """Parameters as MLflow takes them."""
-    return {name: str(value)[:6000] for name, value in flat(values).items()}
+    return {name: str(value)[:6000] for name, value in flatten_for_mlflow(values).items()}
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_for_mlflow(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}; only names that MLflow allows are kept as they are."""
     rows: dict[str, Any] = {}
     for name, value in values.items():
-        whole = f"{prefix}{name}".replace("@", ".")
-        rows |= flat(value, f"{whole}.") if isinstance(value, dict) else {whole: value}
+        full_name = f"{prefix}{name}".replace("@", ".")
+        rows |= flatten_for_mlflow(value, f"{full_name}.") if isinstance(value, dict) else {full_name: value}
     return rows
 
 
 @contextmanager
-def stage_run(stage: str, all_params: dict[str, Any], reads: list[Dataset] | None = None) -> Iterator[Run]:
+def start_stage_run(
+    stage: str, all_params: dict[str, Any], input_datasets: list[Dataset] | None = None
+) -> Iterator[StageRun]:
     """The run of a stage that reads these data sets, ended as FINISHED, FAILED, or KILLED (SIGTERM, Ctrl-C)."""
-    run = _start(stage, all_params)
-    run.datasets(reads or [])
+    run = _start_run(stage, all_params)
+    run.log_datasets(input_datasets or [])
     status = "FAILED"
     try:
-        with _machine(run):
+        with _log_system_metrics(run):
             yield run
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     except Exception as error:
-        run.failed(error)
+        run.log_error(error)
         raise
     finally:
         run.end(status)
 
 
 @contextmanager
-def _machine(run: Run) -> Iterator[None]:
+def _log_system_metrics(run: StageRun) -> Iterator[None]:
     """Use of the machine (processor, memory, disk, GPU) as metrics of the run, every ten seconds."""
     if run.client is None:
         yield
         return
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    for room in ("mlflow.system_metrics", "mlflow.utils.autologging_utils"):
-        logging.getLogger(room).setLevel(logging.ERROR)  # the stage itself says where a store cannot be reached
-    monitor = SystemMetricsMonitor(run.id, tracking_uri=store())
+    for logger_name in ("mlflow.system_metrics", "mlflow.utils.autologging_utils"):
+        logging.getLogger(logger_name).setLevel(logging.ERROR)  # the stage itself says where a store cannot be reached
+    monitor = SystemMetricsMonitor(run.id, tracking_uri=get_tracking_uri())
     monitor.start()
     try:
         yield
@@ -257,137 +282,145 @@ def _machine(run: Run) -> Iterator[None]:
         monitor.finish()
 
 
-def _start(stage: str, all_params: dict[str, Any]) -> Run:
+def _start_run(stage: str, all_params: dict[str, Any]) -> StageRun:
     if importlib.util.find_spec("mlflow") is None:
-        return Run()
-    journal = begun(journal_folder())
-    start = journal.add("start", hidden(_described(stage, all_params)))
-    if _known_dead():
-        _away(journal, "could not be reached before")
-        return Run(journal=journal)
-    wait_at_most(10)
+        return StageRun()
+    journal = create_journal(get_journal_dir())
+    start = journal.add("start", redact(_build_run_spec(stage, all_params)))
+    if _is_recently_unreachable():
+        _warn_unreachable(journal, "could not be reached before")
+        return StageRun(journal=journal)
+    set_http_timeouts(10)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import mlflow
-        if not _local():  # whoever waits for a server waits without the lock
-            mlflow.MlflowClient(store()).get_experiment_by_name(experiment_name())
-        with store_lock():
-            client, experiment = _opened()
-            run, parent = begin(client, experiment, start, journal.name)
-        journal.sent(start.n, run=run, parent=parent)
-        _close_dead(client, experiment)
-        return Run(client, run, parent, journal)
+        if not _uses_sqlite():  # whoever waits for a server waits without the lock
+            mlflow.MlflowClient(get_tracking_uri()).get_experiment_by_name(get_experiment_name())
+        with lock_store():
+            client, experiment = _connect_under_lock()
+            run, parent = ensure_run(client, experiment, start, journal.name)
+        journal.mark_sent(start.n, run=run, parent=parent)
+        _close_orphaned_runs(client, experiment)
+        return StageRun(client, run, parent, journal)
     except Exception as error:  # as in `Run.flush`
-        _away(journal, "cannot be reached", f": {said(error)}")
-        if not _local():
-            atomic_write_text(_dead(), json.dumps(_execution()))
-        return Run(journal=journal)
+        _warn_unreachable(journal, "cannot be reached", f": {format_error_line(error)}")
+        if not _uses_sqlite():
+            atomic_write_text(_unreachable_marker(), json.dumps(_identify_execution()))
+        return StageRun(journal=journal)
 
 
-def _away(journal: Journal, why: str, more: str = "") -> None:
-    warnings.warn(f"MLflow at {shown_store()} {why}, this stage {_fate(journal)}{more}", stacklevel=5)
+def _warn_unreachable(journal: Journal, reason: str, details: str = "") -> None:
+    warnings.warn(
+        f"MLflow at {redact_tracking_uri()} {reason}, this stage {_describe_fallback(journal)}{details}", stacklevel=5
+    )
 
 
-def _fate(journal: Journal) -> str:
-    return "is kept here and sent by `prunella sync`" if journal.open else "is not logged there"
+def _describe_fallback(journal: Journal) -> str:
+    return "is kept here and sent by `prunella sync`" if journal.is_open else "is not logged there"
 
 
-def journal_folder() -> Path:
-    return root() / "work" / "tracking"
+def get_journal_dir() -> Path:
+    return repo_root() / "work" / "tracking"
 
 
-def _described(stage: str, all_params: dict[str, Any]) -> dict[str, Any]:
+def _build_run_spec(stage: str, all_params: dict[str, Any]) -> dict[str, Any]:
     """All that it takes to make the run of a stage now or later: its own, and that of the execution.
 
     An execution is DVC's experiment, else a commit, the parameters and who runs them.
     """
-    tags, values = origin_tags(), texts(all_params)
-    digest = hashlib.sha256(repr(sorted(flat(all_params).items())).encode()).hexdigest()[:12]
-    key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {digest}"
-    sum = hashlib.sha256(f"{key} {user()}".encode()).hexdigest()
+    tags, values = collect_run_tags(), stringify_params(all_params)
+    params_digest = hashlib.sha256(repr(sorted(flatten_for_mlflow(all_params).items())).encode()).hexdigest()[:12]
+    execution_key = tags.get("dvc.experiment") or f"repro {tags.get('git.commit', 'no commit')[:8]} {params_digest}"
+    key_digest = hashlib.sha256(f"{execution_key} {get_user_name()}".encode()).hexdigest()
     return {
         "stage": stage,
         "tags": {"stage": stage, **tags, **process_tags()},
-        "parent": {"title": title(all_params), "tags": {PARENT: key, PARENT_KEY: sum, **tags}, "params": values},
-        "experiment": experiment_name(),
-        "store": shown_store(),
-        "outs": outs(),
+        "parent": {
+            "title": format_execution_title(all_params),
+            "tags": {EXECUTION_TAG: execution_key, EXECUTION_DIGEST_TAG: key_digest, **tags},
+            "params": values,
+        },
+        "experiment": get_experiment_name(),
+        "store": redact_tracking_uri(),
+        "outs": digest_stage_outputs(),
     }
 
 
-def opened() -> tuple[Any, str]:
+def connect_store() -> tuple[Any, str]:
     """A client of the store and the number of our experiment in it, both made where they are not there yet."""
-    with store_lock():
-        return _opened()
+    with lock_store():
+        return _connect_under_lock()
 
 
-def _opened() -> tuple[Any, str]:
+def _connect_under_lock() -> tuple[Any, str]:
     import mlflow
 
-    make_store(mlflow.MlflowClient)
-    client = mlflow.MlflowClient(store())
-    return client, experiment_number(client, experiment_name())
+    init_sqlite_store(mlflow.MlflowClient)
+    client = mlflow.MlflowClient(get_tracking_uri())
+    return client, ensure_experiment(client, get_experiment_name())
 
 
-def make_store(client: Callable[[str], Any]) -> None:
+def init_sqlite_store(client_class: Callable[[str], Any]) -> None:
     """Create our own store of SQLite, whole or not at all: MLflow never mends tables that are half made."""
-    path, half = root() / DATABASE, root() / f"{DATABASE}.half"
+    path, tmp_path = repo_root() / DATABASE, repo_root() / f"{DATABASE}.half"
     if "MLFLOW_TRACKING_URI" in os.environ or path.is_file():
         return
-    half.unlink(missing_ok=True)
+    tmp_path.unlink(missing_ok=True)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # its tables are nobody's news
-    client(_sqlite(half)).get_experiment_by_name(EXPERIMENT)
-    half.replace(path)
+    client_class(_make_sqlite_uri(tmp_path)).get_experiment_by_name(DEFAULT_EXPERIMENT)
+    tmp_path.replace(path)
 
 
-def _local() -> bool:
-    return store().startswith("sqlite:")
+def _uses_sqlite() -> bool:
+    return get_tracking_uri().startswith("sqlite:")
 
 
-def _dead() -> Path:
-    return root() / "work" / "mlflow.dead.json"
+def _unreachable_marker() -> Path:
+    return repo_root() / "work" / "mlflow.dead.json"
 
 
-def _execution() -> dict[str, Any]:
+def _identify_execution() -> dict[str, Any]:
     """The store and the process group, which `dvc repro` shares with its stages."""
-    return {"store": shown_store(), "group": os.getpgrp(), "boot": process_tags()["boot"]}
+    return {"store": redact_tracking_uri(), "group": os.getpgrp(), "boot": process_tags()["boot"]}
 
 
-def _known_dead() -> bool:
+def _is_recently_unreachable() -> bool:
     """Whether an earlier stage of this execution could not reach the store, less than AGAIN seconds ago."""
     try:
-        recent = time.time() - _dead().stat().st_mtime < AGAIN
-        return recent and json.loads(_dead().read_text(encoding="utf-8")) == _execution()
+        is_recent = time.time() - _unreachable_marker().stat().st_mtime < RETRY_AFTER
+        return is_recent and json.loads(_unreachable_marker().read_text(encoding="utf-8")) == _identify_execution()
     except (OSError, ValueError):
         return False
 
 
-def _close_dead(client: Any, experiment: str) -> None:
+def _close_orphaned_runs(client: Any, experiment: str) -> None:
     """End the RUNNING runs of this machine whose process is gone."""
-    asked = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
-    gone = [run for run in client.search_runs([experiment], asked) if is_gone(run.data.tags)]
-    for run in gone:
-        status = ended(journal_folder(), run.data.tags.get(JOURNAL, "")) or "KILLED"  # it may have outlived the store
+    query = f"attributes.status = 'RUNNING' and tags.host = '{process_tags()['host']}'"
+    orphaned_runs = [run for run in client.search_runs([experiment], query) if is_dead(run.data.tags)]
+    for run in orphaned_runs:
+        status = (
+            read_final_status(get_journal_dir(), run.data.tags.get(JOURNAL_TAG, "")) or "KILLED"
+        )  # it may have outlived the store
         client.set_terminated(run.info.run_id, status)
-    for parent in {run.data.tags[CHILD_OF] for run in gone if CHILD_OF in run.data.tags}:
-        parent_status(client, parent)
+    for parent in {run.data.tags[PARENT_RUN_TAG] for run in orphaned_runs if PARENT_RUN_TAG in run.data.tags}:
+        update_parent_status(client, parent)
 
 
 @contextmanager
-def store_lock() -> Iterator[None]:
+def lock_store() -> Iterator[None]:
     """Two stages at once must not both create the store, the experiment or the parent."""
     import fcntl
 
-    folder = root() / "work"
+    folder = repo_root() / "work"
     folder.mkdir(exist_ok=True)
     with (folder / "mlflow.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def experiment_number(client: Any, name: str) -> str:
+def ensure_experiment(client: Any, name: str) -> str:
     """The number of an experiment, which is made where there is none."""
-    if found := client.get_experiment_by_name(name):
-        return str(found.experiment_id)
-    return str(client.create_experiment(name, (root() / "mlruns").as_uri() if _local() else None))
+    if experiment := client.get_experiment_by_name(name):
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, (repo_root() / "mlruns").as_uri() if _uses_sqlite() else None))

@@ -18,14 +18,14 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-ROWS = 8  # pictures in a request
-LONGEST = 1000  # characters of a prompt
+MAX_ROWS = 8  # pictures in a request
+MAX_PROMPT_CHARS = 1000  # characters of a prompt
 # Of a row: the least and the most that is drawn; `size` is bounded by the model's own.
 BOUNDS = {"seed": (0, 2**32 - 1), "steps": (1, 150), "guidance": (1.0, 30.0)}
-LARGEST = 2  # times the size that the model was trained for
+MAX_SIZE_FACTOR = 2  # times the size that the model was trained for
 
 
-class Student(PythonModel):
+class ServedStudent(PythonModel):
     """A stock diffusers pipeline as an MLflow model."""
 
     def load_context(self, context: Any) -> None:
@@ -40,32 +40,35 @@ class Student(PythonModel):
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """[{"png": base64}] for each row of `model_input`, a table of prompt, negative_prompt, seed, steps, …"""
         rows = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        if len(rows) > ROWS:
-            raise _refused(f"{len(rows)} rows; at most {ROWS} are drawn at once")
-        checked = [self._checked(row) for row in rows]
+        if len(rows) > MAX_ROWS:
+            raise _bad_request(f"{len(rows)} rows; at most {MAX_ROWS} are drawn at once")
+        validated_rows = [self._validate_row(row) for row in rows]
         with self.lock:
-            return [{"png": self._png(row)} for row in checked]
+            return [{"png": self._generate_png(row)} for row in validated_rows]
 
-    def _checked(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _validate_row(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with defaults for what it leaves out. Raises MlflowException (400) for what is out of bounds."""
-        given = {name: value for name, value in row.items() if value is not None and not _nan(value)}
-        native = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
-        asked = {"seed": 0, "size": native, **self.defaults, **given}
-        if unknown := asked.keys() - {"prompt", "negative_prompt", "size", *BOUNDS}:
-            raise _refused(f"{sorted(unknown)[0]}: no such field")
+        present_values = {name: value for name, value in row.items() if value is not None and not _is_nan(value)}
+        native_size = self.pipeline.unet.config.sample_size * self.pipeline.vae_scale_factor
+        request = {"seed": 0, "size": native_size, **self.defaults, **present_values}
+        if unknown := request.keys() - {"prompt", "negative_prompt", "size", *BOUNDS}:
+            raise _bad_request(f"{sorted(unknown)[0]}: no such field")
         for name in ("prompt", "negative_prompt"):
-            if not isinstance(asked.get(name), str) or len(asked[name]) > LONGEST:
-                raise _refused(f"{name}: a text of at most {LONGEST} characters is expected")
-        for name, (least, most) in BOUNDS.items():
-            if not least <= asked[name] <= most:
-                raise _refused(f"{name}: {asked[name]}; {least} to {most} is allowed")
-        factor = self.pipeline.vae_scale_factor
-        if not factor <= asked["size"] <= LARGEST * native or asked["size"] % factor:
-            raise _refused(f"size: {asked['size']}; a multiple of {factor} up to {LARGEST * native} is allowed")
-        return asked
+            if not isinstance(request.get(name), str) or len(request[name]) > MAX_PROMPT_CHARS:
+                raise _bad_request(f"{name}: a text of at most {MAX_PROMPT_CHARS} characters is expected")
+        for name, (minimum, maximum) in BOUNDS.items():
+            if not minimum <= request[name] <= maximum:
+                raise _bad_request(f"{name}: {request[name]}; {minimum} to {maximum} is allowed")
+        size_multiple = self.pipeline.vae_scale_factor
+        if not size_multiple <= request["size"] <= MAX_SIZE_FACTOR * native_size or request["size"] % size_multiple:
+            raise _bad_request(
+                f"size: {request['size']}; a multiple of {size_multiple} up to {MAX_SIZE_FACTOR * native_size} is "
+                "allowed"
+            )
+        return request
 
-    def _png(self, row: dict[str, Any]) -> str:
-        drawn = self.pipeline(
+    def _generate_png(self, row: dict[str, Any]) -> str:
+        output = self.pipeline(
             row["prompt"],
             negative_prompt=row["negative_prompt"] or None,
             num_inference_steps=int(row["steps"]),
@@ -75,17 +78,17 @@ class Student(PythonModel):
             generator=torch.Generator().manual_seed(int(row["seed"])),
         )
         file = io.BytesIO()
-        drawn.images[0].save(file, "PNG")
+        output.images[0].save(file, "PNG")
         return base64.b64encode(file.getvalue()).decode()
 
 
-def _nan(value: Any) -> bool:
+def _is_nan(value: Any) -> bool:
     """What a table has in place of a field that a row leaves out."""
     return isinstance(value, float) and math.isnan(value)
 
 
-def _refused(said: str) -> MlflowException:
-    return MlflowException(said, error_code=INVALID_PARAMETER_VALUE)
+def _bad_request(message: str) -> MlflowException:
+    return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
-set_model(Student())
+set_model(ServedStudent())

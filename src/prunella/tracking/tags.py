@@ -10,22 +10,22 @@ from typing import Any
 
 import yaml
 
-NAMED = 3  # changed parameters in a run's name
-LONGEST = 24  # characters of a value there
+MAX_TITLE_ENTRIES = 3  # changed parameters in a run's name
+MAX_VALUE_CHARS = 24  # characters of a value there
 
 
-def origin_tags() -> dict[str, str]:
+def collect_run_tags() -> dict[str, str]:
     """Tags of a run: DVC's experiment, commit (in an experiment the one it started from), user, interpreter, code."""
-    commit = _commit()
+    commit = _get_base_commit()
     tags = {
         "git.commit": commit,
-        "git.dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
+        "git.dirty": str(bool(_query_git("status", "--porcelain", "--untracked-files=no"))).lower() if commit else "",
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
         "dvc.stage": os.environ.get("DVC_STAGE", "").rpartition(":")[2],
         "interpreter": sys.executable,
         "code": str(Path(__file__).parents[1]),
         # What MLflow's pages show in the columns "Source" and "Created by".
-        "mlflow.user": user(),
+        "mlflow.user": get_user_name(),
         "mlflow.source.name": "prunella",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
@@ -33,7 +33,7 @@ def origin_tags() -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def user() -> str:
+def get_user_name() -> str:
     """Who runs this, by MLFLOW_TRACKING_USERNAME or the login; "" where neither says."""
     try:
         return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
@@ -41,53 +41,61 @@ def user() -> str:
         return ""
 
 
-def title(params: dict[str, Any]) -> str:
+def format_execution_title(params: dict[str, Any]) -> str:
     """What tells an execution from others: DVC's experiment or the students, and the parameters that were changed.
 
     "sd-tiny · distill.feature_weight=1.0", compared with params.yaml of the commit that it started from.
     """
     students = params.get("students", [])
-    head = os.environ.get("DVC_EXP_NAME") or ", ".join(students[:NAMED]) + (" …" if len(students) > NAMED else "")
-    changed = [f"{name}={_short(value)}" for name, value in changes(params).items()]
-    more = [f"{len(changed) - NAMED} more"] if len(changed) > NAMED else []
-    return " · ".join([head or "repro", *changed[:NAMED], *more])
+    prefix = os.environ.get("DVC_EXP_NAME") or ", ".join(students[:MAX_TITLE_ENTRIES]) + (
+        " …" if len(students) > MAX_TITLE_ENTRIES else ""
+    )
+    changed = [f"{name}={_shorten_value(value)}" for name, value in find_changed_params(params).items()]
+    suffix = [f"{len(changed) - MAX_TITLE_ENTRIES} more"] if len(changed) > MAX_TITLE_ENTRIES else []
+    return " · ".join([prefix or "repro", *changed[:MAX_TITLE_ENTRIES], *suffix])
 
 
-def changes(params: dict[str, Any]) -> dict[str, Any]:
+def find_changed_params(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters whose value is not that of the commit's params.yaml; {} where there is none to compare with."""
-    committed = yaml.safe_load(_git("show", f"{_commit()}:./params.yaml") or "{}") if _commit() else {}
+    committed = (
+        yaml.safe_load(_query_git("show", f"{_get_base_commit()}:./params.yaml") or "{}") if _get_base_commit() else {}
+    )
     if not isinstance(committed, dict):
         return {}
-    before, now = _flat(committed), _flat(params)
+    before, now = _flatten_params(committed), _flatten_params(params)
     return {name: value for name, value in now.items() if name in before and before[name] != value}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten_params(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for name, value in values.items():
-        rows |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": _as_yaml(value)}
+        rows |= (
+            _flatten_params(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{name}": _tuples_to_lists(value)}
+        )
     return rows
 
 
-def _as_yaml(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     """Pairs, which the schema reads as tuples, as YAML has them: lists."""
-    return [_as_yaml(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _short(value: Any) -> str:
+def _shorten_value(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 1]}…"
 
 
-def _commit() -> str:
-    return os.environ.get("DVC_EXP_BASELINE_REV") or _git("rev-parse", "HEAD")
+def _get_base_commit() -> str:
+    return os.environ.get("DVC_EXP_BASELINE_REV") or _query_git("rev-parse", "HEAD")
 
 
 @cache
-def _asked(words: tuple[str, ...], folder: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=folder)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _query_git_cached(arguments: tuple[str, ...], folder: str) -> str:
+    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=folder)
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
-def _git(*words: str) -> str:
-    return _asked(words, str(Path.cwd()))
+def _query_git(*arguments: str) -> str:
+    return _query_git_cached(arguments, str(Path.cwd()))

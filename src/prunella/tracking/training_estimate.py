@@ -11,77 +11,88 @@ import torch
 from tqdm import tqdm
 
 from prunella.errors import UserError
-from prunella.params import Distill, Finetune, Learning
+from prunella.params import DiffusionTraining, Distill, Finetune
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
 from prunella.training.memory_estimate import GB, PLANNED, Example, Subject, advice, knobs, memory_of, needed
 
-FIRST = 10  # steps until it is known how long one takes
+ETA_AFTER_STEPS = 10  # steps until it is known how long one takes
 
 
-def subject_of(
-    plan: Plan, teacher: dict, example: Example, settings: Learning, *, processes: int = 1, gpu: bool
+def make_memory_spec(
+    plan: Plan, teacher_config: dict, example: Example, settings: DiffusionTraining, *, processes: int = 1, gpu: bool
 ) -> Subject:
-    """What a training of the plan's student takes memory for: beside the `teacher` (its UNet's config) if it distils.
+    """What a training of the plan's student takes memory for: beside the `teacher_config` (its UNet's config) if it
+    distils.
 
     `example` holds the shapes of one example, as the teacher's family gives them.
     """
-    student = student_config(plan, teacher)
+    student = student_config(plan, teacher_config)
     if not isinstance(settings, Distill):
-        passes = 1 + len(settings.preserved) if isinstance(settings, Finetune) else 1
+        passes = 1 + len(settings.auxiliary_weights) if isinstance(settings, Finetune) else 1
         return Subject(student, None, example, processes, gpu, passes=passes)
-    hooked = tuple(pair.student for pair in feature_pairs(plan, settings.features, teacher))
-    return Subject(student, teacher, example, processes, gpu, hooked)
+    hooked_modules = tuple(pair.student for pair in feature_pairs(plan, settings.features, teacher_config))
+    return Subject(student, teacher_config, example, processes, gpu, hooked_modules)
 
 
 class TrainingEstimate(NamedTuple):
-    """A training that is to come: of what, by which parameters, `at_once` examples in a pass, on how many `pairs`.
+    """A training that is to come: of what, by which parameters, `micro_batch` examples in a pass, on how many
+    `num_samples`.
 
     None where that is not known yet: of a set that is not encoded, or of captions that hold certain words.
     """
 
     title: str
-    subject: Subject
-    params: Learning
-    at_once: int
-    pairs: int | None
+    memory_spec: Subject
+    params: DiffusionTraining
+    micro_batch: int
+    num_samples: int | None
     device: torch.device
 
-    def say(self) -> dict[str, float]:
+    def print_summary(self) -> dict[str, float]:
         """Print what is coming, with what would help where memory will hardly do; the same as figures."""
-        images = self.params.steps * self.params.batch_size * self.params.accumulation
-        team = self.subject.processes
-        need, whole = needed(self.subject, self.params, self.at_once), memory_of(self.device, team)
-        parts = {name: size / GB for name, size in need._asdict().items() if size}
-        each = f", {images / self.pairs:.1f} times each of {self.pairs} pairs" if self.pairs else ""
+        num_images = self.params.steps * self.params.batch_size * self.params.gradient_accumulation_steps
+        processes = self.memory_spec.processes
+        estimate, device_memory = (
+            needed(self.memory_spec, self.params, self.micro_batch),
+            memory_of(self.device, processes),
+        )
+        breakdown_gb = {name: size / GB for name, size in estimate._asdict().items() if size}
+        epochs_text = (
+            f", {num_images / self.num_samples:.1f} times each of {self.num_samples} pairs" if self.num_samples else ""
+        )
         print(
-            f"{self.title}: {images} images in {self.params.steps} steps{each}; {self.at_once} at once; "
-            f"memory: about {need.total / GB:.2f} GB"
-            + (f" for each of {team} processes" if team > 1 else "")
-            + f" ({', '.join(f'{name} {size:.2f}' for name, size in parts.items())}) of {whole / GB:.1f} GB",
+            f"{self.title}: {num_images} images in {self.params.steps} steps{epochs_text}; {self.micro_batch} at once; "
+            f"memory: about {estimate.total / GB:.2f} GB"
+            + (f" for each of {processes} processes" if processes > 1 else "")
+            + f" ({', '.join(f'{name} {size:.2f}' for name, size in breakdown_gb.items())}) of "
+            f"{device_memory / GB:.1f} GB",
             flush=True,
         )
-        if need.total > PLANNED * whole:
-            print(f"{self.title}: that will hardly fit: {self._advice()}", flush=True)
-        figures = {"images": images} | ({"epochs": images / self.pairs} if self.pairs else {})
-        memory = {**parts, "needed": need.total / GB, "there": whole / GB}
-        return figures | {f"memory_gb.{name}": size for name, size in memory.items()}
+        if estimate.total > PLANNED * device_memory:
+            print(f"{self.title}: that will hardly fit: {self._format_advice()}", flush=True)
+        figures = {"images": num_images} | ({"epochs": num_images / self.num_samples} if self.num_samples else {})
+        memory_gb = {**breakdown_gb, "needed": estimate.total / GB, "there": device_memory / GB}
+        return figures | {f"memory_gb.{name}": size for name, size in memory_gb.items()}
 
-    def say_time_left(self, seconds: list[float], done: int) -> None:
+    def print_eta(self, seconds: list[float], done: int) -> None:
         """Print what the first steps, which took `seconds`, say about those that are left."""
-        step = statistics.median(seconds)
-        left = timedelta(seconds=round(step * (self.params.steps - done)))
-        tqdm.write(f"{self.title}: {step:.2f} s a step, {left} left without measuring and drawing", file=sys.stderr)
+        step_seconds = statistics.median(seconds)
+        remaining = timedelta(seconds=round(step_seconds * (self.params.steps - done)))
+        tqdm.write(
+            f"{self.title}: {step_seconds:.2f} s a step, {remaining} left without measuring and drawing",
+            file=sys.stderr,
+        )
 
     @contextmanager
-    def memory_said(self) -> Iterator[None]:
+    def explain_oom(self) -> Iterator[None]:
         """Turns running out of memory into a UserError that says what would help."""
         try:
             yield
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            raise UserError(f"out of memory: {str(error).splitlines()[0]}\n{self._advice()}") from error
+            raise UserError(f"out of memory: {str(error).splitlines()[0]}\n{self._format_advice()}") from error
 
-    def _advice(self) -> str:
-        return advice(knobs(self.subject, self.params, self.at_once))
+    def _format_advice(self) -> str:
+        return advice(knobs(self.memory_spec, self.params, self.micro_batch))

@@ -18,7 +18,9 @@ class Observer(Protocol):
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Told of every row of the metrics log, names as "split/name"."""
 
-    def watching(self, job: "TrainingJob", work: Path, resumed: int, processes: int) -> AbstractContextManager[Look]:
+    def around_training(
+        self, job: "TrainingJob", work: Path, resumed: int, processes: int
+    ) -> AbstractContextManager[Look]:
         """Around a training that goes on from step `resumed`. It may turn what is raised inside into a better error."""
 
 
@@ -28,5 +30,7 @@ class NoObserver:
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Nothing."""
 
-    def watching(self, job: "TrainingJob", work: Path, resumed: int, processes: int) -> AbstractContextManager[Look]:
+    def around_training(
+        self, job: "TrainingJob", work: Path, resumed: int, processes: int
+    ) -> AbstractContextManager[Look]:
         return nullcontext(lambda done, ema: None)

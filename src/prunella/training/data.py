@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunella.compute.distributed import dealt
-from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, generator
+from prunella.compute.distributed import shard_for_rank
+from prunella.compute.seeds import CAPTION, HELDOUT, MIRROR, TRAINING, make_generator
 from prunella.latents.shards import Latents
-from prunella.params import Learning
+from prunella.params import DiffusionTraining
 from prunella.training.objectives import sampled
 from prunella.training.sampler import Windows, grouped, line, parted
 
@@ -58,7 +58,7 @@ class Batch(dict[str, Tensor]):
 
 
 def training_batches(
-    latents: Latents, batch_size: int, settings: Learning, last: int, among: np.ndarray | None = None
+    latents: Latents, batch_size: int, settings: DiffusionTraining, last: int, among: np.ndarray | None = None
 ) -> Callable[[int], Batch]:
     """number → batch, with timesteps uniform below `last`; `among` restricts it to some pairs.
 
@@ -78,7 +78,7 @@ def training_batches(
 
     def batch(number: int) -> Batch:
         places = line(number, batch_size)
-        sources = [generator(TRAINING, settings.seed, place) for place in places.tolist()]
+        sources = [make_generator(TRAINING, settings.seed, place) for place in places.tolist()]
         pairs = chosen(places)
         captions = _lots(CAPTION, settings.seed, places) if latents.several else None
         mirror = _lots(MIRROR, settings.seed, places) < 0.5 if latents.mirrored else None
@@ -102,11 +102,13 @@ def training_batches(
     return batch
 
 
-def _anywhere(groups: list[np.ndarray], settings: Learning, places: np.ndarray) -> np.ndarray:
+def _anywhere(groups: list[np.ndarray], settings: DiffusionTraining, places: np.ndarray) -> np.ndarray:
     return grouped(places, groups, settings.batch_size, settings.seed)
 
 
-def _in_windows(latents: Latents, groups: list[np.ndarray], settings: Learning) -> Callable[[np.ndarray], np.ndarray]:
+def _in_windows(
+    latents: Latents, groups: list[np.ndarray], settings: DiffusionTraining
+) -> Callable[[np.ndarray], np.ndarray]:
     """places → pairs, mixed among a few shards at a time; the shards of the next window are opened ahead.
 
     Shards that are neither of this window nor opened ahead are let go.
@@ -140,7 +142,11 @@ def beside(batch: Mapping[str, Tensor], kind: str) -> Batch:
 
 
 def with_others(
-    batches: Callable[[int], Batch], others: Mapping[str, Latents], batch_size: int, settings: Learning, last: int
+    batches: Callable[[int], Batch],
+    others: Mapping[str, Latents],
+    batch_size: int,
+    settings: DiffusionTraining,
+    last: int,
 ) -> Callable[[int], Batch]:
     """The batches, each with as many pairs of each of `others` (PRIOR, REHEARSAL) beside it.
 
@@ -170,9 +176,11 @@ def heldout_batches(
     """
     among = np.arange(len(latents)) if among is None else among
     every = _cut(latents, among, batch_size)
-    for pairs, places in dealt(every) if shared else every:
+    for pairs, places in shard_for_rank(every) if shared else every:
         rows = latents.take(pairs)
-        final, noise = _noised(rows, [generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor)
+        final, noise = _noised(
+            rows, [make_generator(HELDOUT, place) for place in places.tolist()], latents.scaling_factor
+        )
         # The golden ratio spreads timesteps evenly over any prefix of the split.
         share = np.modf((places + 0.5) * 0.6180339887)[0]
         yield Batch(
@@ -188,7 +196,7 @@ def heldout_batches(
 
 def _lots(purpose: int, seed: int, places: np.ndarray) -> np.ndarray:
     """What is drawn at each place for a purpose (which caption, say), as a number from 0 to 1."""
-    return np.array([torch.rand(1, generator=generator(purpose, seed, place)).item() for place in places.tolist()])
+    return np.array([torch.rand(1, generator=make_generator(purpose, seed, place)).item() for place in places.tolist()])
 
 
 def _cut(latents: Latents, among: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

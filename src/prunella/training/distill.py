@@ -6,7 +6,7 @@ from typing import Any
 from prunella.compute.device import Placement
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill
-from prunella.pruning.plan import BESIDE, read_plan
+from prunella.pruning.plan import PLAN_FILE, read_plan
 from prunella.training.callback import Observer
 from prunella.training.lesson import lesson
 from prunella.training.phase_refs import read_named
@@ -32,7 +32,7 @@ def distill(
     `phases` holds the plans and further teachers that the phases name, as `prunella.training.phase_refs` writes it;
     without it plans are looked up.
     """
-    plan, inputs = read_plan(student / "unet" / BESIDE), [student, latents / "manifest.json", teacher / "unet"]
+    plan, inputs = read_plan(student / "unet" / PLAN_FILE), [student, latents / "manifest.json", teacher / "unet"]
     if params.phases and phases:
         inputs.append(phases)
     given: dict[str, Any] = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
@@ -49,4 +49,6 @@ def distill(
 def continuable(params: Distill) -> bool:
     """Whether a step does not depend on how many there are: a constant rate, and weights that are numbers."""
     weights = (params.task_weight, params.output_weight, params.feature_weight)
-    return params.schedule == "constant" and not params.phases and not any(isinstance(each, list) for each in weights)
+    return (
+        params.lr_scheduler == "constant" and not params.phases and not any(isinstance(each, list) for each in weights)
+    )

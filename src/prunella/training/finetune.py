@@ -47,19 +47,19 @@ def finetune(
     if params.output_weight:
         check_fit(data.train, teacher)
     inputs = [student, latents / "manifest.json", *([teacher / "unet"] if params.output_weight else [])]
-    if params.rehearsal and main is None:
-        raise UserError("finetune.rehearsal: there are no main data to learn beside; 0 does without")
+    if params.replay_weight and main is None:
+        raise UserError("finetune.replay_weight: there are no main data to learn beside; 0 does without")
     places = {PRIOR: draw_class, REHEARSAL: (lambda: main) if main else None}
-    folders = {kind: place() for kind in params.preserved if (place := places[kind])}
+    folders = {kind: place() for kind in params.auxiliary_weights if (place := places[kind])}
     inputs += [folder / "manifest.json" for folder in folders.values()]
     data = data._replace(beside={kind: _beside(params, each, student, placement) for kind, each in folders.items()})
-    with state_folder("finetune", params, inputs, continuable=params.schedule == "constant") as work:
+    with state_folder("finetune", params, inputs, continuable=params.lr_scheduler == "constant") as work:
         unet = load_unet(student, placement.device)
         taught_by = load_unet(teacher, placement.device) if params.output_weight else None
-        speaks = speaking(unet, student, placement.device) if params.texts_learn else None
+        speaks = speaking(unet, student, placement.device) if params.trains_text_encoder else None
         word = _word(params, speaks, student, data) if speaks and params.method == "inversion" else None
-        if params.adapted:
-            put_on(unet, params.lora, params.lora.targets, params.seed)
+        if params.uses_lora:
+            put_on(unet, params.lora, params.lora.target_modules, params.seed)
             for encoder in speaks.encoders.values() if speaks else ():
                 put_on(encoder, params.lora, ATTENTION, params.seed)
         job = TrainingJob(
@@ -67,7 +67,7 @@ def finetune(
             unet=unet,
             loss=_loss(params, load_scheduler(student), taught_by),
             speaking=speaks,
-            adapted=params.adapted,
+            adapted=params.uses_lora,
             word=word,
             groups=rates(speaks, params.text_learning_rate) if speaks and not word else None,
             teacher=taught_by,
@@ -84,19 +84,20 @@ def finetune(
 
 def _data(params: Finetune, latents: Path, student: Path, device: str) -> Data:
     """The pairs that the words choose. Raises UserError where there are none, or none that the student can take."""
-    train, heldout = open_latents(latents, student, device, params.precision, params.texts_learn)
+    train, heldout = open_latents(latents, student, device, params.precision, params.trains_text_encoder)
     check_fit(train, student)
-    among, heldout_among = (caption_contains(pairs.captions, params.words) for pairs in (train, heldout))
+    among, heldout_among = (caption_contains(pairs.captions, params.caption_keywords) for pairs in (train, heldout))
     if not len(among):
         raise UserError(
-            f"finetune.words: none of {len(train)} captions holds any of {params.words}; [] takes all pairs"
+            f"finetune.caption_keywords: none of {len(train)} captions holds any of {params.caption_keywords}; [] "
+            "takes all pairs"
         )
     return Data(train, heldout, among, heldout_among)
 
 
 def _beside(params: Finetune, folder: Path, student: Path, placement: Placement) -> Latents:
     """Pairs to learn beside the data. Raises UserError where the student cannot take them."""
-    pairs, _ = open_latents(folder, student, placement.device, params.precision, params.texts_learn)
+    pairs, _ = open_latents(folder, student, placement.device, params.precision, params.trains_text_encoder)
     check_fit(pairs, student)
     return pairs
 
@@ -104,8 +105,11 @@ def _beside(params: Finetune, folder: Path, student: Path, placement: Placement)
 def _word(params: Finetune, speaks: Speaking, student: Path, data: Data) -> Word:
     """The word that is learned, which the data's captions then hold. Raises UserError where none does."""
     asked = params.inversion
-    if asked.word and not len(caption_contains(data.train.captions, [asked.word])):
-        raise UserError(f"finetune.inversion.word: none of {len(data.train)} captions holds {asked.word!r}")
+    if asked.placeholder_token and not len(caption_contains(data.train.captions, [asked.placeholder_token])):
+        raise UserError(
+            f"finetune.inversion.placeholder_token: none of {len(data.train)} captions holds "
+            f"{asked.placeholder_token!r}"
+        )
     word = Word(asked, speaks, student)
     for pairs in (data.train, data.heldout, *data.beside.values()):
         pairs.texts = word.told
@@ -116,9 +120,9 @@ def _loss(params: Finetune, scheduler: DDPMScheduler, teacher: UNet2DConditionMo
     """The task; with the teacher's prediction, with text embedded in the step, with the class beside, as asked for."""
     task = Task(scheduler, params.snr_gamma)
     loss: Loss = task if teacher is None else Taught(task, teacher, params.output_weight)
-    if params.texts_learn:
+    if params.trains_text_encoder:
         loss = Spoken(loss)
-    return Preserving(loss, params.preserved) if params.preserved else loss
+    return Preserving(loss, params.auxiliary_weights) if params.auxiliary_weights else loss
 
 
 def caption_contains(captions: list[str], words: list[str]) -> np.ndarray:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prunella.compute import distributed, fsdp
-from prunella.compute.kernels import fast_kernels
-from prunella.compute.precision import autocast, rounding
-from prunella.compute.seeds import STEP, generator
+from prunella.compute.kernels import use_fast_kernels
+from prunella.compute.precision import autocast, tf32_context
+from prunella.compute.seeds import STEP, make_generator
 from prunella.params import Training
 from prunella.training import checkpoint
 from prunella.training.data import Batch
@@ -61,8 +61,8 @@ def train(
     SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
     then those before the step.
     """
-    device, sharded = next(model.parameters()).device, fsdp.sharded(model)
-    team = distributed.team(device)
+    device, sharded = next(model.parameters()).device, fsdp.is_fsdp(model)
+    team = distributed.get_accelerator(device)
     learned, last = Learned(model), until or settings.steps
     optimizer = adamw(groups or learned.parameters(), settings)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: rate(done, settings))
@@ -77,7 +77,7 @@ def train(
         ema.to(device)
 
     # Train
-    forward = distributed.Pass(model, loss)
+    forward = distributed.LossModule(model, loss)
     if not sharded:  # which exchanges gradients itself
         forward = team.prepare_model(forward, device_placement=False)
     feed = loaded_batches(batches, numbers(start, settings, team.process_index, team.num_processes), device)
@@ -87,12 +87,12 @@ def train(
         disable=not team.is_main_process,
     )  # fmt: skip
     readings = Readings(device, late=reads_late(device, optimizer), scaler=scaler.is_enabled())
-    with graceful_shutdown() as stop, rounding(settings.precision), fast_kernels(device):
+    with graceful_shutdown() as stop, tf32_context(settings.precision), use_fast_kernels(device):
         for step in bar:
-            torch.manual_seed(generator(STEP, settings.seed, step, team.process_index).initial_seed())
+            torch.manual_seed(make_generator(STEP, settings.seed, step, team.process_index).initial_seed())
             terms, pairs = passes(forward, feed, settings, step, scaler, team, micro_batch)
             scaler.unscale_(optimizer)
-            norm = fsdp.total(nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm))
+            norm = fsdp.full_scalar(nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm))
             told = torch.stack([*terms.values(), norm, norm.new_full((), float(stop.asked))])
             readings.add(step, list(terms), team.reduce(told, "mean"), pairs)
             readings.guard(optimizer)
@@ -129,7 +129,7 @@ def _resumed(parts: dict[str, Any], learned: Learned, state: dict[str, Any] | No
     if state is None:
         return 0
     for name in parts.keys() & {"optimizer", "ema"}:
-        state[name] = fsdp.parts_of(state[name], learned.parameters())
+        state[name] = fsdp.shard_state_like(state[name], learned.parameters())
     for name, part in parts.items():
         part.load_state_dict(state.pop(name))
     return state["step"]
@@ -137,7 +137,7 @@ def _resumed(parts: dict[str, Any], learned: Learned, state: dict[str, Any] | No
 
 def _save(parts: dict[str, Any], done: int, folder: Path, first: bool) -> None:
     """Keep the state after `done` steps; of tensors that processes have parts of all come here, and the first saves."""
-    state = fsdp.whole({name: part.state_dict() for name, part in parts.items()}, keep=first)
+    state = fsdp.full_state_dict({name: part.state_dict() for name, part in parts.items()}, retain=first)
     if first:
         checkpoint.save(folder, done, state | {"step": done})
 
@@ -158,17 +158,17 @@ def passes(
     """
     seen: list[Tensor] = []
     pairs: list[int] = []
-    device, sharded = next(forward.parameters()).device, fsdp.sharded(forward)
-    for left in reversed(range(settings.accumulation)):
+    device, sharded = next(forward.parameters()).device, fsdp.is_fsdp(forward)
+    for left in reversed(range(settings.gradient_accumulation_steps)):
         batch = next(feed)
         parts = batch.cut(micro_batch)
         values = []
         for number, part in enumerate(parts, 1):
             share = part.examples / batch.examples
             with team.no_sync(forward) if left or number < len(parts) else nullcontext():
-                with autocast(device, settings.precision, cached=not sharded):
+                with autocast(device, settings.precision, cache_weights=not sharded):
                     terms = forward({**part, "share": step / settings.steps})
-                scaler.scale(terms["loss"] * share / settings.accumulation).backward()
+                scaler.scale(terms["loss"] * share / settings.gradient_accumulation_steps).backward()
             values.append(torch.stack([term.detach().float() for term in terms.values()]) * share)
         seen.append(torch.stack(values).sum(0))
         pairs += batch["pairs"].tolist() if "pairs" in batch else []
@@ -181,16 +181,18 @@ def numbers(start: int, settings: Training, process: int, processes: int) -> Ite
     In a step the first `accumulation` numbers are the first process's, and so on.
     """
     for step in range(start, settings.steps):
-        first = (step * processes + process) * settings.accumulation
-        yield from range(first, first + settings.accumulation)
+        first = (step * processes + process) * settings.gradient_accumulation_steps
+        yield from range(first, first + settings.gradient_accumulation_steps)
 
 
 def rate(done: int, settings: Training) -> float:
     """Share of the learning rate after `done` steps: a linear warm-up, then constant, or cosine / linear to 0."""
-    if done < settings.warmup_steps:
-        return (done + 1) / (settings.warmup_steps + 1)
-    share = (done - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[settings.schedule]
+    if done < settings.lr_warmup_steps:
+        return (done + 1) / (settings.lr_warmup_steps + 1)
+    share = (done - settings.lr_warmup_steps) / max(1, settings.steps - settings.lr_warmup_steps)
+    return {"constant": 1.0, "cosine": 0.5 * (1 + math.cos(math.pi * share)), "linear": 1 - share}[
+        settings.lr_scheduler
+    ]
 
 
 def averaged(model: nn.Module, settings: Training) -> EMAModel | None:

@@ -16,9 +16,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from torch import nn
 
-from prunella.compute.seeds import ADAPTER, generator
+from prunella.compute.seeds import ADAPTER, make_generator
 from prunella.errors import UserError
-from prunella.models.families import architecture
+from prunella.models.families import family_of_unet
 from prunella.params import Lora
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]  # of a text encoder
@@ -43,7 +43,7 @@ def put_on(model: Any, params: Lora, targets: list[str], seed: int) -> None:
     )
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(ADAPTER, seed).initial_seed())
+        torch.manual_seed(make_generator(ADAPTER, seed).initial_seed())
         model.add_adapter(config, NAME)
 
 
@@ -53,11 +53,13 @@ def _there(model: nn.Module, target: str) -> None:
     if not named:
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
         ends = sorted({_end(name) for name in linear})
-        raise UserError(f"finetune.lora.targets: no module's name ends with {target!r}; there are: {', '.join(ends)}")
+        raise UserError(
+            f"finetune.lora.target_modules: no module's name ends with {target!r}; there are: {', '.join(ends)}"
+        )
     for name, module in named.items():
         if not isinstance(module, nn.Linear | nn.Conv2d):
             raise UserError(
-                f"finetune.lora.targets: {target!r} names {name}, a {type(module).__name__}; linear layers and "
+                f"finetune.lora.target_modules: {target!r} names {name}, a {type(module).__name__}; linear layers and "
                 "convolutions can have matrices beside them"
             )
 
@@ -82,7 +84,7 @@ def merged(model: Any) -> Any:
 
 def save(unet: Any, encoders: Mapping[str, Any], folder: Path) -> None:
     """Write the matrices of the UNet and of `encoders` (by their names in the pipeline) as FILE in `folder`."""
-    kind = getattr(diffusers, architecture(unet.config).pipeline)
+    kind = getattr(diffusers, family_of_unet(unet.config).pipeline_class)
     parts = {"unet": unet, **encoders}
     layers = {f"{name}_lora_layers": _layers(part) for name, part in parts.items()}
     about = {f"{name}_lora_adapter_metadata": part.peft_config[NAME].to_dict() for name, part in parts.items()}

@@ -15,9 +15,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from prunella.compute.compile import fused
-from prunella.models.families import predict
-from prunella.params import Distill, Normalisation, Weight, used
+from prunella.compute.compile import compile_function
+from prunella.models.families import predict_with_unet
+from prunella.params import Distill, FeatureNormalization, LossWeight, is_weight_active
 from prunella.pruning.mapping import FeaturePair
 from prunella.training.data import Batch, beside
 from prunella.training.feature_capture import capture_outputs
@@ -33,7 +33,7 @@ def squares(a: Tensor, b: Tensor) -> Tensor:
     return (a.float() - b.float()).square().flatten(1).mean(1)
 
 
-def feature_error(ours: Tensor, theirs: Tensor, normalisation: Normalisation) -> Tensor:
+def feature_error(ours: Tensor, theirs: Tensor, normalisation: FeatureNormalization) -> Tensor:
     """Error of a feature by example (N); by "teacher" as a share of the teacher's mean square.
 
     Raw feature terms start ten to thirty times above the task's, and a few large ones rule the sum; LAPTOP-Diff
@@ -64,7 +64,7 @@ class Task:
     def predict(self, unet: nn.Module, batch: Batch) -> Tensor:
         """The UNet's prediction (NCHW) of the batch's corrupted latents."""
         noisy = self.objective.corrupt(batch["latents"], batch["noise"], batch["timesteps"])
-        return predict(unet, noisy, batch["timesteps"], batch)
+        return predict_with_unet(unet, noisy, batch["timesteps"], batch)
 
     def errors(self, predicted: Tensor, batch: Batch) -> Tensor:
         """Squared error of each example (N)."""
@@ -138,18 +138,18 @@ class Distillation:
         self.pairs = pairs
         self.task = Task(scheduler, weights.snr_gamma)
         self.weights = weights
-        self.feature_error = fused(feature_error) if compile else feature_error
+        self.feature_error = compile_function(feature_error) if compile else feature_error
         self.remembered = Remembered()
 
     def __call__(self, student: nn.Module, batch: Batch) -> dict[str, Tensor]:
         measured, weights = not student.training, self.weights
         share = float(batch.get("share", 1.0))
-        pairs = self.pairs if measured or used(weights.feature_weight) else []
+        pairs = self.pairs if measured or is_weight_active(weights.feature_weight) else []
         taught, theirs = None, {}
         if measured:  # batches of the held-out split, which come again
             taught, features = self.remembered(batch, lambda: self._said(batch, pairs))
             theirs = dict(features)
-        elif pairs or used(weights.output_weight):
+        elif pairs or is_weight_active(weights.output_weight):
             taught, theirs = self._said(batch, pairs)
         with capture_outputs(student, {pair.student for pair in pairs}) as ours:
             predicted = self.task.predict(student, batch)
@@ -170,14 +170,14 @@ class Distillation:
 
     def _features(self, pairs: list[FeaturePair], ours: dict, theirs: dict) -> dict[str, Tensor]:
         """Each pair's error; its tensors are let go of as soon as it is known."""
-        how = self.weights.feature_normalisation
+        how = self.weights.feature_normalization
         return {
             f"feature/{pair.name}": self.feature_error(ours.pop(pair.student), theirs.pop(pair.teacher), how).mean()
             for pair in pairs
         }
 
 
-def at(weight: Weight, share: float) -> float:
+def at(weight: LossWeight, share: float) -> float:
     """A weight when `share` of the training is done: straight between its points, constant before and after them."""
     if not isinstance(weight, list):
         return weight

@@ -16,11 +16,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from prunella.compute.fsdp import units
-from prunella.compute.precision import BITS, autocast
-from prunella.models.families import predict
-from prunella.models.pipeline import empty_unet
-from prunella.params import Learning, Precision
+from prunella.compute.fsdp import list_wrapped_modules
+from prunella.compute.precision import AUTOCAST_DTYPES, autocast
+from prunella.models.families import predict_with_unet
+from prunella.models.pipeline import build_meta_unet
+from prunella.params import DiffusionTraining, Precision
 from prunella.training.feature_capture import capture_outputs
 
 GB = 1e9
@@ -60,13 +60,13 @@ class Need(NamedTuple):
         return sum(self)
 
 
-def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> Need:
+def needed(subject: Subject, settings: DiffusionTraining, at_once: int | None = None) -> Need:
     """What one of the subject's processes needs with `at_once` examples in a pass (None: its share of a batch).
 
     Buffers that a kernel needs while it runs are not counted. Where weights are cut into parts, two layers are whole at
     a time; what autocast made of the others waits for the backward pass, unless checkpointing does without.
     """
-    bits = 2 if settings.precision in BITS else 4
+    bits = 2 if settings.precision in AUTOCAST_DTYPES else 4
     size, batch = parameters(subject.student), settings.batch_size // subject.processes if at_once is None else at_once
     learned = size if subject.learned is None else subject.learned
     kept, elements = _known(
@@ -90,7 +90,7 @@ def needed(subject: Subject, settings: Learning, at_once: int | None = None) -> 
     )
 
 
-def examples_at_once(asked: Literal["auto"] | int, subject: Subject, settings: Learning, memory: int) -> int:
+def examples_at_once(asked: Literal["auto"] | int, subject: Subject, settings: DiffusionTraining, memory: int) -> int:
     """How many examples of its batch a process of the subject takes in one pass, of `memory` bytes on its device.
 
     "auto" takes the whole where that fits. Else the largest part that divides it, so that all passes have one shape;
@@ -110,7 +110,7 @@ def memory_of(device: torch.device, processes: int = 1) -> int:
     return there(device) // (1 if device.type == "cuda" else processes)
 
 
-def knobs(subject: Subject, settings: Learning, at_once: int | None = None) -> dict[str, int]:
+def knobs(subject: Subject, settings: DiffusionTraining, at_once: int | None = None) -> dict[str, int]:
     """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
     at_once = at_once or settings.batch_size // subject.processes
     now = needed(subject, settings, at_once).total
@@ -124,7 +124,7 @@ def knobs(subject: Subject, settings: Learning, at_once: int | None = None) -> d
         changes["optimizer: adamw-8bit"] = {"optimizer": "adamw-8bit"}
     if settings.ema_decay:
         changes["ema_decay: 0"] = {"ema_decay": 0.0}
-    if settings.precision not in BITS:
+    if settings.precision not in AUTOCAST_DTYPES:
         changes["precision: bf16"] = {"precision": "bf16"}
     if subject.processes > 1 and subject.parts == 1 and settings.optimizer == "adamw" and not subject.beside:
         cut = subject._replace(parts=subject.processes)
@@ -170,13 +170,13 @@ def largest(config: dict) -> int:
 
 @lru_cache
 def _parameters(config: str) -> int:
-    return empty_unet(json.loads(config)).num_parameters()
+    return build_meta_unet(json.loads(config)).num_parameters()
 
 
 @lru_cache
 def _largest(config: str) -> int:
-    unet = empty_unet(json.loads(config))
-    sizes = [sum(part.numel() for part in unet.get_submodule(name).parameters()) for name in units(unet)]
+    unet = build_meta_unet(json.loads(config))
+    sizes = [sum(part.numel() for part in unet.get_submodule(name).parameters()) for name in list_wrapped_modules(unet)]
     return max(*sizes, unet.num_parameters() - sum(sizes))
 
 
@@ -193,10 +193,10 @@ def _kept(subject: Subject, precision: Precision, checkpointing: bool) -> tuple[
 
     With checkpointing, the bytes of the largest part that is run again are among them.
     """
-    empty = empty_unet(subject.student)
+    empty = build_meta_unet(subject.student)
     with FakeTensorMode(), torch.device("cpu"):
         unet = empty._apply(lambda part: torch.empty(part.shape, dtype=part.dtype)).train()
-        if subject.gpu and precision in BITS:
+        if subject.gpu and precision in AUTOCAST_DTYPES:
             _norms_in_fp32(unet)
         one, two = (_run(unet, subject, precision, checkpointing, batch) for batch in (1, 2))
     kept, part, elements = (b - a for a, b in zip(one, two, strict=True))
@@ -230,7 +230,7 @@ def _run(
         unet._set_gradient_checkpointing(True, again)
     inputs = {name: torch.empty(batch, *shape) for name, shape in subject.example.items()}
     with capture_outputs(unet, subject.hooked) as seen, _noting(kept), autocast(torch.device("cpu"), precision):
-        predict(unet, inputs["latents"], torch.empty(batch), inputs)
+        predict_with_unet(unet, inputs["latents"], torch.empty(batch), inputs)
     return _size(kept), max(parts), sum(feature.numel() for feature in seen.values())
 
 

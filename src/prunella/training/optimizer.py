@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from prunella.errors import UserError
-from prunella.params import Learning, Training
+from prunella.params import DiffusionTraining, Training
 
 
 def adamw(parameters: Iterable, settings: Training) -> torch.optim.Optimizer:
@@ -16,7 +16,7 @@ def adamw(parameters: Iterable, settings: Training) -> torch.optim.Optimizer:
     UserError where bitsandbytes is not installed.
     """
     options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-    if isinstance(settings, Learning):  # the miniature's trainings have torch's own
+    if isinstance(settings, DiffusionTraining):  # the miniature's trainings have torch's own
         options |= {"betas": settings.betas, "eps": settings.eps}
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **options)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prunella.errors import UserError
-from prunella.models.alike import check_alike
-from prunella.models.pipeline import pinned_folder, teacher_folder
+from prunella.models.alike import check_same_inputs
+from prunella.models.pipeline import resolve_pinned_dir, resolve_teacher_dir
 from prunella.params import Phase
 from prunella.pruning.plan import STUDENTS, Plan, find_plan, read_plan
 from prunella.storage.files import atomic_write_text, read_json
@@ -31,9 +31,9 @@ def write_named(phases: Sequence[Phase], teacher: Path, teachers: Path, plans: P
     """
     for number, phase in enumerate(phases):
         if phase.teacher:
-            further = teacher_folder(teachers / f"{phase.teacher}.json")
+            further = resolve_teacher_dir(teachers / f"{phase.teacher}.json")
             try:
-                check_alike(teacher_folder(teacher), further)
+                check_same_inputs(resolve_teacher_dir(teacher), further)
             except UserError as error:
                 raise UserError(f"distill.phases.{number}.teacher: {phase.teacher} {error}") from None
     found = {
@@ -50,7 +50,7 @@ def read_named(path: Path | None) -> Named:
         return Named(STUDENTS, {})
     known = read_json(path)
     plans = {name: Plan.model_validate(plan) for name, plan in known["plans"].items()}
-    return Named(plans, {name: pinned_folder(pin) for name, pin in known["teachers"].items()})
+    return Named(plans, {name: resolve_pinned_dir(pin) for name, pin in known["teachers"].items()})
 
 
 def _names(phases: Sequence[Phase], key: str) -> list[str]:

@@ -16,14 +16,14 @@ from diffusers import UNet2DConditionModel
 from prunella.compute import distributed
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.models.pipeline import empty_unet, load_unet
-from prunella.params import Distill, Phase, Terms
+from prunella.models.pipeline import build_meta_unet, load_unet
+from prunella.params import Distill, LossWeights, Phase
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import Plan
-from prunella.pruning.progressive import origins
+from prunella.pruning.progressive import weight_origins
 from prunella.pruning.prune import prune
-from prunella.pruning.succession import succession
-from prunella.pruning.within import same
+from prunella.pruning.succession import resolve_phase_plans
+from prunella.pruning.within import keep_same_blocks
 from prunella.training import checkpoint
 from prunella.training.callback import Observer
 from prunella.training.lesson import lesson
@@ -58,9 +58,12 @@ def taught_in_phases(
     """
     if lacking := {phase.teacher for phase in params.phases if phase.teacher} - named.teachers.keys():
         raise UserError(f"distill.phases: teacher {min(lacking)} is not pinned; `dvc repro phases` does that")
-    plans, ends = succession(params.phases, own, named.plans), list(accumulate(phase.steps for phase in params.phases))
+    plans, ends = (
+        resolve_phase_plans(params.phases, own, named.plans),
+        list(accumulate(phase.steps for phase in params.phases)),
+    )
     config = dict(UNet2DConditionModel.load_config(teacher / "unet"))
-    team, report = distributed.team(placement.device), {}
+    team, report = distributed.get_accelerator(placement.device), {}
     for number, (phase, plan, end) in enumerate(zip(params.phases, plans, ends, strict=True)):
         team.wait_for_everyone()  # the first process may have waited for the folder, or crosses a border
         begin, last = end - phase.steps, end == params.steps
@@ -68,7 +71,7 @@ def taught_in_phases(
             continue
         settings = of_phase(params, phase)
         if not begin:
-            unet = load_unet(student) if same(plan, own) else prune(load_unet(teacher), plan)
+            unet = load_unet(student) if keep_same_blocks(plan, own) else prune(load_unet(teacher), plan)
         else:
             if team.is_main_process:
                 cross(work, number, begin, students(config, plans[number - 1], plan), settings)
@@ -95,20 +98,20 @@ def taught_in_phases(
 
 def of_phase(params: Distill, phase: Phase) -> Distill:
     """The parameters of a phase: its own rate and weights, the others as they are; `steps` are those of the whole."""
-    names = ("learning_rate", *Terms.model_fields)
+    names = ("learning_rate", *LossWeights.model_fields)
     return params.model_copy(update={name: getattr(phase, name) for name in names})
 
 
 def empty(config: dict[str, Any], plan: Plan) -> UNet2DConditionModel:
     """The student of a plan and a teacher with that UNet config, without weights."""
-    return empty_unet(student_config(plan, config))
+    return build_meta_unet(student_config(plan, config))
 
 
 class Succession:
     """Two students, the second a part of the first: which of the first's tensors are the second's, in its order."""
 
     def __init__(self, before: UNet2DConditionModel, after: UNet2DConditionModel, outer: Plan, inner: Plan):
-        self.tensors = origins(inner, outer, list(after.state_dict()), list(before.state_dict()))
+        self.tensors = weight_origins(inner, outer, list(after.state_dict()), list(before.state_dict()))
         places = {name: place for place, (name, _) in enumerate(before.named_parameters())}
         self.places = [places[self.tensors[name]] for name, _ in after.named_parameters()]
 

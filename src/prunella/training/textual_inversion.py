@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 
 from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
-from prunella.params import Inversion
+from prunella.params import TextualInversion
 from prunella.training.text_encoders import Speaking
 
 FILE = "learned_embeds.safetensors"
@@ -41,9 +41,12 @@ class Extended(nn.Module):
 class Word:
     """The word, in a model whose other weights are frozen. Raises UserError where a tokenizer has it already."""
 
-    def __init__(self, params: Inversion, speaks: Speaking, student: Path):
-        assert params.word is not None  # which its section sees to
-        self.names = [params.word, *(f"{params.word}_{number}" for number in range(1, params.vectors))]
+    def __init__(self, params: TextualInversion, speaks: Speaking, student: Path):
+        assert params.placeholder_token is not None  # which its section sees to
+        self.names = [
+            params.placeholder_token,
+            *(f"{params.placeholder_token}_{number}" for number in range(1, params.num_vectors)),
+        ]
         self.pieces, self.tokens, self.tokenizers = {}, {}, {}
         speaks.requires_grad_(False)
         encoders: dict[str, Any] = dict(speaks.encoders.items())
@@ -52,12 +55,17 @@ class Word:
             tokenizer, known = CLIPTokenizer.from_pretrained(student / part), encoder.get_input_embeddings()
             if len(tokenizer) != len(known.weight):
                 raise UserError(f"{student / part}: {len(tokenizer)} tokens, and {name} has {len(known.weight)}")
-            if params.word in tokenizer.get_vocab():
-                raise UserError(f"finetune.inversion.word: {params.word!r} is a token of {student / part} already")
-            begin, self.pieces[name] = (_pieces(tokenizer, word) for word in (params.begin, params.word))
+            if params.placeholder_token in tokenizer.get_vocab():
+                raise UserError(
+                    f"finetune.inversion.placeholder_token: {params.placeholder_token!r} is a token of "
+                    f"{student / part} already"
+                )
+            begin, self.pieces[name] = (
+                _pieces(tokenizer, word) for word in (params.initializer_token, params.placeholder_token)
+            )
             tokenizer.add_tokens(self.names)
             self.tokens[name], self.tokenizers[part] = tokenizer.convert_tokens_to_ids(self.names), tokenizer
-            rows = known.weight[begin or self.pieces[name]].mean(0, keepdim=True).repeat(params.vectors, 1)
+            rows = known.weight[begin or self.pieces[name]].mean(0, keepdim=True).repeat(params.num_vectors, 1)
             encoder.set_input_embeddings(Extended(known, rows.clone()))
 
     def told(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunella.compute.fsdp import part_of
+from prunella.compute.fsdp import shard_like
 from prunella.errors import UserError
 
 
@@ -33,4 +33,4 @@ class Learned:
         if ours.keys() != state.keys():
             odd = sorted(ours.keys() ^ state.keys())
             raise UserError(f"a state of another model: {odd[0]} ({len(odd)} in all) is in only one of the two")
-        self.model.load_state_dict({name: part_of(value, ours[name]) for name, value in state.items()}, strict=False)
+        self.model.load_state_dict({name: shard_like(value, ours[name]) for name, value in state.items()}, strict=False)

@@ -15,17 +15,25 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from prunella.compute import distributed, fsdp
-from prunella.compute.device import Placement, placed
-from prunella.compute.heartbeat import together
-from prunella.compute.launch import rank, size
-from prunella.compute.precision import BITS
-from prunella.compute.resume import DONE, Identity, identity, locked, noted_runs, resume_dir, same_params
+from prunella.compute.device import Placement, apply_placement
+from prunella.compute.heartbeat import watch_peers
+from prunella.compute.launch import rank, world_size
+from prunella.compute.precision import AUTOCAST_DTYPES
+from prunella.compute.resume import (
+    DONE_FILE,
+    Identity,
+    compute_identity,
+    list_runs,
+    lock_run_dir,
+    open_run_dir,
+    params_match,
+)
 from prunella.errors import UserError
-from prunella.models.families import plain
+from prunella.models.families import strip_private_keys
 from prunella.models.pipeline import load_scheduler, save_pipeline, save_unet
-from prunella.params import Learning
+from prunella.params import DiffusionTraining
 from prunella.pruning.mapping import FeaturePair
-from prunella.pruning.plan import BESIDE
+from prunella.pruning.plan import PLAN_FILE
 from prunella.storage.files import atomic_write_text, link_or_copy
 from prunella.training import checkpoint, lora
 from prunella.training.callback import NoObserver, Observer
@@ -39,7 +47,7 @@ from prunella.training.textual_inversion import Word
 from prunella.training.trainable import Learned
 from prunella.training.validation import BEST, HELDOUT, Data, Validation
 
-ROOMS = ("compute", "latents", "models", "pruning", "training")  # decide the result
+CODE_DEPS = ("compute", "latents", "models", "pruning", "training")  # decide the result
 METRICS = "metrics.jsonl"
 SECONDS = "seconds"  # of a step, batch and checkpoint included
 
@@ -51,7 +59,7 @@ class TrainingJob:
     title: str
     unet: UNet2DConditionModel
     loss: Loss
-    params: Learning
+    params: DiffusionTraining
     data: Data
     student: Path  # the pipeline folder that the UNet is from
     placement: Placement
@@ -79,8 +87,8 @@ class TrainingJob:
     def subject(self, processes: int) -> Subject:
         """What takes memory, where `processes` train together."""
         return Subject(
-            plain(self.unet.config),
-            plain(self.teacher.config) if self.teacher is not None else None,
+            strip_private_keys(self.unet.config),
+            strip_private_keys(self.teacher.config) if self.teacher is not None else None,
             example_of(self.data),
             processes,
             self.unet.device.type == "cuda",
@@ -98,19 +106,19 @@ class TrainingJob:
         return examples_at_once(self.placement.micro_batch, self.subject(processes), self.params, memory)
 
 
-def deciding(params: Learning) -> dict:
+def deciding(params: DiffusionTraining) -> dict:
     """The parameters that decide what is learned: all but how it is stored, who else learns, what from where."""
     return params.model_dump(exclude={"storage", "students", "stage", "latents", "data", "base"})
 
 
 @contextmanager
-def state_folder(stage: str, params: Learning, inputs: list[Path], *, continuable: bool) -> Iterator[Path]:
+def state_folder(stage: str, params: DiffusionTraining, inputs: list[Path], *, continuable: bool) -> Iterator[Path]:
     """The folder that keeps a training's state, to ourselves inside.
 
     Where none of its steps depends on how many there are (`continuable`), it begins with the state of a shorter one.
     """
-    ours = identity(deciding(params), inputs, ROOMS)
-    with resume_dir(stage, ours, first=rank() == 0) as work:
+    ours = compute_identity(deciding(params), inputs, CODE_DEPS)
+    with open_run_dir(stage, ours, is_main_process=rank() == 0) as work:
         if rank() == 0 and continuable:
             adopt_shorter(stage, work, ours)
         yield work
@@ -124,18 +132,24 @@ def run_job(job: TrainingJob, *, out: Path, curves: Path, work: Path, observer: 
     """
     if job.params.gradient_checkpointing:
         job.unet.enable_gradient_checkpointing()
-    if job.teacher is not None and job.params.precision in BITS:
-        job.teacher.to(BITS[job.params.precision])  # it only computes, which autocast would do in these bits anyway
+    if job.teacher is not None and job.params.precision in AUTOCAST_DTYPES:
+        job.teacher.to(
+            AUTOCAST_DTYPES[job.params.precision]
+        )  # it only computes, which autocast would do in these bits anyway
     sizes = len({shard.size for shard in job.data.train.shards})
     empty = None
     if job.placement.fsdp:
         check_fsdp(job)
-        distributed.team(job.unet.device)  # whose processes have parts
-        empty = fsdp.shell(job.unet)
+        distributed.get_accelerator(job.unet.device)  # whose processes have parts
+        empty = fsdp.to_meta(job.unet)
     with ExitStack() as stack:
         if job.teacher is not None:
-            stack.enter_context(placed(job.teacher, [pair.teacher for pair in job.pairs], job.placement, sizes=sizes))
-        stack.enter_context(placed(job.unet, [pair.student for pair in job.pairs], job.placement, sizes=sizes))
+            stack.enter_context(
+                apply_placement(job.teacher, [pair.teacher for pair in job.pairs], job.placement, num_sizes=sizes)
+            )
+        stack.enter_context(
+            apply_placement(job.unet, [pair.student for pair in job.pairs], job.placement, num_sizes=sizes)
+        )
         return _run(job, out, curves, work, observer or NoObserver(), empty)
 
 
@@ -152,7 +166,7 @@ def _run(
 ) -> dict:
     """`empty` is what the UNet is put together in at the end where processes have a part each."""
     unet, model, params, data = job.unet, job.model, job.params, job.data
-    team = distributed.team(unet.device)
+    team = distributed.get_accelerator(unet.device)
     team.wait_for_everyone()  # the first process may have waited for the folder
     num_train_timesteps = load_scheduler(job.student).config.num_train_timesteps
     share = _share(params, team.num_processes)
@@ -175,7 +189,7 @@ def _run(
     )
     if team.is_main_process:
         _prepare(job, work, log, validation, resumed)
-    with together(), observer.watching(job, work, resumed, team.num_processes) as look:
+    with watch_peers(), observer.around_training(job, work, resumed, team.num_processes) as look:
         if not resumed:
             validation(0, ema)
             look(0, ema)
@@ -223,7 +237,7 @@ def _run(
     log.tables(curves)
     last = checkpoint.newest(work)  # a longer training goes on from the last state alone
     checkpoint.drop(work, lambda step: step < last)
-    atomic_write_text(work / DONE, json.dumps(report))
+    atomic_write_text(work / DONE_FILE, json.dumps(report))
     return report
 
 
@@ -233,7 +247,7 @@ def _prepare(job: TrainingJob, work: Path, log: MetricsLog, validation: Validati
     check_room(work, Learned(job.model).count(), job.params)
     log.resume(resumed or -1)
     validation.resume(resumed)
-    if (work / DONE).is_file():
+    if (work / DONE_FILE).is_file():
         print(f"{job.title}: this very run has ended before; what it gave is taken from {work}", flush=True)
 
 
@@ -247,7 +261,7 @@ def example_of(data: Data) -> Example:
     return {ours: tuple(row[stored].shape[1:]) for ours, stored in names.items() if stored in row}
 
 
-def _batches(data: Data, size: int, params: Learning, last: int) -> Callable[[int], Batch]:
+def _batches(data: Data, size: int, params: DiffusionTraining, last: int) -> Callable[[int], Batch]:
     batches = training_batches(data.train, size, params, last, data.among)
     return with_others(batches, data.beside, size, params, last) if data.beside else batches
 
@@ -260,7 +274,7 @@ def _take_best(job: TrainingJob, validation: Validation, stopped: int) -> None:
 
 def _put_together(unet: UNet2DConditionModel, empty: UNet2DConditionModel, *, keep: bool) -> UNet2DConditionModel:
     """`empty` with the weights of a UNet that processes have parts of, on the CPU; without them unless `keep`."""
-    weights = fsdp.whole(dict(unet.state_dict()), keep=keep)
+    weights = fsdp.full_state_dict(dict(unet.state_dict()), retain=keep)
     if keep:
         empty.load_state_dict(weights, assign=True)
     return empty
@@ -270,10 +284,10 @@ def _enough(validation: Validation, done: int) -> bool:
     """Whether all processes are to stop, of which the first alone has the log. They come here together."""
     if validation.params.patience is None or not validation.due(done):
         return False
-    return distributed.agreed(validation.exhausted)
+    return distributed.broadcast_from_main(validation.exhausted)
 
 
-def check_room(work: Path, parameters: int, params: Learning) -> None:
+def check_room(work: Path, parameters: int, params: DiffusionTraining) -> None:
     """Raises UserError where the disk has no room for the states and best weights that are still to be written.
 
     A state holds weights, AdamW's two moments and, where there is one, the average, 4 bytes each; two are there at
@@ -298,7 +312,7 @@ def adopt_shorter(stage: str, work: Path, ours: Identity) -> None:
     if checkpoint.newest(work):
         return
     for origin, steps, code in sorted(_shorter(stage, work, ours), key=lambda each: -each[1]):
-        with locked(origin, wait=False) as free:
+        with lock_run_dir(origin, wait=False) as free:
             if not free:
                 continue
             if code != ours.code:
@@ -323,9 +337,9 @@ def adopt_shorter(stage: str, work: Path, ours: Identity) -> None:
 def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int, str]]:
     """Trainings with fewer steps but otherwise ours: folder, the step of the last state, the digest of the code."""
     found = []
-    for folder, noted in noted_runs(stage):
+    for folder, noted in list_runs(stage):
         steps = noted.params.get("steps", 0)
-        same = noted.inputs == ours.inputs and same_params(
+        same = noted.inputs == ours.inputs and params_match(
             stage, noted.params | {"steps": ours.params["steps"]}, ours.params
         )
         if folder != work and same and steps < ours.params["steps"] and (step := checkpoint.newest(folder)):
@@ -333,7 +347,7 @@ def _shorter(stage: str, work: Path, ours: Identity) -> list[tuple[Path, int, st
     return found
 
 
-def _share(params: Learning, processes: int) -> int:
+def _share(params: DiffusionTraining, processes: int) -> int:
     """How many examples of a batch each process learns from."""
     if params.batch_size % processes:
         raise UserError(
@@ -352,8 +366,8 @@ def _save(job: TrainingJob, out: Path, validation: Validation | None) -> None:
     parts = _whole({"unet": job.unet, **job.encoders}, job)
     save_pipeline(job.student, parts.pop("unet"), out, job.params.storage, **parts)
     _save_beside(job, out)
-    if (plan := job.student / "unet" / BESIDE).is_file():
-        shutil.copy2(plan, out / "unet" / BESIDE)
+    if (plan := job.student / "unet" / PLAN_FILE).is_file():
+        shutil.copy2(plan, out / "unet" / PLAN_FILE)
     best = validation.best() if validation else None
     if validation and best and best[0] != job.params.steps:
         Learned(job.model).load_state_dict(validation.best_weights())
@@ -385,13 +399,13 @@ def _report(job: TrainingJob, log: MetricsLog, validation: Validation, at_once: 
     seconds = sum(row[SECONDS] for row in rows)  # over all the lives of the run, without watching
     return {
         "steps": steps,
-        "images_per_second": round(steps * params.batch_size * params.accumulation / seconds, 2),
+        "images_per_second": round(steps * params.batch_size * params.gradient_accumulation_steps / seconds, 2),
         "seconds": round(seconds, 1),
         "peak_memory_mb": _peak_memory(),
         "runtime": {
             **job.placement._asdict(),
             "micro_batch": at_once,
-            "processes": size(),
+            "processes": world_size(),
             "threads": torch.get_num_threads(),
         },
         "train": _values(rows),

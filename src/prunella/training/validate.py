@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prunella.compute.distributed import gathered
-from prunella.compute.precision import autocast, rounding
+from prunella.compute.distributed import all_gather_ordered
+from prunella.compute.precision import autocast, tf32_context
 from prunella.params import Precision
 from prunella.training.data import Batch
 
@@ -34,7 +34,7 @@ def evaluate_loss(
     the mean over all pairs. Batches are added up in order whoever measured them, so it is what one process gets.
     """
     found = list(_measured(model, loss, batches, precision))
-    found = gathered(found) if shared else found
+    found = all_gather_ordered(found) if shared else found
     sums: dict[str, float] = {}
     for pairs, terms in found:
         for name, value in terms.items():
@@ -48,6 +48,6 @@ def _measured(
 ) -> Iterator[Measured]:
     device = next(model.parameters()).device
     for batch in batches:
-        with rounding(precision), autocast(device, precision):
+        with tf32_context(precision), autocast(device, precision):
             terms = loss(model, Batch(batch).to(device))
         yield Measured(len(batch["latents"]), {name: float(value) for name, value in terms.items()})

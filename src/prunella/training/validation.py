@@ -11,10 +11,10 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from prunella.compute import distributed, fsdp
-from prunella.compute.compile import eager
+from prunella.compute.compile import disable_compile
 from prunella.compute.launch import rank
 from prunella.latents.shards import Latents
-from prunella.params import Learning
+from prunella.params import DiffusionTraining
 from prunella.training import checkpoint
 from prunella.training.data import Batch, heldout_batches
 from prunella.training.loop import ema_weights
@@ -51,7 +51,7 @@ class Validation:
         model: nn.Module,
         loss: Callable[[nn.Module, Batch], dict[str, Tensor]],
         data: Data,
-        params: Learning,
+        params: DiffusionTraining,
         log: MetricsLog,
         work: Path,
         *,
@@ -77,16 +77,16 @@ class Validation:
     def __call__(self, done: int, ema: EMAModel | None) -> None:
         if not self.due(done):
             return
-        data, params, sharded = self.data, self.params, fsdp.sharded(self.model)
+        data, params, sharded = self.data, self.params, fsdp.is_fsdp(self.model)
         batches = heldout_batches(
             data.heldout, self.batch_size, self.num_train_timesteps, data.heldout_among, shared=not sharded
         )
-        with ema_weights(self.model, ema), eager():
+        with ema_weights(self.model, ema), disable_compile():
             values = evaluate_loss(self.model, self.loss, batches, params.precision, not sharded)
             first = rank() == 0
             better = first and bool(values) and self._noted(done, values)
-            if distributed.agreed(lambda: better) if sharded else better:
-                weights = fsdp.whole(Learned(self.model).state_dict(), keep=first)
+            if distributed.broadcast_from_main(lambda: better) if sharded else better:
+                weights = fsdp.full_state_dict(Learned(self.model).state_dict(), retain=first)
                 if first:
                     self._keep(done, weights)
 

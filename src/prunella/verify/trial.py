@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from prunella.errors import UserError
-from prunella.verify.toys import DRAWN, TOLD, TOYS, toy_params, write_toys
+from prunella.params.renames import rename_keys, restore_keys
+from prunella.verify.toys import DEFAULT_TOYS, TOYS, TOYS_OF_STAGE, build_toy_params, write_toys
 
 RUNNER = Path(__file__).with_name("runner.py")
-PREFIX = ["sh", "stages/python"]  # of every stage's command
+COMMAND_PREFIX = ["sh", "stages/python"]  # of every stage's command
 
 
-class Tree(NamedTuple):
+class CodeVersion(NamedTuple):
     """A version of the repository: its files, and its graph and defaults as read from them."""
 
     folder: Path
@@ -27,27 +28,29 @@ class Tree(NamedTuple):
     defaults: dict[str, Any]
 
 
-def tree(folder: Path) -> Tree:
+def load_code_version(folder: Path) -> CodeVersion:
     """The version that is checked out in `folder`."""
-    shipped = folder / "src" / "prunella" / "defaults.yaml"
-    defaults = yaml.safe_load((shipped if shipped.is_file() else folder / "params.yaml").read_text(encoding="utf-8"))
-    graph = filled((folder / "dvc.yaml").read_text(encoding="utf-8"), defaults)
-    return Tree(folder, yaml.safe_load(graph)["stages"], defaults)
+    defaults_path = folder / "src" / "prunella" / "defaults.yaml"
+    defaults = yaml.safe_load(
+        (defaults_path if defaults_path.is_file() else folder / "params.yaml").read_text(encoding="utf-8")
+    )
+    graph = fill_default_templates((folder / "dvc.yaml").read_text(encoding="utf-8"), defaults)
+    return CodeVersion(folder, yaml.safe_load(graph)["stages"], defaults)
 
 
-def filled(graph: str, defaults: dict[str, Any]) -> str:
+def fill_default_templates(graph: str, defaults: dict[str, Any]) -> str:
     """The text of dvc.yaml with each ${section.key} that is a text by default, as DVC fills it in; the others stay."""
 
-    def value(match: re.Match[str]) -> str:
-        found: Any = defaults
+    def resolve(match: re.Match[str]) -> str:
+        node: Any = defaults
         for key in match[1].split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, str) else match[0]
+            node = node.get(key) if isinstance(node, dict) else None
+        return node if isinstance(node, str) else match[0]
 
-    return re.sub(r"\$\{([\w.]+)\}", value, graph)
+    return re.sub(r"\$\{([\w.]+)\}", resolve, graph)
 
 
-class Outcome(NamedTuple):
+class ToyResult(NamedTuple):
     """A stage of a toy, and the folders where it ran by the old code and by the new."""
 
     stage: str
@@ -55,78 +58,85 @@ class Outcome(NamedTuple):
     old: Path
     new: Path
 
-    def outs(self, version: Tree) -> list[str]:
+    def list_outs(self, version: CodeVersion) -> list[str]:
         """The paths of what the stage writes."""
-        listed = _listed(_body(version.stages[self.stage]), "outs", "metrics", "plots")
-        return [path.replace("${item}", TOYS[self.toy].student) for path in listed]
+        paths = _list_stage_paths(_get_stage_body(version.stages[self.stage]), "outs", "metrics", "plots")
+        return [path.replace("${item}", TOYS[self.toy].student) for path in paths]
 
 
-def try_out(stages: list[str], old: Tree, new: Tree, folder: Path) -> list[Outcome]:
+def run_toys(stages: list[str], old: CodeVersion, new: CodeVersion, folder: Path) -> list[ToyResult]:
     """Run `stages` on the toys by both versions, below `folder`; what they start from is made by the new one."""
-    shared, defaults = folder / "shared", together(old.defaults, new.defaults)
+    shared, defaults = folder / "shared", merge_defaults(rename_keys(old.defaults), new.defaults)
     write_toys(shared, new.folder / "data" / "scenes.yaml")
     outcomes = [
-        Outcome(stage, toy, folder / "old" / stage / toy, folder / "new" / stage / toy)
+        ToyResult(stage, toy, folder / "old" / stage / toy, folder / "new" / stage / toy)
         for stage in stages
-        for toy in TOLD.get(stage, DRAWN)
+        for toy in TOYS_OF_STAGE.get(stage, DEFAULT_TOYS)
     ]
     names = list(dict.fromkeys(outcome.toy for outcome in outcomes))
     prepared = folder / "prepared"
     for name in names:
-        _write_params(prepared / name, known(toy_params(TOYS[name], shared, defaults), new.defaults))
+        _write_params(prepared / name, drop_unknown_keys(build_toy_params(TOYS[name], shared, defaults), new.defaults))
         (prepared / name / "plans").mkdir()
-    before = [
-        _job(stage, name, new, prepared / name)
+    prepare_jobs = [
+        _build_job(stage, name, new, prepared / name)
         for name in names
-        for stage in upstream([each for each in stages if name in TOLD.get(each, DRAWN)], new)
+        for stage in find_upstream_stages(
+            [each for each in stages if name in TOYS_OF_STAGE.get(each, DEFAULT_TOYS)], new
+        )
     ]
-    _finish("today's code", _start(new, before))
+    _wait_for_runner("today's code", _spawn_runner(new, prepare_jobs))
     for outcome in outcomes:
-        params = toy_params(TOYS[outcome.toy], shared, defaults)
-        for version, place in ((old, outcome.old), (new, outcome.new)):
-            shutil.copytree(prepared / outcome.toy, place, ignore=shutil.ignore_patterns("work"))
-            for out in outcome.outs(version):
-                _remove(place / out)
-            _write_params(place, known(params, version.defaults))
-    then = _start(old, [_job(each.stage, each.toy, old, each.old) for each in outcomes])
-    now = _start(new, [_job(each.stage, each.toy, new, each.new) for each in outcomes])
+        params = build_toy_params(TOYS[outcome.toy], shared, defaults)
+        for version, run_dir in ((old, outcome.old), (new, outcome.new)):
+            shutil.copytree(prepared / outcome.toy, run_dir, ignore=shutil.ignore_patterns("work"))
+            for out in outcome.list_outs(version):
+                _remove_path(run_dir / out)
+            _write_params(run_dir, drop_unknown_keys(restore_keys(params, version.defaults), version.defaults))
+    old_process = _spawn_runner(old, [_build_job(each.stage, each.toy, old, each.old) for each in outcomes])
+    new_process = _spawn_runner(new, [_build_job(each.stage, each.toy, new, each.new) for each in outcomes])
     try:
-        _finish("the code of then", then)
-        _finish("today's code", now)
+        _wait_for_runner("the code of then", old_process)
+        _wait_for_runner("today's code", new_process)
     finally:
-        now.kill()  # where the other failed
-        now.wait()
+        new_process.kill()  # where the other failed
+        new_process.wait()
     return outcomes
 
 
-def upstream(stages: list[str], version: Tree) -> list[str]:
+def find_upstream_stages(stages: list[str], version: CodeVersion) -> list[str]:
     """The stages that give what `stages` start from, in the graph's order."""
-    outs = {name: _listed(_body(stage), "outs", "metrics", "plots") for name, stage in version.stages.items()}
-    wanted, found = list(stages), set[str]()
-    while wanted:
-        deps = _listed(_body(version.stages[wanted.pop()]), "deps")
-        makers = {name for name, paths in outs.items() if any(_meet(dep, out) for dep in deps for out in paths)}
-        fresh = {name for name in makers - found if _runs(version.stages[name])}
-        found |= fresh
-        wanted += fresh
-    return [name for name in version.stages if name in found]
+    outs = {
+        name: _list_stage_paths(_get_stage_body(stage), "outs", "metrics", "plots")
+        for name, stage in version.stages.items()
+    }
+    pending, selected = list(stages), set[str]()
+    while pending:
+        deps = _list_stage_paths(_get_stage_body(version.stages[pending.pop()]), "deps")
+        producers = {
+            name for name, paths in outs.items() if any(_paths_overlap(dep, out) for dep in deps for out in paths)
+        }
+        added = {name for name in producers - selected if _is_run_by_toys(version.stages[name])}
+        selected |= added
+        pending += added
+    return [name for name in version.stages if name in selected]
 
 
-def _runs(stage: dict[str, Any]) -> bool:
+def _is_run_by_toys(stage: dict[str, Any]) -> bool:
     """Whether a toy runs the stage: neither a frozen one nor one of a section that is empty by default."""
     return not stage.get("frozen") and stage.get("foreach", "${students}") == "${students}"
 
 
-def _meet(path: str, other: str) -> bool:
+def _paths_overlap(path: str, other: str) -> bool:
     """Whether one is the other, or inside it."""
     return path == other or path.startswith(f"{other}/") or other.startswith(f"{path}/")
 
 
-def _body(stage: dict[str, Any]) -> dict[str, Any]:
+def _get_stage_body(stage: dict[str, Any]) -> dict[str, Any]:
     return stage.get("do", stage)
 
 
-def _listed(body: dict[str, Any], *kinds: str) -> list[str]:
+def _list_stage_paths(body: dict[str, Any], *kinds: str) -> list[str]:
     """The paths that a stage lists, without their settings; ${item} is left as it is."""
     entries = [entry for kind in kinds for entry in body.get(kind, [])]
     return [next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries]
@@ -137,46 +147,46 @@ def _write_params(folder: Path, content: dict[str, Any]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-def _remove(path: Path) -> None:
+def _remove_path(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
-def together(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def merge_defaults(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The defaults of both versions; where one has changed, both versions are tried with the new one."""
     merged = {**old, **new}
     for name in old.keys() & new.keys():
         if isinstance(old[name], dict) and isinstance(new[name], dict):
-            merged[name] = together(old[name], new[name])
+            merged[name] = merge_defaults(old[name], new[name])
     return merged
 
 
-def known(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def drop_unknown_keys(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """`content` without the keys that the defaults do not have; a section that is empty there may hold any."""
     return {
-        name: known(value, defaults[name]) if isinstance(value, dict) and defaults[name] else value
+        name: drop_unknown_keys(value, defaults[name]) if isinstance(value, dict) and defaults[name] else value
         for name, value in content.items()
         if name in defaults
     }
 
 
-def _job(stage: str, toy: str, version: Tree, folder: Path) -> dict[str, Any]:
-    words = shlex.split(_body(version.stages[stage])["cmd"].replace("${item}", TOYS[toy].student))
-    if words[:2] != PREFIX:
-        raise UserError(f"{stage}: its command in dvc.yaml begins with {words[:2]}, not with {PREFIX}")
-    script = str(version.folder / words[2])
-    return {"name": f"{stage} of {toy}", "folder": str(folder), "script": script, "words": words[3:]}
+def _build_job(stage: str, toy: str, version: CodeVersion, folder: Path) -> dict[str, Any]:
+    arguments = shlex.split(_get_stage_body(version.stages[stage])["cmd"].replace("${item}", TOYS[toy].student))
+    if arguments[:2] != COMMAND_PREFIX:
+        raise UserError(f"{stage}: its command in dvc.yaml begins with {arguments[:2]}, not with {COMMAND_PREFIX}")
+    script = str(version.folder / arguments[2])
+    return {"name": f"{stage} of {toy}", "folder": str(folder), "script": script, "words": arguments[3:]}
 
 
-def _start(version: Tree, jobs: list[dict[str, Any]]) -> subprocess.Popen[str]:
+def _spawn_runner(version: CodeVersion, jobs: list[dict[str, Any]]) -> subprocess.Popen[str]:
     """A process that runs the jobs by the code of a version, with one thread."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    kept |= {"PYTHONPATH": str(version.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
+    environment |= {"PYTHONPATH": str(version.folder / "src"), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", str(RUNNER)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=kept
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     assert process.stdin
     process.stdin.write(json.dumps(jobs))
@@ -185,9 +195,9 @@ def _start(version: Tree, jobs: list[dict[str, Any]]) -> subprocess.Popen[str]:
     return process
 
 
-def _finish(whose: str, process: subprocess.Popen[str]) -> None:
+def _wait_for_runner(code_label: str, process: subprocess.Popen[str]) -> None:
     """Wait for it. Raises UserError, with the end of what it printed, where a stage failed."""
-    printed, _ = process.communicate()
+    output, _ = process.communicate()
     if process.returncode:
-        end = "\n".join(printed.strip().splitlines()[-8:])
-        raise UserError(f"the toys do not run by {whose}:\n{end}")
+        end = "\n".join(output.strip().splitlines()[-8:])
+        raise UserError(f"the toys do not run by {code_label}:\n{end}")

@@ -9,7 +9,9 @@ from prunella.errors import UserError
 def rows(root, **columns):
     """(key, caption, fault) of every row."""
     source = {"source": "folder", "path": str(root), "columns": columns}
-    return [(row["key"], row["text"], row["fault"]) for table in Folder(source).rows() for row in table.to_pylist()]
+    return [
+        (row["key"], row["text"], row["fault"]) for table in Folder(source).iter_rows() for row in table.to_pylist()
+    ]
 
 
 def listing(root, *lines, name="metadata.jsonl"):
@@ -85,7 +87,7 @@ def test_csv_is_read_too(tmp_path):
         ("metadata.csv, after line 5", None, "CSV that ends inside a quotation"),
         ("metadata.csv, line 4", None, "row without file_name"),
     ]
-    (table, *_) = Folder({"source": "folder", "path": str(tmp_path), "columns": {}}).rows()
+    (table, *_) = Folder({"source": "folder", "path": str(tmp_path), "columns": {}}).iter_rows()
     assert table["punsafe"].to_pylist() == [0.5, 0.0]
     listing(tmp_path, "file_name,text,text", "a,b,c", name="metadata.csv")
     with pytest.raises(UserError, match=r"metadata.csv: two columns are called 'text'"):
@@ -127,7 +129,7 @@ def test_what_leads_out_of_the_folder_is_not_read(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"1")
     (tmp_path / "in" / "a.png").write_bytes(b"2")
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "secret.png")
-    fetch = Folder({"source": "folder", "path": str(tmp_path / "in"), "columns": {}}).read
+    fetch = Folder({"source": "folder", "path": str(tmp_path / "in"), "columns": {}}).read_image_bytes
     assert fetch("a.png") == b"2"
     for key in ("../secret.png", str(tmp_path / "secret.png"), "link.png"):
         with pytest.raises(RejectedImage, match=r"file outside filter\.path"):
@@ -139,7 +141,7 @@ def test_what_leads_out_of_the_folder_is_not_read(tmp_path):
 
 
 def test_lines_that_are_too_long_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "LONGEST_LINE", 60)
+    monkeypatch.setattr(folder, "MAX_LINE_BYTES", 60)
     listing(tmp_path, '{"file_name": "a", "text": "one"}', '{"file_name": "b", "text": "' + "x" * 200 + '"}', "3" * 61)
     found = [("a", "one", None), *((f"metadata.jsonl, line {i}", None, "line too long") for i in (2, 3))]
     assert rows(tmp_path) == found
@@ -149,7 +151,7 @@ def test_lines_that_are_too_long_are_counted(tmp_path, monkeypatch):
 
 
 def test_a_caption_in_a_file_that_is_too_long_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "LONGEST_LINE", 60)
+    monkeypatch.setattr(folder, "MAX_LINE_BYTES", 60)
     for name, text in (("a", "x" * 60), ("b", "x" * 61)):
         (tmp_path / f"{name}.png").write_bytes(b"")
         (tmp_path / f"{name}.txt").write_text(text)
@@ -176,7 +178,7 @@ def test_one_caption_for_every_picture_whatever_lies_beside(tmp_path):
     for name in ("a.png", "below/b.JPG", "c.txt"):
         (tmp_path / name).write_bytes(b"")
     source = Folder({"source": "folder", "path": str(tmp_path), "columns": {}, "caption": "a photo of sks dog"})
-    (table,) = source.rows()
+    (table,) = source.iter_rows()
     assert [(row["key"], row["text"]) for row in table.to_pylist()] == [
         ("a.png", "a photo of sks dog"),
         ("below/b.JPG", "a photo of sks dog"),
@@ -185,4 +187,4 @@ def test_one_caption_for_every_picture_whatever_lies_beside(tmp_path):
 
 def test_one_caption_and_no_picture(tmp_path):
     with pytest.raises(UserError, match=r"has no picture in it \(\.bmp, "):
-        list(Folder({"source": "folder", "path": str(tmp_path), "columns": {}, "caption": "a cat"}).rows())
+        list(Folder({"source": "folder", "path": str(tmp_path), "columns": {}, "caption": "a cat"}).iter_rows())

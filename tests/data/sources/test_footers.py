@@ -7,8 +7,8 @@ import pytest
 
 from prunella.data.images import RejectedImage
 from prunella.data.sources import footers
-from prunella.data.sources.footers import survivable
-from prunella.data.sources.parquet import _opened
+from prunella.data.sources.footers import footer_is_safe
+from prunella.data.sources.parquet import _open_parquet
 
 # A table of one row whose schema lost a byte, so that its statistics are of another type: pyarrow 25 aborts.
 FATAL = base64.b64decode(
@@ -23,8 +23,8 @@ FATAL = base64.b64decode(
 def as_it_was():
     """No process that another test has changed is left."""
     yield
-    footers._ended(footers._child())
-    footers._child.cache_clear()
+    footers._stop_checker(footers._checker_process())
+    footers._checker_process.cache_clear()
 
 
 @pytest.fixture
@@ -38,24 +38,24 @@ def files(tmp_path):
 
 def test_a_footer_that_ends_its_reader_is_a_damaged_file(files):
     with pytest.raises(RejectedImage) as caught:
-        _opened(files / "fatal")
+        _open_parquet(files / "fatal")
     assert caught.value.cause == "damaged Parquet file"
-    with _opened(files / "sound") as sound:
+    with _open_parquet(files / "sound") as sound:
         assert sound.metadata.num_rows == 1
 
 
 def ending(monkeypatch, how: str) -> None:
     """Have the process that looks do `how` where a file's name begins with "f"."""
     named = "bytes.fromhex(line).rpartition(b'/')[2].startswith(b'f')"
-    spoilt = footers.LOOK.replace("    try:", f"    if {named}: {how}\n    try:", 1)
-    monkeypatch.setattr(footers, "LOOK", f"import os\n{spoilt}")
-    footers._ended(footers._child())
-    footers._child.cache_clear()
+    spoilt = footers.CHECK_SCRIPT.replace("    try:", f"    if {named}: {how}\n    try:", 1)
+    monkeypatch.setattr(footers, "CHECK_SCRIPT", f"import os\n{spoilt}")
+    footers._stop_checker(footers._checker_process())
+    footers._checker_process.cache_clear()
 
 
 def test_files_after_one_that_ended_its_reader_are_looked_at(files, monkeypatch):
     ending(monkeypatch, "os.abort()")
-    assert [survivable(files / name) for name in ("sound", "fatal", "other", "fatal", "sound")] == [1, 0, 1, 0, 1]
+    assert [footer_is_safe(files / name) for name in ("sound", "fatal", "other", "fatal", "sound")] == [1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_files_after_one_that_ended_its_reader_are_looked_at(files, monkeypatch)
 def test_a_killed_reader_and_one_that_cannot_run_are_no_damage(files, monkeypatch, how, error):
     ending(monkeypatch, how)
     with pytest.raises(error, match="fatal"):
-        survivable(files / "fatal")
-    assert survivable(files / "sound")
+        footer_is_safe(files / "fatal")
+    assert footer_is_safe(files / "sound")

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from prunella.data.images import RejectedImage
-from prunella.data.schema import MOST_CAPTIONS
+from prunella.data.schema import MAX_CAPTIONS
 from prunella.data.sources import parquet
 from prunella.data.sources.parquet import Parquet
 from prunella.errors import UserError
-from prunella.params import Filter, check, completed
+from prunella.params import Filter, fill_section, validate_config
 
 GIVEN = [(f"{i}.png", b"picture %d" % i, f"caption {i}") for i in range(7)]
 
@@ -24,12 +24,12 @@ def source(path, **columns) -> dict:
 
 
 def rows(path, **columns):
-    return [row for table in Parquet(source(path, **columns)).rows() for row in table.to_pylist()]
+    return [row for table in Parquet(source(path, **columns)).iter_rows() for row in table.to_pylist()]
 
 
 def test_bytes_come_back_by_file_and_row(tmp_path):
     root = layouts.parquet(tmp_path / "p", GIVEN, AESTHETIC_SCORE=[float(i) for i in range(7)])
-    found, fetch = rows(root), Parquet(source(root)).read
+    found, fetch = rows(root), Parquet(source(root)).read_image_bytes
     assert [row["key"] for row in found][:6] == [f"train-00000.parquet#{i}" for i in range(5)] + [
         "train-00001.parquet#0"
     ]
@@ -41,7 +41,7 @@ def test_bytes_come_back_by_file_and_row(tmp_path):
 def test_paths_lead_to_files_beside(tmp_path):
     root = layouts.paths(tmp_path / "p", GIVEN)
     for path in (root, root / "pairs.parquet"):
-        fetch = Parquet(source(path)).read
+        fetch = Parquet(source(path)).read_image_bytes
         assert [fetch(row["key"]) for row in rows(path)] == [data for _, data, _ in GIVEN]
 
 
@@ -50,7 +50,7 @@ def test_a_cell_without_a_picture(tmp_path):
     (tmp_path / "p").mkdir()
     cells = ["../secret", None, "", "none.png"]
     pq.write_table(pa.table({"path": cells, "text": list("abcd")}), tmp_path / "p" / "a.parquet")
-    fetch = Parquet(source(tmp_path / "p")).read
+    fetch = Parquet(source(tmp_path / "p")).read_image_bytes
     for row, why in enumerate(["file outside", "no picture in the row", "no picture in the row", "no such file"]):
         with pytest.raises(RejectedImage, match=why):
             fetch(f"a.parquet#{row}")
@@ -82,7 +82,7 @@ def test_of_a_damaged_row_group_every_row_is_counted(tmp_path):
     found = rows(root)
     assert [row["fault"] for row in found] == [None] * 2 + ["damaged Parquet file"] * 2 + [None] * 6
     assert [row["key"].rpartition("#")[2] for row in found] == [str(i) for i in range(10)]
-    fetch = Parquet(source(root)).read
+    fetch = Parquet(source(root)).read_image_bytes
     assert [fetch(found[i]["key"]) for i in (0, 9, 1, 4)] == [given[i][1] for i in (0, 9, 1, 4)]
 
 
@@ -90,7 +90,7 @@ def test_pictures_are_read_a_few_rows_at_a_time(tmp_path):
     given = [(f"{i}.png", b"picture %d" % i, "caption") for i in range(200)]
     table = pa.table({"image": [row[1] for row in given], "text": [row[2] for row in given]})
     pq.write_table(table, tmp_path / "a.parquet")  # in one group
-    fetch = Parquet(source(tmp_path)).read
+    fetch = Parquet(source(tmp_path)).read_image_bytes
     for i in (0, 31, 32, 199, 5, 6, 160, 7):
         assert fetch(f"a.parquet#{i}") == given[i][1]
     for key in ("a.parquet#200", "none.parquet#0", "a.parquet"):
@@ -186,22 +186,22 @@ def test_a_file_cannot_hold_more_rows_than_bits(tmp_path):
     assert path.stat().st_size < 10_000
     assert rows(path) == [{"key": "a.parquet", "text": None, "fault": "more rows than a file of its size can hold"}]
     with pytest.raises(RejectedImage, match="damaged"):
-        Parquet(source(path)).read("a.parquet#0")
+        Parquet(source(path)).read_image_bytes("a.parquet#0")
 
 
 def test_a_caption_that_all_rows_share_is_not_multiplied(tmp_path):
     path = shared(tmp_path / "a.parquet", 200_000, "x" * 20_000, 100_000)
     limits = {"source": "parquet", "path": str(path), "samples": 9, "min_side": 1, "max_aspect": 9}
-    limits |= {"min_caption": 1, "max_caption": 1000, "max_broken": 0.5}
-    given = check(Filter, completed("filter", limits), "filter")
+    limits |= {"min_caption": 1, "max_caption": 1000, "max_corrupt_fraction": 0.5}
+    given = validate_config(Filter, fill_section("filter", limits), "filter")
     code = (
         "import resource, sys\nfrom prunella.data.sources.parquet import Parquet\n"
-        "from prunella.data.criteria import CRITERIA, judged\nfrom prunella.params import Filter\n"
+        "from prunella.data.criteria import CRITERIA, apply_criteria\nfrom prunella.params import Filter\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000, -1))\n"
         "given = Filter.model_validate_json(sys.argv[1])\n"
-        "tables = Parquet({'path': given.path, 'columns': {}}).rows()\n"
-        "fell = [CRITERIA[i] for rows in tables for i in judged(rows, given)[1]]\n"
+        "tables = Parquet({'path': given.path, 'columns': {}}).iter_rows()\n"
+        "fell = [CRITERIA[i] for rows in tables for i in apply_criteria(rows, given)[1]]\n"
         "print(len(fell), *set(fell))\n"
     )
     command = [sys.executable, "-c", code, given.model_dump_json()]
@@ -217,15 +217,15 @@ def test_encodings_without_dictionaries(tmp_path, encoding):
     pq.write_table(table, tmp_path / "a.parquet", use_dictionary=False, column_encoding=columns, row_group_size=1700)
     assert [row["text"] for row in rows(tmp_path)] == texts
     assert [row["key"] for row in rows(tmp_path)] == [f"a.parquet#{i}" for i in range(3000)]
-    assert Parquet(source(tmp_path)).read("a.parquet#2999") == b"2999"
+    assert Parquet(source(tmp_path)).read_image_bytes("a.parquet#2999") == b"2999"
 
 
 def test_row_groups_are_read_a_piece_at_a_time(tmp_path, monkeypatch):
     texts = [f"{'x' * 1000} {i}" for i in range(90)]
     for name, column in (("plain", texts), ("list", [[text, "y"] for text in texts])):
         pq.write_table(pa.table({"image": [b"1"] * 90, "text": column}), tmp_path / f"{name}.parquet")
-        monkeypatch.setattr(parquet, "PIECE", 20_000)
-        tables = list(Parquet(source(tmp_path / f"{name}.parquet")).rows())
+        monkeypatch.setattr(parquet, "PIECE_BYTES", 20_000)
+        tables = list(Parquet(source(tmp_path / f"{name}.parquet")).iter_rows())
         assert [row for table in tables for row in table["text"].to_pylist()] == column
         assert len(tables) >= 3 and max(map(len, tables)) <= 40
         monkeypatch.undo()
@@ -235,18 +235,18 @@ def test_captions_shared_or_not_are_judged_alike(tmp_path, monkeypatch):
     texts = ["ab", None, "  a cat\n", "", "ab", "\u200b"] * 3
     pq.write_table(pa.table({"image": [b"1"] * 18, "text": texts}), tmp_path / "a.parquet")
     plain = rows(tmp_path)
-    monkeypatch.setattr(parquet, "PIECE", 1)
-    monkeypatch.setattr(parquet, "SHARED", 0)
-    tables = list(Parquet(source(tmp_path)).rows())
+    monkeypatch.setattr(parquet, "PIECE_BYTES", 1)
+    monkeypatch.setattr(parquet, "MAX_EXPANSION", 0)
+    tables = list(Parquet(source(tmp_path)).iter_rows())
     assert all(pa.types.is_dictionary(table["text"].type) for table in tables)
     assert [row for table in tables for row in table.to_pylist()] == plain
 
 
 def test_more_captions_than_a_picture_has(tmp_path):
-    lists = [["a"] * MOST_CAPTIONS, ["a"] * (MOST_CAPTIONS + 1), ["b"]]
+    lists = [["a"] * MAX_CAPTIONS, ["a"] * (MAX_CAPTIONS + 1), ["b"]]
     pq.write_table(pa.table({"image": [b"1"] * 3, "text": lists}), tmp_path / "a.parquet")
     assert [(len(row["text"]), row["fault"]) for row in rows(tmp_path)] == [
-        (MOST_CAPTIONS, None), (0, "too many captions"), (1, None),
+        (MAX_CAPTIONS, None), (0, "too many captions"), (1, None),
     ]  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def test_what_follows_in_a_large_group_is_lost_alone(tmp_path, monkeypatch):
     start = data.index(b"300 xxx")
     data[start - 2000 : start + 2000] = b"\xff" * 4000
     (tmp_path / "a.parquet").write_bytes(data)
-    monkeypatch.setattr(parquet, "PIECE", 10_000)
+    monkeypatch.setattr(parquet, "PIECE_BYTES", 10_000)
     faults = [row["fault"] for row in rows(tmp_path)]
     assert len(faults) == 400 and set(faults[:250]) == {None} and set(faults[310:]) == {"damaged Parquet file"}
 
@@ -273,4 +273,4 @@ def test_a_failing_disk_stops_and_is_no_damage(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"train-00000\.parquet: .*EIO"):
         rows(tmp_path / "p")
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        Parquet(source(tmp_path / "p")).read("train-00000.parquet#0")
+        Parquet(source(tmp_path / "p")).read_image_bytes("train-00000.parquet#0")

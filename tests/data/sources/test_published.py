@@ -10,18 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from layouts import drawn
 
-from prunella.data.filter import filtered, shortlisted
-from prunella.params import Filter, shipped_defaults
+from prunella.data.filter import filter_dataset, filter_urls
+from prunella.params import Filter, load_shipped_defaults
 
 URLS = [f"https://example.org/{i}.jpg" for i in range(4)]
 
 
 def asked(path: Path, source: str = "webdataset", **changes) -> Filter:
-    return Filter(**shipped_defaults()["filter"] | {"source": source, "path": str(path), "min_side": 8} | changes)
+    return Filter(**load_shipped_defaults()["filter"] | {"source": source, "path": str(path), "min_side": 8} | changes)
 
 
 def kept(folder: Path, params: Filter) -> list[str]:
-    filtered(params, 0, folder / "filtered")
+    filter_dataset(params, 0, folder / "filtered")
     lines = (folder / "filtered" / "pairs.jsonl").read_text().splitlines()
     return sorted(json.loads(line)["text"] for line in lines)
 
@@ -93,6 +93,6 @@ SCORE = {"min": 5.0, "model": None, "clip": None}
 def test_tables_of_urls_are_judged_by_their_own_columns(table, changes, left, tmp_path):
     pq.write_table(pa.table(table), tmp_path / "table.parquet")
     given = asked(tmp_path, **changes)
-    assert shortlisted(given, tmp_path / "table.parquet", tmp_path / "short.parquet", {}) == (4, len(left))
+    assert filter_urls(given, tmp_path / "table.parquet", tmp_path / "short.parquet", {}) == (4, len(left))
     short = pq.read_table(tmp_path / "short.parquet")
     assert short.column(next(name for name in short.column_names if name.lower() == "url")).to_pylist() == left

@@ -8,7 +8,7 @@ import layouts
 import pytest
 
 from prunella.data.images import RejectedImage
-from prunella.data.sources.webdataset import WebDataset, _members, _Tar, _unfit
+from prunella.data.sources.webdataset import WebDataset, _CheckedTarFile, _find_member_fault, _iter_members
 from prunella.errors import UserError
 
 
@@ -17,7 +17,7 @@ def source(path, **columns) -> dict:
 
 
 def rows(path, **columns):
-    return [row for table in WebDataset(source(path, **columns)).rows() for row in table.to_pylist()]
+    return [row for table in WebDataset(source(path, **columns)).iter_rows() for row in table.to_pylist()]
 
 
 def tar(path, *members):
@@ -30,7 +30,7 @@ def tar(path, *members):
 def test_pictures_captions_and_scores_come_back(tmp_path):
     given = [("a.jpg", b"one", "ein Bär"), ("b.png", b"two!", "b"), ("c.webp", b"three", "c")]
     root = layouts.webdataset(tmp_path / "w", given, per_file=2, punsafe=[0.25, None, 1])
-    found, fetch = rows(root), WebDataset(source(root)).read
+    found, fetch = rows(root), WebDataset(source(root)).read_image_bytes
     assert [row["text"] for row in found] == ["ein Bär", "b", "c"]
     assert [row["punsafe"] for row in found] == [0.25, None, 1.0]
     assert [row["key"].split("#")[0] for row in found] == [
@@ -42,7 +42,7 @@ def test_pictures_captions_and_scores_come_back(tmp_path):
 def test_a_single_tar_is_a_dataset(tmp_path):
     root = layouts.webdataset(tmp_path / "w", [("a.jpg", b"one", "a")])
     (row,) = rows(root / "00000.tar")
-    assert WebDataset(source(root / "00000.tar")).read(row["key"]) == b"one"
+    assert WebDataset(source(root / "00000.tar")).read_image_bytes(row["key"]) == b"one"
 
 
 def test_a_caption_is_the_text_or_the_jsons(tmp_path):
@@ -102,7 +102,7 @@ def test_a_tar_that_was_cut_off(tmp_path, left):
     kept = [row["key"] for row in found if not row["fault"]]
     assert kept == whole[: len(kept)] and len(kept) < 4
     with pytest.raises(RejectedImage, match="tar cut off"):
-        WebDataset(source(root)).read(whole[-1])
+        WebDataset(source(root)).read_image_bytes(whole[-1])
 
 
 def test_what_follows_damage_is_not_lost_in_silence(tmp_path):
@@ -139,7 +139,7 @@ def test_names_of_all_kinds(tmp_path):
         ("l\udcff.png", b"four"), ("l\udcff.txt", b"4"),
         ("long" * 60 + ".jpg", b"five"), ("long" * 60 + ".txt", b"5"),
     )  # fmt: skip
-    found, fetch = rows(tmp_path), WebDataset(source(tmp_path)).read
+    found, fetch = rows(tmp_path), WebDataset(source(tmp_path)).read_image_bytes
     assert [row["text"] for row in found] == ["1", "2", "3", "4", "5"]
     assert [row["fault"] for row in found] == [None, None, None, "file name not UTF-8", None]
     assert [fetch(row["key"]) for row in found if not row["fault"]] == [b"one", b"two", b"three", b"five"]
@@ -149,7 +149,7 @@ def test_names_of_all_kinds(tmp_path):
 def test_sparse_members_are_not_read():
     member = tarfile.TarInfo("s.png")
     member.sparse = [(0, 100)]
-    assert _unfit(member, 1000).startswith("link, device")
+    assert _find_member_fault(member, 1000).startswith("link, device")
 
 
 def test_what_is_no_tar(tmp_path):
@@ -224,8 +224,8 @@ def test_long_names_and_pax_headers_are_read(tmp_path):
 
 def test_members_are_not_kept(tmp_path):
     root = layouts.webdataset(tmp_path / "w", [(f"{i}.jpg", b"x", str(i)) for i in range(5)])
-    with _Tar.open(root / "00000.tar", "r:") as file:
-        assert [len(file.members) for _ in _members(file)] == [0] * 15
+    with _CheckedTarFile.open(root / "00000.tar", "r:") as file:
+        assert [len(file.members) for _ in _iter_members(file)] == [0] * 15
 
 
 def test_a_failing_disk_stops_and_is_no_damage(tmp_path, monkeypatch):
@@ -235,15 +235,15 @@ def test_a_failing_disk_stops_and_is_no_damage(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(_Tar, "open", fails)
+    monkeypatch.setattr(_CheckedTarFile, "open", fails)
     with pytest.raises(UserError, match=r"00000\.tar: .*EIO"):
         rows(root)
     monkeypatch.setattr(os, "pread", fails)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        WebDataset(source(root)).read(row["key"])
+        WebDataset(source(root)).read_image_bytes(row["key"])
 
 
 def test_a_picture_of_more_than_a_gigabyte_is_none(tmp_path):
     root = layouts.webdataset(tmp_path / "w", [("a.jpg", b"x", "a")])
     with pytest.raises(RejectedImage, match="file too large"):
-        WebDataset(source(root)).read("00000.tar/a.jpg#512+1073741825")
+        WebDataset(source(root)).read_image_bytes("00000.tar/a.jpg#512+1073741825")

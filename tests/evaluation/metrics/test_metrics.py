@@ -7,15 +7,15 @@ import pytest
 from conftest import ROOT
 
 from prunella.errors import UserError
-from prunella.evaluation.metrics import check_metrics, find_metric, metric_names
-from prunella.evaluation.metrics.base import figures
+from prunella.evaluation.metrics import check_metrics, find_metric, list_metrics
+from prunella.evaluation.metrics.base import make_report_entries
 from prunella.params import read_params
 from prunella.stats import Estimate
 
 
 def test_every_file_is_a_metric_with_a_builder():
-    assert set(metric_names()) >= {"composition", "latent_kid", "latent_frechet"}
-    assert all(callable(find_metric(name).build) for name in metric_names())
+    assert set(list_metrics()) >= {"composition", "latent_kid", "latent_frechet"}
+    assert all(callable(find_metric(name).build) for name in list_metrics())
 
 
 def test_a_misspelt_metric_is_named_with_its_neighbour():
@@ -44,12 +44,12 @@ class Parted:
     def compute(self):
         return Estimate(0.5, 2, 0.1, 0.9)
 
-    def parts(self):
+    def breakdown(self):
         return {"a": Estimate(1.0, 1, 0.2, 1.0)}
 
 
 def test_parts_are_reported_beside_the_whole():
-    assert figures("some", Parted()) == {
+    assert make_report_entries("some", Parted()) == {
         "some": {"value": 0.5, "n": 2, "low": 0.1, "high": 0.9},
         "some_by": {"a": {"value": 1.0, "n": 1, "low": 0.2, "high": 1.0}},
     }

@@ -9,13 +9,13 @@ from networks import Inception, Vgg
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, Dinov2Model
 
-from prunella.data.manifest import read_manifest
-from prunella.evaluation.frechet import frechet
+from prunella.data.manifest import read_sample_manifest
+from prunella.evaluation.frechet import measure_frechet
 from prunella.evaluation.metrics import find_metric
 from prunella.evaluation.metrics.base import Unavailable
-from prunella.evaluation.metrics.inception_score import inception_score
-from prunella.params import Real
-from prunella.sampling.gallery import Gallery
+from prunella.evaluation.metrics.inception_score import estimate_inception_score
+from prunella.params import ReferenceImages
+from prunella.sampling.gallery import ImageShards
 
 SEEN = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in range(7)]
 
@@ -95,7 +95,7 @@ def test_lpips_is_the_weighed_distance_of_unit_channels_place_by_place(subject):
         found = model.layer(pixels).relu()[0].numpy()
         return found / np.sqrt((found**2).sum(0) + 1e-10)
 
-    theirs = [picture for _, picture in Gallery(subject.taught)]
+    theirs = [picture for _, picture in ImageShards(subject.teacher_images_dir)]
     weights = model.weights.numpy()[:, None, None]
     expected = [(weights * (channels(a) - channels(b)) ** 2).sum(0).mean() for a, b in zip(SEEN, theirs, strict=True)]
     assert measured("lpips", subject).values()[""] == pytest.approx(expected, rel=1e-4) and min(expected) > 0
@@ -112,7 +112,7 @@ def test_aesthetic_score_by_a_linear_head(subject, networks):
 
 
 def test_likeness_to_the_teacher_s_picture_from_the_same_noise(subject, networks):
-    theirs = [picture for _, picture in Gallery(subject.taught)]
+    theirs = [picture for _, picture in ImageShards(subject.teacher_images_dir)]
     expected = (clip_of(networks.clip, SEEN)[0] * clip_of(networks.clip, theirs)[0]).sum(1)
     assert measured("clip_similarity", subject).values()[""] == pytest.approx(expected, abs=1e-6)
     metric = find_metric("clip_similarity").build(subject)
@@ -129,7 +129,7 @@ def test_likeness_in_dino_s_space(subject, networks):
         pixels = [processor(Image.fromarray(p), return_tensors="pt").pixel_values for p in pictures]
         return unit(torch.cat([model(each).last_hidden_state[:, 0] for each in pixels]))
 
-    theirs = [picture for _, picture in Gallery(subject.taught)]
+    theirs = [picture for _, picture in ImageShards(subject.teacher_images_dir)]
     expected = (embedded(SEEN) * embedded(theirs)).sum(1)
     assert measured("dino_similarity", subject).values()[""] == pytest.approx(expected, abs=1e-6)
 
@@ -152,14 +152,14 @@ def in_inception(networks, pictures) -> np.ndarray:
 
 
 @pytest.fixture
-def real(tmp_path) -> tuple[Real, list[np.ndarray]]:
+def real(tmp_path) -> tuple[ReferenceImages, list[np.ndarray]]:
     """A folder of eleven real pictures, of another size than the drawn ones, and how they are measured."""
     folder = tmp_path / "real"
     folder.mkdir()
     pictures = [np.random.default_rng(50 + i).integers(0, 256, (40, 32, 3), np.uint8) for i in range(11)]
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(folder / f"{i}.png")
-    return Real(path=str(folder), pictures=100), [pixels[4:36] for pixels in pictures]  # their middle
+    return ReferenceImages(path=str(folder), max_images=100), [pixels[4:36] for pixels in pictures]  # their middle
 
 
 def test_kid_of_a_folder_pair_by_pair(make_subject, networks, real):
@@ -168,7 +168,7 @@ def test_kid_of_a_folder_pair_by_pair(make_subject, networks, real):
     expected = discrepancy(one, other, lambda x, y: (x @ y / len(x) + 1) ** 3)
     assert metric.compute().value == pytest.approx(expected, rel=1e-4, abs=1e-9)
     assert metric.compute().n == 7 and len(metric.values()["_real"]) == 11
-    assert metric.floor() is None  # nobody knows what real pictures would be of the drawn captions
+    assert metric.real_data_floor() is None  # nobody knows what real pictures would be of the drawn captions
 
 
 def test_cmmd_pair_by_pair(make_subject, networks, real):
@@ -181,16 +181,16 @@ def test_cmmd_pair_by_pair(make_subject, networks, real):
 def test_fid_from_ten_pictures_a_feature_on(make_subject, networks, monkeypatch, tmp_path):
     with pytest.raises(Unavailable, match=r"7 drawn and 22 real pictures; 100 of each are needed: 10 a feature"):
         find_metric("fid").build(make_subject(7, backbones=networks))
-    monkeypatch.setattr("prunella.evaluation.metrics.fid.A_FEATURE", 0.5)
+    monkeypatch.setattr("prunella.evaluation.metrics.fid.IMAGES_PER_FEATURE", 0.5)
     metric = measured("fid", make_subject(7, backbones=networks))
     one = in_inception(networks, SEEN)
-    assert metric.compute().value == pytest.approx(frechet(one, metric.space.real).value, rel=1e-4)
+    assert metric.compute().value == pytest.approx(measure_frechet(one, metric.space.real).value, rel=1e-4)
 
 
 def test_precision_and_recall_in_inception_s_features(make_subject, networks, real, monkeypatch):
     with pytest.raises(Unavailable, match=r"7 drawn and 11 real pictures; 1000 of each are needed"):
         find_metric("recall").build(make_subject(7, backbones=networks, real=real[0]))
-    monkeypatch.setattr("prunella.evaluation.precision_recall.FEWEST", 7)
+    monkeypatch.setattr("prunella.evaluation.precision_recall.MIN_IMAGES", 7)
     metrics = [measured(name, make_subject(7, backbones=networks, real=real[0])) for name in ("precision", "recall")]
     one, other = in_inception(networks, SEEN), in_inception(networks, real[1])
     expected = [
@@ -210,31 +210,31 @@ def test_real_pictures_are_those_whose_captions_are_not_drawn(make_subject, netw
     subject = make_subject(7, backbones=networks)
     metric = measured("kid", subject)
     drawn = {prompt.text for prompt in subject.prompts}
-    pairs = read_manifest(manifest)[1]
+    pairs = read_sample_manifest(manifest)[1]
     asked = sum(pair.text in drawn for pair in pairs)
-    assert len(metric.space.asked) == asked >= 7 and len(metric.space.real) == 29 - asked
-    assert metric.floor().n == asked
-    fewer = make_subject(7, backbones=networks, real=Real(path=None, pictures=5))
+    assert len(metric.space.real_of_prompts) == asked >= 7 and len(metric.space.real) == 29 - asked
+    assert metric.real_data_floor().n == asked
+    fewer = make_subject(7, backbones=networks, real=ReferenceImages(path=None, max_images=5))
     space = measured("kid", fewer).space
     assert len(space.real) == 5 and np.isin(space.real[:, 0], metric.space.real[:, 0]).all()
 
 
 def test_inception_score_by_hand():
     sure = np.eye(4)[np.arange(40) % 4]  # each picture of one class for certain, and all classes alike in each part
-    assert inception_score(np.tile([0.25] * 4, (40, 1))).value == pytest.approx(1)
-    found = inception_score(np.repeat(sure, 500, axis=0))
+    assert estimate_inception_score(np.tile([0.25] * 4, (40, 1))).value == pytest.approx(1)
+    found = estimate_inception_score(np.repeat(sure, 500, axis=0))
     assert found.value == pytest.approx(4, rel=0.01) and found.n == 20_000
     shares = np.random.default_rng(0).dirichlet(np.ones(5), size=50)
     parts = np.array_split(np.random.default_rng(0).permutation(shares), 10)
     expected = [np.exp(np.mean([np.sum(p * np.log(p / part.mean(0))) for p in part])) for part in parts]
-    assert inception_score(shares).value == pytest.approx(np.mean(expected))
+    assert estimate_inception_score(shares).value == pytest.approx(np.mean(expected))
 
 
 def test_a_few_pictures_have_no_inception_score(subject, monkeypatch):
     with pytest.raises(Unavailable, match="7 pictures; 5000 are needed"):
         find_metric("inception_score").build(subject)
-    monkeypatch.setattr("prunella.evaluation.metrics.inception_score.FEWEST", 7)
-    monkeypatch.setattr("prunella.evaluation.metrics.inception_score.PARTS", 3)
+    monkeypatch.setattr("prunella.evaluation.metrics.inception_score.MIN_IMAGES", 7)
+    monkeypatch.setattr("prunella.evaluation.metrics.inception_score.NUM_SPLITS", 3)
     estimate = measured("inception_score", subject).compute()
     assert estimate.n == 7 and 1 <= estimate.value < 6
 

@@ -9,10 +9,10 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from prunella.errors import UserError
-from prunella.evaluation.metrics import find_metric, unmet
-from prunella.evaluation.metrics.base import Unavailable, figures
+from prunella.evaluation.metrics import find_metric, find_unavailable_metrics
+from prunella.evaluation.metrics.base import Unavailable, make_report_entries
 from prunella.evaluation.metrics.soft_tifa import read_questions
-from prunella.evaluation.vqa import spellings
+from prunella.evaluation.vqa import list_spellings
 
 SEEN = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8) for i in range(3)]
 ASKED = [
@@ -57,7 +57,7 @@ def test_a_picture_s_value_is_the_geometric_mean_of_its_answers(subject, network
     found = metric.values()[""]
     assert found == [pytest.approx(np.prod(first) ** (1 / 3), rel=1e-4), None, pytest.approx(last, rel=1e-4)]
     assert len({*first, last}) >= 3  # the toy's answers differ, so the test can fail
-    parts = figures("soft_tifa", metric)["soft_tifa_by"]
+    parts = make_report_entries("soft_tifa", metric)["soft_tifa_by"]
     assert metric.compute().value == pytest.approx((found[0] + last) / 2) and metric.compute().n == 2
     assert parts["atoms"]["value"] == pytest.approx((np.mean(first) + last) / 2, rel=1e-4)
     assert parts["object"]["value"] == pytest.approx((first[2] + last) / 2, rel=1e-4)
@@ -65,8 +65,8 @@ def test_a_picture_s_value_is_the_geometric_mean_of_its_answers(subject, network
 
 
 def test_how_an_answer_may_be_written():
-    assert spellings("Yes") == ["Yes", " Yes", "yes", " yes"]
-    assert spellings("four") == ["four", " four", "Four", " Four", "4", " 4"]
+    assert list_spellings("Yes") == ["Yes", " Yes", "yes", " yes"]
+    assert list_spellings("four") == ["four", " four", "Four", " Four", "4", " 4"]
 
 
 def test_prompts_without_questions_are_said_with_the_line_that_gives_some(make_subject, networks, tmp_path):
@@ -80,11 +80,11 @@ def test_questions_that_lack_are_said_before_anything_is_drawn(params, networks,
     asked = {"metrics": ["soft_tifa"], "backbones": networks, "prompt_file": str(tmp_path / "prompts.jsonl")}
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a ring"}\n')
     known = params.benchmark.model_copy(update=asked)
-    assert unmet(known)["soft_tifa"].startswith("no prompt has questions in")
+    assert find_unavailable_metrics(known)["soft_tifa"].startswith("no prompt has questions in")
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "a ring", "vqa_list": ASKED[1]}) + "\n")
-    assert unmet(known) == {}
+    assert find_unavailable_metrics(known) == {}
     nothing = networks.model_copy(update={"vqa": None})
-    assert unmet(known.model_copy(update={"backbones": nothing}))["soft_tifa"].startswith(
+    assert find_unavailable_metrics(known.model_copy(update={"backbones": nothing}))["soft_tifa"].startswith(
         "needs benchmark.backbones.vqa"
     )
 

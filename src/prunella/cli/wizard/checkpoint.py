@@ -11,44 +11,47 @@ from prunella.encoding.encode import vae_factor
 from prunella.errors import UserError
 from prunella.models import hub
 from prunella.models.families import FAMILIES
-from prunella.models.reference_configs import originals
-from prunella.models.teacher import SINGLE, describe_folder
-from prunella.models.weights import PICKLES, header, refuse_pickle
+from prunella.models.reference_configs import load_reference_configs
+from prunella.models.teacher import CONFIG_REPOS, describe_pipeline_dir
+from prunella.models.weights import PICKLE_SUFFIXES, read_header, refuse_pickle
 from prunella.training.memory_estimate import tokens
 
-Source = Literal["folder", "file", "hub"]
+CheckpointSource = Literal["folder", "file", "hub"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # What stands for a checkpoint of which no configs are here: an original, the side of its pictures in pixels.
-STANDS_FOR = {
+REFERENCE_MODELS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": ("sd15", 512),
     "stabilityai/stable-diffusion-2-1": ("sd21", 768),
     "stabilityai/stable-diffusion-xl-base-1.0": ("sdxl", 1024),
 }
-USUAL = {"sd": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sdxl": "stabilityai/stable-diffusion-xl-base-1.0"}
+DEFAULT_MODELS = {
+    "sd": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
 CLIP_TOKENS, VAE_FACTOR = 77, 8  # of all originals: tokens of a caption, pixels to a latent's one
 
 
 class Checkpoint(NamedTuple):
     """A teacher as far as it is known; of a Hub model that is not in the cache that may be its name alone."""
 
-    source: Source
+    source: CheckpointSource
     name: str  # a path or a Hub id
     family: str | None
-    unet: dict[str, Any]  # its config
-    side: int  # pixels of its own pictures
-    latent: int  # its latents' side
-    tokens: int
+    unet_config: dict[str, Any]  # its config
+    image_size: int  # pixels of its own pictures
+    latent_size: int  # its latents' side
+    max_tokens: int
 
-    def like(self, family: str) -> "Checkpoint":
+    def with_family_defaults(self, family: str) -> "Checkpoint":
         """The same with what is usual in a family."""
-        return _like(self.source, self.name, USUAL[family])
+        return _make_from_reference(self.source, self.name, DEFAULT_MODELS[family])
 
     def __str__(self) -> str:
-        kind = f"{FAMILIES[self.family].title}, {self.side} pixels" if self.family else "not downloaded"
+        kind = f"{FAMILIES[self.family].title}, {self.image_size} pixels" if self.family else "not downloaded"
         return f"{self.name} ({kind})"
 
 
-def recognised(name: str) -> Checkpoint:
+def detect_checkpoint(name: str) -> Checkpoint:
     """The checkpoint that a path or a Hub id names.
 
     Raises UserError where it is no pipeline folder, no checkpoint of one file and no Hub id, or none that can be a
@@ -56,46 +59,56 @@ def recognised(name: str) -> Checkpoint:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        return _folder("folder", str(path), path)
+        return _detect_folder("folder", str(path), path)
     if path.is_file():
-        return _file(path)
-    if not HUB_ID.fullmatch(name) or Path(name).parent.is_dir() or path.suffix in (".safetensors", *PICKLES):
+        return _detect_single_file(path)
+    if not HUB_ID.fullmatch(name) or Path(name).parent.is_dir() or path.suffix in (".safetensors", *PICKLE_SUFFIXES):
         raise UserError(
             f"{name}: there is no such folder or file, and it is no Hub id such as owner/model; a diffusers pipeline "
             "folder, a .safetensors checkpoint or a Hub id is expected"
         )
-    return _on_the_hub(name)
+    return _detect_on_hub(name)
 
 
-def _folder(source: Source, name: str, folder: Path) -> Checkpoint:
+def _detect_folder(source: CheckpointSource, name: str, folder: Path) -> Checkpoint:
     try:
-        told = describe_folder(folder)
+        pipeline_info = describe_pipeline_dir(folder)
     except UserError as error:
         raise UserError(str(error).removeprefix("teacher.path: ")) from None
-    latent = told["unet"]["sample_size"]
-    return Checkpoint(source, name, told["family"], told["unet"], latent * vae_factor(folder), latent, tokens(folder))
+    latent_size = pipeline_info["unet"]["sample_size"]
+    return Checkpoint(
+        source,
+        name,
+        pipeline_info["family"],
+        pipeline_info["unet"],
+        latent_size * vae_factor(folder),
+        latent_size,
+        tokens(folder),
+    )
 
 
-def _file(path: Path) -> Checkpoint:
-    if path.suffix in PICKLES:
+def _detect_single_file(path: Path) -> Checkpoint:
+    if path.suffix in PICKLE_SUFFIXES:
         refuse_pickle(path)
-    names = header(path)
-    for prefix, original in SINGLE.items():
-        if any(name.startswith(prefix) for name in names):
-            return _like("file", str(path), original)
+    tensor_names = read_header(path)
+    for prefix, original in CONFIG_REPOS.items():
+        if any(name.startswith(prefix) for name in tensor_names):
+            return _make_from_reference("file", str(path), original)
     raise UserError(f"{path}: has no text encoder of SD 1.x, 2.x or SDXL, so it is no whole checkpoint of one file")
 
 
-def _on_the_hub(name: str) -> Checkpoint:
-    unknown = Checkpoint("hub", name, None, {}, 0, 0, 0)
+def _detect_on_hub(name: str) -> Checkpoint:
+    unknown_checkpoint = Checkpoint("hub", name, None, {}, 0, 0, 0)
     try:
-        folder = hub.snapshot(name, "main", hub.CONFIGS, cached=True)
+        folder = hub.hub_snapshot(name, "main", hub.CONFIG_PATTERNS, local_files_only=True)
     except UserError:
-        return _like("hub", name, name) if name in STANDS_FOR else unknown
-    return _folder("hub", name, folder) if (folder / "unet" / "config.json").is_file() else unknown
+        return _make_from_reference("hub", name, name) if name in REFERENCE_MODELS else unknown_checkpoint
+    return _detect_folder("hub", name, folder) if (folder / "unet" / "config.json").is_file() else unknown_checkpoint
 
 
-def _like(source: Source, name: str, original: str) -> Checkpoint:
-    kind, side = STANDS_FOR[original]
+def _make_from_reference(source: CheckpointSource, name: str, original: str) -> Checkpoint:
+    kind, image_size = REFERENCE_MODELS[original]
     family = "sdxl" if kind == "sdxl" else "sd"
-    return Checkpoint(source, name, family, originals()[kind], side, side // VAE_FACTOR, CLIP_TOKENS)
+    return Checkpoint(
+        source, name, family, load_reference_configs()[kind], image_size, image_size // VAE_FACTOR, CLIP_TOKENS
+    )

@@ -8,64 +8,67 @@ from prunella.errors import UserError
 from prunella.models.families import FAMILIES
 from prunella.params import Distill
 from prunella.pruning.plan import STUDENTS, Plan
-from prunella.tracking.training_estimate import subject_of
+from prunella.tracking.training_estimate import make_memory_spec
 from prunella.training.memory_estimate import GB, PLANNED, Subject, examples_at_once, needed
 
-FEW = 4  # examples at once: below, running the forward pass twice costs less than a GPU that idles
+MIN_MICRO_BATCH = 4  # examples at once: below, running the forward pass twice costs less than a GPU that idles
 # What is given up, in this order, where too little fits: time, then the optimizer's precision.
-GIVEN_UP: tuple[dict, ...] = (
+MEMORY_SAVERS: tuple[dict, ...] = (
     {},
     {"gradient_checkpointing": True},
     {"gradient_checkpointing": True, "optimizer": "adamw-8bit"},
 )
 
 
-class Sizes(NamedTuple):
+class GpuFit(NamedTuple):
     """What a distillation is to run with, and what that needs."""
 
-    at_once: int  # examples
-    given_up: dict
-    need: float  # GB
+    micro_batch: int  # examples
+    memory_savers: dict
+    memory_gb: float  # GB
 
     def __str__(self) -> str:
-        said = "".join(f", {key}: {str(value).lower()}" for key, value in self.given_up.items())
-        return f"{self.at_once} at once{said}, about {self.need:.1f} GB"
+        savers_text = "".join(f", {key}: {str(value).lower()}" for key, value in self.memory_savers.items())
+        return f"{self.micro_batch} at once{savers_text}, about {self.memory_gb:.1f} GB"
 
 
-def sized(plan: Plan, checkpoint: Checkpoint, settings: Distill, memory: float) -> Sizes:
-    """How the plan's student is distilled from the checkpoint on a GPU of `memory` GB.
+def fit_to_gpu(plan: Plan, checkpoint: Checkpoint, settings: Distill, gpu_memory_gb: float) -> GpuFit:
+    """How the plan's student is distilled from the checkpoint on a GPU of `gpu_memory_gb` GB.
 
-    With gradient checkpointing where fewer than `FEW` examples fit without and more fit with it; with moments of 8 bits
-    only where none fits else. Raises UserError where none fits at all, naming the students that would do.
+    With gradient checkpointing where fewer than `MIN_MICRO_BATCH` examples fit without and more fit with it; with
+    moments of 8 bits only where none fits else. Raises UserError where none fits at all, naming the students that
+    would do.
     """
-    subject, fitting = _subject(plan, checkpoint, settings), list[Sizes]()
-    for change in GIVEN_UP:
-        if fitting and "optimizer" in change:
+    memory_spec, fits = _make_distill_memory_spec(plan, checkpoint, settings), list[GpuFit]()
+    for savers in MEMORY_SAVERS:
+        if fits and "optimizer" in savers:
             break
-        changed = settings.model_copy(update=change)
-        at_once = examples_at_once("auto", subject, changed, int(memory * GB))
-        need = needed(subject, changed, at_once).total / GB
-        if need <= PLANNED * memory:
-            fitting.append(Sizes(at_once, change, need))
-            if at_once >= min(FEW, settings.batch_size):
+        changed = settings.model_copy(update=savers)
+        micro_batch = examples_at_once("auto", memory_spec, changed, int(gpu_memory_gb * GB))
+        memory_gb = needed(memory_spec, changed, micro_batch).total / GB
+        if memory_gb <= PLANNED * gpu_memory_gb:
+            fits.append(GpuFit(micro_batch, savers, memory_gb))
+            if micro_batch >= min(MIN_MICRO_BATCH, settings.batch_size):
                 break
-    if not fitting:
-        raise UserError(_too_large(plan, checkpoint, settings, memory))
-    return max(fitting, key=lambda sizes: sizes.at_once)  # the first of equals
+    if not fits:
+        raise UserError(_explain_too_large(plan, checkpoint, settings, gpu_memory_gb))
+    return max(fits, key=lambda fit: fit.micro_batch)  # the first of equals
 
 
-def _subject(plan: Plan, checkpoint: Checkpoint, settings: Distill) -> Subject:
-    family, side = FAMILIES[plan.family], checkpoint.latent
-    example = family.example(checkpoint.unet, (side, side), checkpoint.tokens)
-    return subject_of(plan, checkpoint.unet, example, settings, gpu=True)
+def _make_distill_memory_spec(plan: Plan, checkpoint: Checkpoint, settings: Distill) -> Subject:
+    family, latent_size = FAMILIES[plan.family], checkpoint.latent_size
+    example = family.example_shapes(checkpoint.unet_config, (latent_size, latent_size), checkpoint.max_tokens)
+    return make_memory_spec(plan, checkpoint.unet_config, example, settings, gpu=True)
 
 
-def _too_large(plan: Plan, checkpoint: Checkpoint, settings: Distill, memory: float) -> str:
-    def least(each: Plan) -> float:
-        changed = settings.model_copy(update=GIVEN_UP[-1] | {"features": None})
-        return needed(_subject(each, checkpoint, changed), changed, 1).total / GB / PLANNED
+def _explain_too_large(plan: Plan, checkpoint: Checkpoint, settings: Distill, gpu_memory_gb: float) -> str:
+    def min_memory_gb(candidate: Plan) -> float:
+        changed = settings.model_copy(update=MEMORY_SAVERS[-1] | {"features": None})
+        return needed(_make_distill_memory_spec(candidate, checkpoint, changed), changed, 1).total / GB / PLANNED
 
-    others = [each for each in STUDENTS.values() if each.family == plan.family and each.name != plan.name]
-    fitting = [each.name for each in others if least(each) <= memory]
-    instead = f"what would do: {', '.join(fitting)}" if fitting else "no other student of this teacher fits"
-    return f"{plan.name} needs a GPU of {math.ceil(least(plan))} GB, even with one example at once; {instead}"
+    other_plans = [other for other in STUDENTS.values() if other.family == plan.family and other.name != plan.name]
+    fitting = [other.name for other in other_plans if min_memory_gb(other) <= gpu_memory_gb]
+    suggestion = f"what would do: {', '.join(fitting)}" if fitting else "no other student of this teacher fits"
+    return (
+        f"{plan.name} needs a GPU of {math.ceil(min_memory_gb(plan))} GB, even with one example at once; {suggestion}"
+    )

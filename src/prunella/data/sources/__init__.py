@@ -2,7 +2,7 @@
 
 from prunella.data.sources.base import Source
 from prunella.data.sources.folder import Folder
-from prunella.data.sources.generated import Generated
+from prunella.data.sources.generated import GeneratedImages
 from prunella.data.sources.hub import Hub
 from prunella.data.sources.parquet import Parquet
 from prunella.data.sources.scenes import Scenes
@@ -15,15 +15,15 @@ SOURCES: dict[str, type[Source]] = {
     "parquet": Parquet,
     "webdataset": WebDataset,
     "hub": Hub,
-    "generated": Generated,
+    "generated": GeneratedImages,
 }
 
 
-def describe(params: Filter, seed: int) -> dict:
+def describe_source(params: Filter, seed: int) -> dict:
     """What `open_source` needs to find the pairs of `params` again, as the manifest keeps it."""
     return SOURCES[params.source].describe(params, seed)
 
 
 def open_source(source: dict) -> Source:
-    """The source that `describe` described."""
+    """The source that `describe_source` described."""
     return SOURCES[source["source"]](source)

@@ -7,7 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 from PIL import Image
 
-from prunella.data.images import decoded, unpacked
+from prunella.data.images import decode_image, open_rgb
 from prunella.params import Filter
 
 
@@ -29,26 +29,34 @@ class Source(Protocol):
 
     def __init__(self, source: dict): ...
 
-    def rows(self) -> Iterator[pa.Table]:
+    def iter_rows(self) -> Iterator[pa.Table]:
         """The rows as `prunella.data.schema` describes them. Raises UserError where the layout is another."""
         ...
 
-    def pieces(self) -> list[str]:
-        """Names of the pieces whose rows are worth reading apart, in the order of `rows`; none where they are not."""
+    def shard_names(self) -> list[str]:
+        """Names of the pieces whose rows are worth reading apart, in the order of `iter_rows`.
+
+        None where they are not.
+        """
         return []
 
-    def rows_of(self, piece: str) -> Iterator[pa.Table]:
+    def iter_shard_rows(self, shard: str) -> Iterator[pa.Table]:
         """The rows of a piece; of a source without pieces all."""
-        return self.rows()
+        return self.iter_rows()
 
-    def read(self, key: str) -> bytes:
+    def read_image_bytes(self, key: str) -> bytes:
         """The picture's bytes. Raises RejectedImage where there are none, OSError where the machine fails."""
         ...
 
-    def image(self, key: str) -> Image.Image:
-        """The picture as RGB. Raises as `read` does, RejectedImage also where the bytes are no usable picture."""
-        return decoded(self.read(key))
+    def load_image(self, key: str) -> Image.Image:
+        """The picture as RGB.
 
-    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
-        """`image` for the time of a block, within which its memory counts towards `prunella.data.images.AT_ONCE`."""
-        return unpacked(self.read(key))
+        Raises as `read_image_bytes` does, RejectedImage also where the bytes are no usable picture.
+        """
+        return decode_image(self.read_image_bytes(key))
+
+    def open_image(self, key: str) -> AbstractContextManager[Image.Image]:
+        """`load_image` for the time of a block, within which its memory counts towards
+        `prunella.data.images.DECODE_MEMORY_BYTES`.
+        """
+        return open_rgb(self.read_image_bytes(key))

@@ -13,21 +13,28 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from prunella.data.images import PICTURES, RejectedImage, machine_faults, of_the_machine, read_bytes
-from prunella.data.schema import NO_UTF8, faulty, found, of_rows
+from prunella.data.images import IMAGE_SUFFIXES, RejectedImage, is_system_error, raise_system_errors, read_file_bytes
+from prunella.data.schema import NO_UTF8, make_fault_rows, match_columns, rows_to_table
 from prunella.data.sources.base import Source
 from prunella.errors import UserError
 from prunella.params import Filter
-from prunella.storage.remote import Place, Remote, below, found_below, place, side_by_side
+from prunella.storage.remote import (
+    PathOrRemote,
+    RemotePath,
+    map_concurrently,
+    parse_location,
+    relative_name,
+    rglob_sorted,
+)
 
-LISTINGS = ("metadata.jsonl", "metadata.csv")
-NAMES = ("file_name", "file", "filename", "path", "image", "image_path")
-OUTSIDE = "file outside filter.path"  # which DVC would not see change
+LISTING_FILES = ("metadata.jsonl", "metadata.csv")
+FILE_NAME_COLUMNS = ("file_name", "file", "filename", "path", "image", "image_path")
+OUTSIDE_ROOT = "file outside filter.path"  # which DVC would not see change
 BATCH = 65536
-LONGEST_LINE = 16 << 20  # bytes of a line of a listing, or of a caption in a file; more is no caption
-TOO_LONG = "line too long"
+MAX_LINE_BYTES = 16 << 20  # bytes of a line of a listing, or of a caption in a file; more is no caption
+LINE_TOO_LONG = "line too long"
 Rows = list[tuple[str, dict]]  # (line, row)
-Wrong = list[tuple[str, str]]  # (line, cause)
+Faults = list[tuple[str, str]]  # (line, cause)
 
 
 class Folder(Source):
@@ -39,102 +46,109 @@ class Folder(Source):
         return super().describe(params, seed) | ({"caption": params.caption} if params.caption else {})
 
     def __init__(self, source: dict):
-        self.root, self.columns, self.caption = place(source["path"]), source["columns"], source.get("caption")
+        self.root, self.columns, self.caption = parse_location(source["path"]), source["columns"], source.get("caption")
 
-    def rows(self) -> Iterator[pa.Table]:
+    def iter_rows(self) -> Iterator[pa.Table]:
         """The rows of the listing, or of the captions beside pictures. Raises UserError for what is no such folder."""
         if not self.root.is_dir():
-            raise UserError(f"filter.path: there is no folder {self.root}; it should hold pictures and {LISTINGS[0]}")
+            raise UserError(
+                f"filter.path: there is no folder {self.root}; it should hold pictures and {LISTING_FILES[0]}"
+            )
         if self.caption is not None:
-            yield from _all_called(self.root, self.caption)
+            yield from _iter_rows_of_one_caption(self.root, self.caption)
             return
-        listing = next((self.root / name for name in LISTINGS if (self.root / name).is_file()), None)
-        with machine_faults(str(listing or self.root)):
-            yield from _texts_beside(self.root) if listing is None else _listed(listing, self.columns)
+        listing = next((self.root / name for name in LISTING_FILES if (self.root / name).is_file()), None)
+        with raise_system_errors(str(listing or self.root)):
+            yield from (
+                _iter_caption_file_rows(self.root) if listing is None else _iter_listing_rows(listing, self.columns)
+            )
 
-    def read(self, key: str) -> bytes:
-        return inside(self.root, key)
+    def read_image_bytes(self, key: str) -> bytes:
+        return read_below_root(self.root, key)
 
 
-def _listed(listing: Place, columns: dict[str, str]) -> Iterator[pa.Table]:
-    rows, wrong = _json_rows(listing) if listing.suffix == ".jsonl" else _csv_rows(listing)
-    image = _image([row for _, row in rows], columns)
-    named = [(row[image], row) for _, row in rows if _is_name(row.get(image))]
-    wrong += [(where, f"row without {image}") for where, row in rows if not _is_name(row.get(image))]
-    if not named:
+def _iter_listing_rows(listing: PathOrRemote, columns: dict[str, str]) -> Iterator[pa.Table]:
+    rows, faults = _read_jsonl(listing) if listing.suffix == ".jsonl" else _read_csv(listing)
+    name_column = _find_file_name_column([row for _, row in rows], columns)
+    named_rows = [(row[name_column], row) for _, row in rows if _is_name(row.get(name_column))]
+    faults += [(location, f"row without {name_column}") for location, row in rows if not _is_name(row.get(name_column))]
+    if not named_rows:
         names = ", ".join(dict.fromkeys(str(name) for _, row in rows for name in row))
-        first = f"{wrong[0][0]}: {wrong[0][1]}" if wrong else "it has no rows"
+        first_fault = f"{faults[0][0]}: {faults[0][1]}" if faults else "it has no rows"
         raise UserError(
             f"{listing}: no row names a picture; "
-            + (f"its columns are {names}, and one should be file_name" if names else first)
+            + (f"its columns are {names}, and one should be file_name" if names else first_fault)
             + ". A line is as " + ("file_name,text" if listing.suffix == ".csv" else '{"file_name": …, "text": …}')
         )  # fmt: skip
-    spelt = found(list(dict.fromkeys(name for _, row in named for name in row)), columns)
-    for start in range(0, len(named), BATCH):
-        some = named[start : start + BATCH]
-        yield of_rows([name for name, _ in some], [row for _, row in some], spelt)
-    for key, cause in wrong:
-        yield faulty([key], cause)
+    column_map = match_columns(list(dict.fromkeys(name for _, row in named_rows for name in row)), columns)
+    for start in range(0, len(named_rows), BATCH):
+        batch = named_rows[start : start + BATCH]
+        yield rows_to_table([name for name, _ in batch], [row for _, row in batch], column_map)
+    for key, cause in faults:
+        yield make_fault_rows([key], cause)
 
 
-def inside(root: Place, name: str, outside: str = OUTSIDE) -> bytes:
-    """The content of a file below `root`. Raises RejectedImage, with the cause `outside` where it lies elsewhere."""
-    if isinstance(root, Remote):
+def read_below_root(root: PathOrRemote, name: str, outside_cause: str = OUTSIDE_ROOT) -> bytes:
+    """The content of a file below `root`.
+
+    Raises RejectedImage, with the cause `outside_cause` where it lies elsewhere.
+    """
+    if isinstance(root, RemotePath):
         name = posixpath.normpath(name)
         if name.startswith(("/", "../")) or name == "..":
-            raise RejectedImage(outside)
-        return read_bytes(root / name)
+            raise RejectedImage(outside_cause)
+        return read_file_bytes(root / name)
     path = root / name
     try:
         if not path.resolve().is_relative_to(root.resolve()):
-            raise RejectedImage(outside)
+            raise RejectedImage(outside_cause)
     except (ValueError, OSError, RuntimeError) as error:  # a NUL in the name, links in a circle
-        if of_the_machine(error):
+        if is_system_error(error):
             raise
         raise RejectedImage("unreadable file") from None
-    return read_bytes(path)
+    return read_file_bytes(path)
 
 
-def _image(rows: list[dict], asked: dict[str, str]) -> str:
+def _find_file_name_column(rows: list[dict], overrides: dict[str, str]) -> str:
     """The column of file names."""
-    if "image" in asked:
-        return asked["image"]
+    if "image" in overrides:
+        return overrides["image"]
     lower = {str(name).lower(): name for row in reversed(rows) for name in row}
-    return next((lower[name] for name in NAMES if name in lower), NAMES[0])
+    return next((lower[name] for name in FILE_NAME_COLUMNS if name in lower), FILE_NAME_COLUMNS[0])
 
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _json_rows(listing: Place) -> tuple[Rows, Wrong]:
-    rows, wrong = [], []
+def _read_jsonl(listing: PathOrRemote) -> tuple[Rows, Faults]:
+    rows, faults = [], []
     with listing.open("rb") as file:
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in enumerate(_iter_lines(file), 1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not text.strip():
                 continue
-            row, cause = _json_row(text)
-            where = f"{listing.name}, line {number}"
+            row, cause = _parse_json_row(text)
+            location = f"{listing.name}, line {number}"
             if row is None:
-                wrong.append((where, cause))
+                faults.append((location, cause))
             else:
-                rows.append((where, row))
-    return rows, wrong
+                rows.append((location, row))
+    return rows, faults
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def _iter_lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file; of one that is longer than LONGEST_LINE only so much that it is seen to be."""
-    while line := file.readline(LONGEST_LINE + 1):
+    while line := file.readline(MAX_LINE_BYTES + 1):
         yield line
-        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
-            line = file.readline(LONGEST_LINE + 1)
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES + 1)
 
 
-def _json_row(line: bytes) -> tuple[dict | None, str]:
+def _parse_json_row(line: bytes) -> tuple[dict | None, str]:
     """A line's object, or None and why there is none."""
-    if len(line) > LONGEST_LINE:
-        return None, TOO_LONG
+    if len(line) > MAX_LINE_BYTES:
+        return None, LINE_TOO_LONG
     try:
         row = json.loads(line.decode())
     except UnicodeDecodeError:
@@ -144,53 +158,54 @@ def _json_row(line: bytes) -> tuple[dict | None, str]:
     return (row, "") if isinstance(row, dict) else (None, "line is no JSON object")
 
 
-def _csv_rows(listing: Place) -> tuple[Rows, Wrong]:
-    csv.field_size_limit(LONGEST_LINE)
-    rows, wrong = [], []
+def _read_csv(listing: PathOrRemote) -> tuple[Rows, Faults]:
+    csv.field_size_limit(MAX_LINE_BYTES)
+    rows, faults = [], []
     with io.TextIOWrapper(listing.open("rb"), "utf-8-sig", errors="surrogateescape", newline="") as file:
         table = csv.DictReader(file, strict=True)
         try:
             names = table.fieldnames or []
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise UserError(f"{listing}: two columns are called {twice!r}")
+            if duplicate := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{listing}: two columns are called {duplicate!r}")
             for row in table:
                 row.pop(None, None)  # more cells than columns
                 rows.append((f"{listing.name}, line {table.line_num}", row))
         except csv.Error as error:  # a quotation that does not end takes all that follows
-            cause = TOO_LONG if "limit" in str(error) else "CSV that ends inside a quotation"
-            wrong.append((f"{listing.name}, after line {table.line_num}", cause))
-    return rows, wrong
+            cause = LINE_TOO_LONG if "limit" in str(error) else "CSV that ends inside a quotation"
+            faults.append((f"{listing.name}, after line {table.line_num}", cause))
+    return rows, faults
 
 
-def _all_called(root: Place, caption: str) -> Iterator[pa.Table]:
+def _iter_rows_of_one_caption(root: PathOrRemote, caption: str) -> Iterator[pa.Table]:
     """Every picture below `root`, with one caption."""
-    names = sorted(below(root, path) for path in root.rglob("*") if path.suffix.lower() in PICTURES)
+    names = sorted(relative_name(root, path) for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not names:
-        raise UserError(f"filter.path: {root} has no picture in it ({', '.join(sorted(PICTURES))})")
+        raise UserError(f"filter.path: {root} has no picture in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
     for start in range(0, len(names), BATCH):
-        some = names[start : start + BATCH]
-        yield of_rows(some, [{"text": caption}] * len(some), {"text": "text"})
+        batch = names[start : start + BATCH]
+        yield rows_to_table(batch, [{"text": caption}] * len(batch), {"text": "text"})
 
 
-def _texts_beside(root: Place) -> Iterator[pa.Table]:
-    files = found_below(root, "*")
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
-    texts = {path.with_suffix("") for path in files if path.suffix == ".txt"}
-    if not texts & {path.with_suffix("") for path in pictures}:
+def _iter_caption_file_rows(root: PathOrRemote) -> Iterator[pa.Table]:
+    files = rglob_sorted(root, "*")
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    caption_stems = {path.with_suffix("") for path in files if path.suffix == ".txt"}
+    if not caption_stems & {path.with_suffix("") for path in images}:
         raise UserError(
-            f"filter.path: {root} has neither {LISTINGS[0]} nor {LISTINGS[1]} nor a NAME.txt beside a picture, so its "
+            f"filter.path: {root} has neither {LISTING_FILES[0]} nor {LISTING_FILES[1]} nor a NAME.txt beside a "
+            "picture, so its "
             'pictures have no captions; write one line a picture, as {"file_name": "cat.png", "text": "a cat"}'
         )
-    for start in range(0, len(pictures), BATCH):
-        some = pictures[start : start + BATCH]
-        captions = side_by_side(_beside, [path.with_suffix(".txt") for path in some])
-        yield of_rows([below(root, path) for path in some], [{} for _ in some], {}, captions)
-    lonely = sorted(texts - {path.with_suffix("") for path in pictures})
-    yield faulty([f"{below(root, path)}.txt" for path in lonely], "caption without picture")
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        captions = map_concurrently(_read_caption_file, [path.with_suffix(".txt") for path in batch])
+        yield rows_to_table([relative_name(root, path) for path in batch], [{} for _ in batch], {}, captions)
+    unmatched = sorted(caption_stems - {path.with_suffix("") for path in images})
+    yield make_fault_rows([f"{relative_name(root, path)}.txt" for path in unmatched], "caption without picture")
 
 
-def _beside(path: Place) -> bytes | None:
+def _read_caption_file(path: PathOrRemote) -> bytes | None:
     try:
-        return read_bytes(path, LONGEST_LINE)
+        return read_file_bytes(path, MAX_LINE_BYTES)
     except RejectedImage:
         return None

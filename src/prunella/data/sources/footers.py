@@ -16,9 +16,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from threading import Lock
 
-from prunella.storage.remote import Place
+from prunella.storage.remote import PathOrRemote
 
-LOOK = """
+CHECK_SCRIPT = """
 import sys
 import pyarrow.parquet as pq
 
@@ -33,40 +33,40 @@ for line in sys.stdin:
     sys.stdout.flush()
 """
 LOCK = Lock()
-FIRST = 1 << 16  # bytes of a file's end that are asked for before it is known how long the footer is
-LARGEST = 1 << 28  # bytes of a footer; one that says it is longer is cut off, and so damaged
+TAIL_BYTES = 1 << 16  # bytes of a file's end that are asked for before it is known how long the footer is
+MAX_FOOTER_BYTES = 1 << 28  # bytes of a footer; one that says it is longer is cut off, and so damaged
 
 
 @contextmanager
-def with_footer(path: Place) -> Iterator[Path]:
+def footer_copy(path: PathOrRemote) -> Iterator[Path]:
     """A file of this machine with the footer of `path`: of one on a store, a file as long with nothing but its end."""
     if isinstance(path, Path):
         yield path
         return
     size = path.size()
-    end = path.part(max(0, size - FIRST), FIRST)
-    length = int.from_bytes(end[-8:-4], "little") + 8
-    if len(end) < min(length, LARGEST, size):
-        end = path.part(max(0, size - length), length)
+    tail = path.read_range(max(0, size - TAIL_BYTES), TAIL_BYTES)
+    footer_length = int.from_bytes(tail[-8:-4], "little") + 8
+    if len(tail) < min(footer_length, MAX_FOOTER_BYTES, size):
+        tail = path.read_range(max(0, size - footer_length), footer_length)
     with NamedTemporaryFile(suffix=".parquet") as file:
         file.truncate(size)
-        file.seek(size - len(end))
-        file.write(end)
+        file.seek(size - len(tail))
+        file.write(tail)
         file.flush()
         yield Path(file.name)
 
 
-def survivable(path: Path) -> bool:
+def footer_is_safe(path: Path) -> bool:
     """Whether a process that looks at the footer of `path` lives on. Raises MemoryError where it was killed."""
     with LOCK:
-        child = _child()
+        child = _checker_process()
         assert child.stdin and child.stdout
         child.stdin.write(os.fsencode(path.absolute()).hex().encode() + b"\n")
         child.stdin.flush()
         if child.stdout.read(1):
             return True
-        _child.cache_clear()
-        if (status := _ended(child)) == -signal.SIGKILL:
+        _checker_process.cache_clear()
+        if (status := _stop_checker(child)) == -signal.SIGKILL:
             raise MemoryError(f"{path}: the process that looked at it was killed")
         if status >= 0:
             raise RuntimeError(f"{path}: the process that looks at footers has ended with status {status}")
@@ -74,15 +74,15 @@ def survivable(path: Path) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _child() -> subprocess.Popen[bytes]:
+def _checker_process() -> subprocess.Popen[bytes]:
     """The process that looks; it ends when its input does, with this one at the latest."""
-    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
-    child = subprocess.Popen([sys.executable, "-c", LOOK], stdin=pipe, stdout=pipe, stderr=quiet)
-    atexit.register(_ended, child)
+    pipe, devnull = subprocess.PIPE, subprocess.DEVNULL
+    child = subprocess.Popen([sys.executable, "-c", CHECK_SCRIPT], stdin=pipe, stdout=pipe, stderr=devnull)
+    atexit.register(_stop_checker, child)
     return child
 
 
-def _ended(child: subprocess.Popen[bytes]) -> int:
+def _stop_checker(child: subprocess.Popen[bytes]) -> int:
     """End the process, if it has not ended, and return its status."""
     for pipe in (child.stdin, child.stdout):
         if pipe:

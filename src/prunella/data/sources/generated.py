@@ -12,12 +12,12 @@ import pyarrow as pa
 from prunella.data.sources.webdataset import WebDataset
 from prunella.errors import UserError
 from prunella.storage.files import read_json, sha256
-from prunella.storage.remote import Place, place
+from prunella.storage.remote import PathOrRemote, parse_location
 
 MANIFEST = "manifest.json"
 
 
-class Generated(WebDataset):
+class GeneratedImages(WebDataset):
     """Keys are places in tars, as of any webdataset. `latent_space` says whose latents they are."""
 
     def __init__(self, source: dict):
@@ -27,34 +27,34 @@ class Generated(WebDataset):
             raise UserError(
                 f"filter.path: {self.root} has no {MANIFEST}; it should be a folder that the stage generate made whole"
             )
-        noted = read_json(manifest)
-        if not isinstance(noted, dict) or not {"latents", "shards"} <= noted.keys():
+        content = read_json(manifest)
+        if not isinstance(content, dict) or not {"latents", "shards"} <= content.keys():
             raise UserError(f"{manifest}: not as the stage generate writes it; run that stage again")
-        self.latent_space: str = noted["latents"]
-        self.shards: list[dict[str, Any]] = noted["shards"]
-        self.root = place(noted.get("store", self.root))  # the tars may lie elsewhere than what lists them
-        self._members = lru_cache(maxsize=16)(_members)
+        self.latent_space: str = content["latents"]
+        self.shards: list[dict[str, Any]] = content["shards"]
+        self.root = parse_location(content.get("store", self.root))  # the tars may lie elsewhere than what lists them
+        self._tar_members = lru_cache(maxsize=16)(_index_tar)
 
-    def rows(self) -> Iterator[pa.Table]:
+    def iter_rows(self) -> Iterator[pa.Table]:
         """The rows of every shard. Raises UserError where one is not as it was drawn."""
         for shard in self.shards:
             file = self.root / shard["name"]
             if not file.is_file() or sha256(file) != shard["sha256"]:
                 raise UserError(f"{file}: not as it was drawn; run the stage generate again")
-        yield from super().rows()
+        yield from super().iter_rows()
 
-    def pieces(self) -> list[str]:
+    def shard_names(self) -> list[str]:
         """None: all shards are looked at first."""
         return []
 
-    def latents(self, key: str) -> np.ndarray:
+    def read_latents(self, key: str) -> np.ndarray:
         """The raw latents (CHW) that the picture of `key` was decoded from."""
         tar, _, name = key.rpartition("#")[0].partition("/")
-        offset, size = self._members(self.root / tar)[name.removesuffix(".png") + ".npy"]
-        return np.load(io.BytesIO(self.part(self.root / tar, offset, size)))
+        offset, size = self._tar_members(self.root / tar)[name.removesuffix(".png") + ".npy"]
+        return np.load(io.BytesIO(self.read_range(self.root / tar, offset, size)))
 
 
-def _members(tar: Place) -> dict[str, tuple[int, int]]:
+def _index_tar(tar: PathOrRemote) -> dict[str, tuple[int, int]]:
     """Where each member of a tar begins, and how long it is."""
-    with tar.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as opened:
-        return {member.name: (member.offset_data, member.size) for member in opened}
+    with tar.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar_file:
+        return {member.name: (member.offset_data, member.size) for member in tar_file}

@@ -8,15 +8,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from prunella.data.schema import WANTED, canonical, found
+from prunella.data.schema import TABLE_COLUMNS, match_columns, normalize_table
 from prunella.data.sources.base import Source
-from prunella.data.sources.folder import inside
-from prunella.data.sources.parquet import content
+from prunella.data.sources.folder import read_below_root
+from prunella.data.sources.parquet import read_cell_bytes
 from prunella.errors import UserError
 from prunella.params import Filter
 
 BATCH = 16384
-OUTSIDE = "file outside the dataset"  # a stranger's table must not name files of this machine
+OUTSIDE_DATASET = "file outside the dataset"  # a stranger's table must not name files of this machine
 
 
 class Hub(Source):
@@ -24,7 +24,7 @@ class Hub(Source):
 
     @classmethod
     def describe(cls, params: Filter, seed: int) -> dict:
-        revision = commit(params.id or "", params.revision)  # the schema asks for one
+        revision = resolve_dataset_revision(params.id or "", params.revision)  # the schema asks for one
         pinned = {"id": params.id, "revision": revision, "split": params.split}
         return {"source": params.source, "path": params.path, **pinned, "columns": dict(params.columns)}
 
@@ -32,35 +32,37 @@ class Hub(Source):
         self.id, self.revision, self.split = source["id"], source["revision"], source["split"]
         self.columns = source["columns"]
 
-    def rows(self) -> Iterator[pa.Table]:
-        names = found(self._data.column_names, self.columns)
+    def iter_rows(self) -> Iterator[pa.Table]:
+        names = match_columns(self._dataset.column_names, self.columns)
         if missing := [column for column in ("image", "text") if column not in names]:
             raise UserError(
                 f"filter.id: {self.id} has no column for the {missing[0]}; it has "
-                f"{', '.join(self._data.column_names)}. filter.columns can name it, as {{{missing[0]}: NAME}}"
+                f"{', '.join(self._dataset.column_names)}. filter.columns can name it, as {{{missing[0]}: NAME}}"
             )
-        wanted = {ours: theirs for ours, theirs in names.items() if ours in WANTED}
-        columns = self._data.select_columns(list(wanted.values())).with_format("arrow")
-        for start in range(0, len(self._data), BATCH):
+        column_map = {
+            our_column: data_column for our_column, data_column in names.items() if our_column in TABLE_COLUMNS
+        }
+        columns = self._dataset.select_columns(list(column_map.values())).with_format("arrow")
+        for start in range(0, len(self._dataset), BATCH):
             rows = columns[start : start + BATCH]
             keys = pa.array([str(row) for row in range(start, start + len(rows))])
-            yield canonical(rows, wanted, keys, self._data.column_names)
+            yield normalize_table(rows, column_map, keys, self._dataset.column_names)
 
-    def read(self, key: str) -> bytes:
-        value = self._pictures[int(key) : int(key) + 1].column(0)[0].as_py()
-        return content(value, lambda name: inside(self._folder, name, OUTSIDE))
+    def read_image_bytes(self, key: str) -> bytes:
+        value = self._image_column[int(key) : int(key) + 1].column(0)[0].as_py()
+        return read_cell_bytes(value, lambda name: read_below_root(self._files_root, name, OUTSIDE_DATASET))
 
     @property
-    def _data(self) -> Any:
-        return _loaded(self.id, self.revision, self.split)
+    def _dataset(self) -> Any:
+        return _load_split(self.id, self.revision, self.split)
 
     @cached_property
-    def _pictures(self) -> Any:
-        name = found(self._data.column_names, self.columns)["image"]
-        return self._data.select_columns([name]).with_format("arrow")
+    def _image_column(self) -> Any:
+        name = match_columns(self._dataset.column_names, self.columns)["image"]
+        return self._dataset.select_columns([name]).with_format("arrow")
 
     @cached_property
-    def _folder(self) -> Path:
+    def _files_root(self) -> Path:
         """Where files of this dataset lie: a local dataset's folder, or the dataset's part of the Hub's cache."""
         if Path(self.id).is_dir():
             return Path(self.id)
@@ -70,7 +72,7 @@ class Hub(Source):
         return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=self.id, repo_type="dataset")
 
 
-def commit(name: str, revision: str) -> str:
+def resolve_dataset_revision(name: str, revision: str) -> str:
     """The commit that `revision` is now, so that later stages read the same; of a local folder the revision itself."""
     if Path(name).is_dir() or os.environ.get("HF_HUB_OFFLINE") == "1":
         return revision
@@ -83,7 +85,7 @@ def commit(name: str, revision: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _loaded(name: str, revision: str, split: str) -> Any:
+def _load_split(name: str, revision: str, split: str) -> Any:
     from datasets import Image, disable_progress_bars, load_dataset
 
     disable_progress_bars()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image
 
-from prunella.data.schema import of_rows
+from prunella.data.schema import rows_to_table
 from prunella.data.sources.base import Source
 from prunella.params import Filter
-from prunella.scenes.generator import caption, captioned, read_vocabulary
+from prunella.scenes.generator import make_caption, read_vocabulary, render_sample
 
 BATCH = 256  # rows at a time; few, since a caption takes longer than a batch's overhead
 
@@ -33,24 +33,24 @@ class Scenes(Source):
     def __init__(self, source: dict):
         self.vocabulary, self.seed = read_vocabulary(source["path"]), source["seed"]
 
-    def rows(self) -> Iterator[pa.Table]:
+    def iter_rows(self) -> Iterator[pa.Table]:
         """Captions and the size that every picture has. They do not end."""
         size = dict.fromkeys(("width", "height"), self.vocabulary.picture)
         for start in count(0, BATCH):
             numbers = range(start, start + BATCH)
-            rows = [{"text": caption(self.vocabulary, self.seed, number), **size} for number in numbers]
-            yield of_rows([str(number) for number in numbers], rows, {name: name for name in ("text", *size)})
+            rows = [{"text": make_caption(self.vocabulary, self.seed, number), **size} for number in numbers]
+            yield rows_to_table([str(number) for number in numbers], rows, {name: name for name in ("text", *size)})
 
-    def read(self, key: str) -> bytes:
+    def read_image_bytes(self, key: str) -> bytes:
         """The picture as a PNG."""
         file = io.BytesIO()
-        self.image(key).save(file, "PNG")
+        self.load_image(key).save(file, "PNG")
         return file.getvalue()
 
-    def image(self, key: str) -> Image.Image:
+    def load_image(self, key: str) -> Image.Image:
         """The picture, without a detour over bytes."""
-        return Image.fromarray(captioned(self.vocabulary, self.seed, int(key))[1])
+        return Image.fromarray(render_sample(self.vocabulary, self.seed, int(key))[1])
 
-    def opened(self, key: str) -> AbstractContextManager[Image.Image]:
-        """`image`; small pictures need no budget."""
-        return nullcontext(self.image(key))
+    def open_image(self, key: str) -> AbstractContextManager[Image.Image]:
+        """`load_image`; small pictures need no budget."""
+        return nullcontext(self.load_image(key))

@@ -5,14 +5,14 @@ import pkgutil
 from types import ModuleType
 
 from prunella.errors import UserError
-from prunella.params import Benchmark, unknown
+from prunella.params import Benchmark, did_you_mean
 
-SEAM = "base"
+BASE_MODULE = "base"
 
 
-def metric_names() -> list[str]:
+def list_metrics() -> list[str]:
     """The metrics that there are: the modules beside this one."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != SEAM)
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != BASE_MODULE)
 
 
 def find_metric(name: str) -> ModuleType:
@@ -24,26 +24,26 @@ def find_metric(name: str) -> ModuleType:
 def check_metrics(names: list[str]) -> None:
     """Raises UserError where `benchmark.metrics` names a metric that is not there; imports none of them."""
     for name in names:
-        if name not in (known := metric_names()):
-            raise UserError(f"benchmark.metrics: {unknown('metric', name, known)}")
+        if name not in (available := list_metrics()):
+            raise UserError(f"benchmark.metrics: {did_you_mean('metric', name, available)}")
 
 
-def unmet(params: Benchmark) -> dict[str, str]:
+def find_unavailable_metrics(params: Benchmark) -> dict[str, str]:
     """Metrics that lack something that is known before anything is drawn, each with the line that would give it.
 
     That is a backbone that is not on this machine, or what a metric's own `lacks` says.
     """
-    from prunella.evaluation.backbones import place
+    from prunella.evaluation.backbones import find_backbone
     from prunella.evaluation.metrics.base import Unavailable
 
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name in params.metrics:
         module = find_metric(name)
         try:
-            for key in getattr(module, "NEEDS", ()):
-                place(params.backbones, key)
+            for backbone in getattr(module, "NEEDS", ()):
+                find_backbone(params.backbones, backbone)
         except Unavailable as reason:
-            found[name] = str(reason)
-        if hasattr(module, "lacks") and (why := module.lacks(params)):
-            found[name] = f"{found[name]}; {why}" if name in found else why
-    return found
+            reasons[name] = str(reason)
+        if hasattr(module, "find_missing_inputs") and (missing := module.find_missing_inputs(params)):
+            reasons[name] = f"{reasons[name]}; {missing}" if name in reasons else missing
+    return reasons

@@ -4,26 +4,28 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from prunella.data.aesthetic import Aesthetic
+from prunella.data.aesthetic import AestheticScorer
 from prunella.errors import UserError
-from prunella.evaluation.backbones import place
-from prunella.evaluation.metrics.base import Images, PerPicture, Subject, Unavailable
+from prunella.evaluation.backbones import find_backbone
+from prunella.evaluation.metrics.base import Images, MetricContext, PerImageMetric, Unavailable
 
 NEEDS = ("aesthetic", "clip")  # of benchmark.backbones
 
 
-def build(subject: Subject) -> PerPicture:
-    known = subject.backbones
+def build(context: MetricContext) -> PerImageMetric:
+    backbones = context.backbones
 
-    def load() -> Aesthetic:
+    def load_scorer() -> AestheticScorer:
         try:
-            return Aesthetic(place(known, "aesthetic"), place(known, "clip"), subject.device)
+            return AestheticScorer(
+                find_backbone(backbones, "aesthetic"), find_backbone(backbones, "clip"), context.device
+            )
         except UserError as error:
             raise Unavailable(str(error)) from None
 
-    model = subject.common("aesthetic", load)
+    model = context.get_shared("aesthetic", load_scorer)
 
-    def scores(images: Images, prompts: Sequence[str]) -> list[float]:
+    def score_batch(images: Images, prompts: Sequence[str]) -> list[float]:
         return model([Image.fromarray(image) for image in images])
 
-    return PerPicture(scores)
+    return PerImageMetric(score_batch)

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prunella.data.manifest import read_manifest
+from prunella.data.manifest import read_sample_manifest
 from prunella.latents.shards import Latents
-from prunella.params import Backbones, Real
+from prunella.params import Backbones, ReferenceImages
 from prunella.sampling.benchmark_prompts import Prompt
-from prunella.stats import Estimate, mean
+from prunella.stats import Estimate, estimate_mean
 
 Images = Sequence[np.ndarray]  # HWC uint8 each, all of one size in one batch
 
@@ -36,84 +36,84 @@ class Metric(Protocol):
         that compares with real pictures those are jackknife pseudo-values, and "_real" has one a real picture.
         """
 
-    def parts(self) -> dict[str, Estimate]:
+    def breakdown(self) -> dict[str, Estimate]:
         """The same by part of what is measured (of composition: by claim); {} for a metric without parts."""
 
-    def floor(self) -> Estimate | None:
+    def real_data_floor(self) -> Estimate | None:
         """The value of real pictures under the same captions; None where it is not measured."""
 
 
-class OfAll:
+class SetMetricDefaults:
     """What metrics share that know no picture's own value, no parts and no floor."""
 
     def values(self) -> dict[str, Sequence[float | bool | None]]:
         return {}
 
-    def parts(self) -> dict[str, Estimate]:
+    def breakdown(self) -> dict[str, Estimate]:
         return {}
 
-    def floor(self) -> Estimate | None:
+    def real_data_floor(self) -> Estimate | None:
         return None
 
 
-class PerPicture(OfAll):
+class PerImageMetric(SetMetricDefaults):
     """A metric that is the mean of a value a picture; `measure` gives those of a batch."""
 
     def __init__(self, measure: Callable[[Images, Sequence[str]], Sequence[float]]):
         self.measure = measure
-        self.each: list[float] = []
+        self.scores: list[float] = []
 
     def update(self, images: Images, prompts: Sequence[str]) -> None:
-        self.each += [float(value) for value in self.measure(images, prompts)]
+        self.scores += [float(value) for value in self.measure(images, prompts)]
 
     def compute(self) -> Estimate:
-        return mean(self.each)
+        return estimate_mean(self.scores)
 
     def values(self) -> dict[str, Sequence[float | bool | None]]:
-        return {"": self.each}
+        return {"": self.scores}
 
 
 @dataclass(frozen=True)
-class Subject:
+class MetricContext:
     """What pictures are measured against; `shared` keeps what the metrics of all models have in common."""
 
-    teacher: Path  # pipeline folder
+    teacher_dir: Path  # pipeline folder
     heldout: Latents
     prompts: list[Prompt]  # of every model's pictures, in their order
     manifest: Path  # of the pairs that passed the filter
-    taught: Path  # the teacher's gallery, of the same prompts and noise
+    teacher_images_dir: Path  # the teacher's gallery, of the same prompts and noise
     prompt_file: Path  # which may have questions on its prompts
     backbones: Backbones
-    real: Real
+    real: ReferenceImages
     resize: int | None
     jpeg: bool
     device: str
     batch_size: int
     shared: dict[str, Any] = field(default_factory=dict)
 
-    def common(self, name: str, make: Callable[[], Any]) -> Any:
-        """What `make` makes, once for all models and metrics; an Unavailable that it raises is kept too."""
+    def get_shared(self, name: str, factory: Callable[[], Any]) -> Any:
+        """What `factory` makes, once for all models and metrics; an Unavailable that it raises is kept too."""
         if name not in self.shared:
             try:
-                self.shared[name] = make()
+                self.shared[name] = factory()
             except Unavailable as reason:
                 self.shared[name] = reason
-        if isinstance(made := self.shared[name], Unavailable):
-            raise made
-        return made
+        if isinstance(value := self.shared[name], Unavailable):
+            raise value
+        return value
 
     @property
-    def drawn(self) -> np.ndarray:
+    def heldout_indices(self) -> np.ndarray:
         """Numbers of the held-out pairs whose captions are drawn."""
         return np.array([prompt.pair for prompt in self.prompts if prompt.pair is not None], int)
 
     @property
-    def source(self) -> dict:
+    def data_info(self) -> dict:
         """Of the pairs, as the filter's manifest has it."""
-        return self.common("manifest", lambda: read_manifest(self.manifest))[0]
+        return self.get_shared("manifest", lambda: read_sample_manifest(self.manifest))[0]
 
 
-def figures(name: str, metric: Metric) -> dict[str, dict]:
+def make_report_entries(name: str, metric: Metric) -> dict[str, dict]:
     """{name: estimate} and, of a metric with parts, {name_by: {part: estimate}}, as reports have them."""
-    parts = {part: estimate.rounded() for part, estimate in metric.parts().items()}
-    return {name: metric.compute().rounded()} | ({f"{name}_by": parts} if parts else {})
+    breakdown = {part: estimate.to_report_dict() for part, estimate in metric.breakdown().items()}
+    return {name: metric.compute().to_report_dict()} | ({f"{name}_by": breakdown} if breakdown else {})

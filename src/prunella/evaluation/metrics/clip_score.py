@@ -5,16 +5,16 @@ Neither clipped at 0 nor times 100 or 2.5: BK-SDM and others report the mean cos
 
 from collections.abc import Sequence
 
-from prunella.evaluation.backbones import clip
-from prunella.evaluation.metrics.base import Images, PerPicture, Subject
+from prunella.evaluation.backbones import load_clip_backbone
+from prunella.evaluation.metrics.base import Images, MetricContext, PerImageMetric
 
 NEEDS = ("clip",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> PerPicture:
-    model = clip(subject)
+def build(context: MetricContext) -> PerImageMetric:
+    model = load_clip_backbone(context)
 
-    def cosines(images: Images, prompts: Sequence[str]) -> list[float]:
-        return (model.images(images) * model.texts(prompts)).sum(1).tolist()
+    def score_batch(images: Images, prompts: Sequence[str]) -> list[float]:
+        return (model.embed_images(images) * model.embed_texts(prompts)).sum(1).tolist()
 
-    return PerPicture(cosines)
+    return PerImageMetric(score_batch)

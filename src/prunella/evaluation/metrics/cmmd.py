@@ -9,23 +9,23 @@ from functools import partial
 
 import numpy as np
 
-from prunella.evaluation.backbones import clip
-from prunella.evaluation.metrics.base import Images, Subject
-from prunella.evaluation.mmd import FEWEST, discrepancy, gaussian
-from prunella.evaluation.reference_images import picture_space
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.backbones import load_clip_backbone
+from prunella.evaluation.metrics.base import Images, MetricContext
+from prunella.evaluation.mmd import MIN_IMAGES, make_gaussian_kernel, measure_mmd
+from prunella.evaluation.reference_images import get_image_feature_space
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 NEEDS = ("clip",)  # of benchmark.backbones
 
 SIGMA, SCALE = 10.0, 1000.0
 
 
-def build(subject: Subject) -> SetMetric:
-    model = clip(subject)
+def build(context: MetricContext) -> SetMetric:
+    model = load_clip_backbone(context)
 
-    def embeddings(images: Images) -> np.ndarray:
-        return model.images(images).float().numpy()
+    def embed_images(images: Images) -> np.ndarray:
+        return model.embed_images(images).float().numpy()
 
-    space = picture_space(subject, "clip", embeddings)
-    enough(space, len(subject.prompts), FEWEST, "benchmark.prompts, benchmark.real")
-    return SetMetric(space, partial(discrepancy, kernel=gaussian(SIGMA, SCALE)), FEWEST)
+    space = get_image_feature_space(context, "clip", embed_images)
+    check_set_sizes(space, len(context.prompts), MIN_IMAGES, "benchmark.prompts, benchmark.reference_images")
+    return SetMetric(space, partial(measure_mmd, kernel=make_gaussian_kernel(SIGMA, SCALE)), MIN_IMAGES)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from prunella.evaluation.metrics.base import Images, Subject, Unavailable, figures
+from prunella.evaluation.metrics.base import Images, MetricContext, Unavailable, make_report_entries
 from prunella.scenes.generator import Vocabulary, read_vocabulary
-from prunella.scenes.judge import CLAIMS, judge
-from prunella.stats import Estimate, share
+from prunella.scenes.judge import CLAIMS, judge_image
+from prunella.stats import Estimate, estimate_fraction
 
 
 class Composition:
@@ -16,36 +16,44 @@ class Composition:
         self.verdicts: list[dict[str, bool] | None] = []
 
     def update(self, images: Images, prompts: Sequence[str]) -> None:
-        self.verdicts += [judge(image, prompt, self.vocabulary) for image, prompt in zip(images, prompts, strict=True)]
+        self.verdicts += [
+            judge_image(image, prompt, self.vocabulary) for image, prompt in zip(images, prompts, strict=True)
+        ]
 
     def compute(self) -> Estimate:
-        judged = [bool(true) for true in self.values()[""] if true is not None]
-        if not judged:
+        outcomes = [bool(outcome) for outcome in self.values()[""] if outcome is not None]
+        if not outcomes:
             raise Unavailable("no caption describes a scene of the vocabulary; it is for filter.source: scenes")
-        return share(sum(judged), len(judged))
+        return estimate_fraction(sum(outcomes), len(outcomes))
 
     def values(self) -> dict[str, Sequence[float | bool | None]]:
         """Whether every claim is true; None where the caption makes none."""
         return {"": [None if verdict is None else all(verdict.values()) for verdict in self.verdicts]}
 
-    def parts(self) -> dict[str, Estimate]:
+    def breakdown(self) -> dict[str, Estimate]:
         """The share of pictures in which each claim is true, of those whose caption makes it."""
-        judged = [verdict for verdict in self.verdicts if verdict is not None]
-        by = {claim: [bool(verdict[claim]) for verdict in judged if claim in verdict] for claim in CLAIMS}
-        return {claim: share(sum(true), len(true)) for claim, true in by.items() if true}
+        verdicts = [verdict for verdict in self.verdicts if verdict is not None]
+        outcomes_by_claim = {
+            claim: [bool(verdict[claim]) for verdict in verdicts if claim in verdict] for claim in CLAIMS
+        }
+        return {
+            claim: estimate_fraction(sum(outcomes), len(outcomes))
+            for claim, outcomes in outcomes_by_claim.items()
+            if outcomes
+        }
 
-    def floor(self) -> None:
+    def real_data_floor(self) -> None:
         return None  # the judge finds every claim of a rendered scene true
 
 
-def build(subject: Subject) -> Composition:
-    if subject.source["source"] != "scenes":
+def build(context: MetricContext) -> Composition:
+    if context.data_info["source"] != "scenes":
         raise Unavailable("only rendered scenes have claims that can be checked; it is for filter.source: scenes")
-    return Composition(subject.common("vocabulary", lambda: read_vocabulary(subject.source["path"])))
+    return Composition(context.get_shared("vocabulary", lambda: read_vocabulary(context.data_info["path"])))
 
 
-def composition(pictures: Images, captions: Sequence[str], vocabulary: Vocabulary) -> dict[str, dict]:
+def measure_composition(images: Images, captions: Sequence[str], vocabulary: Vocabulary) -> dict[str, dict]:
     """ "composition" and "composition_by" of a list of pictures; {} where no caption describes a scene."""
     metric = Composition(vocabulary)
-    metric.update(pictures, captions)
-    return figures("composition", metric) if any(metric.verdicts) else {}
+    metric.update(images, captions)
+    return make_report_entries("composition", metric) if any(metric.verdicts) else {}

@@ -4,17 +4,22 @@ Biased upwards where pictures are few, so it is refused below ten a feature, 20,
 with fewer.
 """
 
-from prunella.evaluation.backbones import inception
-from prunella.evaluation.frechet import A_FEATURE, frechet
-from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.reference_images import picture_space
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.backbones import load_inception
+from prunella.evaluation.frechet import IMAGES_PER_FEATURE, measure_frechet
+from prunella.evaluation.metrics.base import MetricContext
+from prunella.evaluation.reference_images import get_image_feature_space
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 NEEDS = ("inception",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> SetMetric:
-    space = picture_space(subject, "inception", inception(subject).features)
-    fewest = A_FEATURE * space.real.shape[1]
-    enough(space, len(subject.prompts), fewest, f"{A_FEATURE} a feature (benchmark.prompts, benchmark.real)")
-    return SetMetric(space, frechet, fewest)
+def build(context: MetricContext) -> SetMetric:
+    space = get_image_feature_space(context, "inception", load_inception(context).extract_features)
+    min_images = IMAGES_PER_FEATURE * space.real.shape[1]
+    check_set_sizes(
+        space,
+        len(context.prompts),
+        min_images,
+        f"{IMAGES_PER_FEATURE} a feature (benchmark.prompts, benchmark.reference_images)",
+    )
+    return SetMetric(space, measure_frechet, min_images)

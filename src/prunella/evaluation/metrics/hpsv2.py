@@ -8,22 +8,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunella.evaluation.backbones import clip
-from prunella.evaluation.metrics.base import Images, PerPicture, Subject
+from prunella.evaluation.backbones import load_clip_backbone
+from prunella.evaluation.metrics.base import Images, MetricContext, PerImageMetric
 
 NEEDS = ("hpsv2",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> PerPicture:
-    model = clip(subject, "hpsv2")
+def build(context: MetricContext) -> PerImageMetric:
+    model = load_clip_backbone(context, "hpsv2")
 
-    def scores(images: Images, prompts: Sequence[str]) -> list[float]:
-        return (model.images([_square(image) for image in images]) * model.texts(prompts)).sum(1).tolist()
+    def score_batch(images: Images, prompts: Sequence[str]) -> list[float]:
+        return (
+            (model.embed_images([_pad_to_square(image) for image in images]) * model.embed_texts(prompts))
+            .sum(1)
+            .tolist()
+        )
 
-    return PerPicture(scores)
+    return PerImageMetric(score_batch)
 
 
-def _square(image: np.ndarray) -> np.ndarray:
+def _pad_to_square(image: np.ndarray) -> np.ndarray:
     """HWC with black around its shorter side, in its middle."""
-    lacking = [max(image.shape[:2]) - side for side in image.shape[:2]]
-    return np.pad(image, [*((each // 2, each - each // 2) for each in lacking), (0, 0)])
+    padding = [max(image.shape[:2]) - side for side in image.shape[:2]]
+    return np.pad(image, [*((each // 2, each - each // 2) for each in padding), (0, 0)])

@@ -10,40 +10,48 @@ import numpy as np
 from scipy.special import rel_entr
 from scipy.stats import t
 
-from prunella.evaluation.backbones import Inception, inception
-from prunella.evaluation.metrics.base import Images, OfAll, Subject, Unavailable
+from prunella.evaluation.backbones import InceptionModel, load_inception
+from prunella.evaluation.metrics.base import Images, MetricContext, SetMetricDefaults, Unavailable
 from prunella.stats import CONFIDENCE, Estimate
 
 NEEDS = ("inception",)  # of benchmark.backbones
 
-PARTS = 10
-FEWEST = 5000
+NUM_SPLITS = 10
+MIN_IMAGES = 5000
 
 
-class InceptionScore(OfAll):
+class InceptionScore(SetMetricDefaults):
     """Keeps each picture's probabilities."""
 
-    def __init__(self, model: Inception):
+    def __init__(self, model: InceptionModel):
         self.model = model
-        self.rows: list[np.ndarray] = []
+        self.probability_batches: list[np.ndarray] = []
 
     def update(self, images: Images, prompts: Sequence[str]) -> None:
-        self.rows.append(self.model.shares(images))
+        self.probability_batches.append(self.model.class_probabilities(images))
 
     def compute(self) -> Estimate:
-        return inception_score(np.concatenate(self.rows))
+        return estimate_inception_score(np.concatenate(self.probability_batches))
 
 
-def build(subject: Subject) -> InceptionScore:
-    model = inception(subject)
-    if (few := len(subject.prompts)) < FEWEST:
-        raise Unavailable(f"{few} pictures; {FEWEST} are needed (benchmark.prompts): with fewer it is biased downwards")
+def build(context: MetricContext) -> InceptionScore:
+    model = load_inception(context)
+    if (num_images := len(context.prompts)) < MIN_IMAGES:
+        raise Unavailable(
+            f"{num_images} pictures; {MIN_IMAGES} are needed (benchmark.prompts): with fewer it is biased downwards"
+        )
     return InceptionScore(model)
 
 
-def inception_score(shares: np.ndarray) -> Estimate:
+def estimate_inception_score(probabilities: np.ndarray) -> Estimate:
     """Of NK probabilities; the interval is Student's of the ten parts' mean."""
-    shares = np.random.default_rng(0).permutation(shares.astype(np.float64))
-    values = [float(np.exp(rel_entr(part, part.mean(0)).sum(1).mean())) for part in np.array_split(shares, PARTS)]
-    value, half = np.mean(values), t.ppf((1 + CONFIDENCE) / 2, PARTS - 1) * np.std(values, ddof=1) / PARTS**0.5
-    return Estimate(float(value), len(shares), float(value - half), float(value + half))
+    probabilities = np.random.default_rng(0).permutation(probabilities.astype(np.float64))
+    split_scores = [
+        float(np.exp(rel_entr(split, split.mean(0)).sum(1).mean()))
+        for split in np.array_split(probabilities, NUM_SPLITS)
+    ]
+    score, half_width = (
+        np.mean(split_scores),
+        t.ppf((1 + CONFIDENCE) / 2, NUM_SPLITS - 1) * np.std(split_scores, ddof=1) / NUM_SPLITS**0.5,
+    )
+    return Estimate(float(score), len(probabilities), float(score - half_width), float(score + half_width))

@@ -6,16 +6,16 @@ subsets are drawn by chance.
 
 from functools import partial
 
-from prunella.evaluation.backbones import inception
-from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.mmd import FEWEST, cubic, discrepancy
-from prunella.evaluation.reference_images import picture_space
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.backbones import load_inception
+from prunella.evaluation.metrics.base import MetricContext
+from prunella.evaluation.mmd import MIN_IMAGES, evaluate_cubic_kernel, measure_mmd
+from prunella.evaluation.reference_images import get_image_feature_space
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 NEEDS = ("inception",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> SetMetric:
-    space = picture_space(subject, "inception", inception(subject).features)
-    enough(space, len(subject.prompts), FEWEST, "benchmark.prompts, benchmark.real")
-    return SetMetric(space, partial(discrepancy, kernel=cubic), FEWEST)
+def build(context: MetricContext) -> SetMetric:
+    space = get_image_feature_space(context, "inception", load_inception(context).extract_features)
+    check_set_sizes(space, len(context.prompts), MIN_IMAGES, "benchmark.prompts, benchmark.reference_images")
+    return SetMetric(space, partial(measure_mmd, kernel=evaluate_cubic_kernel), MIN_IMAGES)

@@ -4,19 +4,19 @@ It is biased upwards where pictures are few: 64 real pictures against 64 others 
 1,000 against 1,000 give 0.29. So it is refused below ten pictures a feature; `latent_kid` has no such bias.
 """
 
-from prunella.evaluation.frechet import A_FEATURE, frechet
-from prunella.evaluation.latent_features import latent_features
-from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.frechet import IMAGES_PER_FEATURE, measure_frechet
+from prunella.evaluation.latent_features import get_latent_features
+from prunella.evaluation.metrics.base import MetricContext
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 
-def build(subject: Subject) -> SetMetric:
-    space = latent_features(subject)
-    fewest = A_FEATURE * max(space.asked.shape[1], space.real.shape[1], 1)
-    enough(
+def build(context: MetricContext) -> SetMetric:
+    space = get_latent_features(context)
+    min_images = IMAGES_PER_FEATURE * max(space.real_of_prompts.shape[1], space.real.shape[1], 1)
+    check_set_sizes(
         space,
-        len(subject.prompts),
-        fewest,
-        f"{A_FEATURE} a feature (benchmark.prompts, encode.heldout); latent_kid does with fewer",
+        len(context.prompts),
+        min_images,
+        f"{IMAGES_PER_FEATURE} a feature (benchmark.prompts, encode.heldout); latent_kid does with fewer",
     )
-    return SetMetric(space, frechet, fewest)
+    return SetMetric(space, measure_frechet, min_images)

@@ -7,13 +7,13 @@ not drawn.
 
 from functools import partial
 
-from prunella.evaluation.latent_features import latent_features
-from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.mmd import FEWEST, cubic, discrepancy
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.latent_features import get_latent_features
+from prunella.evaluation.metrics.base import MetricContext
+from prunella.evaluation.mmd import MIN_IMAGES, evaluate_cubic_kernel, measure_mmd
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 
-def build(subject: Subject) -> SetMetric:
-    space = latent_features(subject)
-    enough(space, len(subject.prompts), FEWEST, "encode.heldout above benchmark.prompts")
-    return SetMetric(space, partial(discrepancy, kernel=cubic), FEWEST)
+def build(context: MetricContext) -> SetMetric:
+    space = get_latent_features(context)
+    check_set_sizes(space, len(context.prompts), MIN_IMAGES, "encode.heldout above benchmark.prompts")
+    return SetMetric(space, partial(measure_mmd, kernel=evaluate_cubic_kernel), MIN_IMAGES)

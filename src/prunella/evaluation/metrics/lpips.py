@@ -7,17 +7,17 @@ each model: features of whole pictures are too large to be kept.
 from collections.abc import Sequence
 from itertools import islice
 
-from prunella.evaluation.backbones import vgg
-from prunella.evaluation.metrics.base import Images, PerPicture, Subject
-from prunella.evaluation.similarity import taught
+from prunella.evaluation.backbones import load_vgg
+from prunella.evaluation.metrics.base import Images, MetricContext, PerImageMetric
+from prunella.evaluation.similarity import iter_teacher_images
 
 NEEDS = ("vgg",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> PerPicture:
-    model, theirs = vgg(subject), taught(subject)
+def build(context: MetricContext) -> PerImageMetric:
+    model, teacher_images = load_vgg(context), iter_teacher_images(context)
 
-    def distances(images: Images, prompts: Sequence[str]) -> list[float]:
-        return [model.lpips(*both) for both in zip(images, islice(theirs, len(images)), strict=True)]
+    def measure_batch(images: Images, prompts: Sequence[str]) -> list[float]:
+        return [model.measure_lpips(*pair) for pair in zip(images, islice(teacher_images, len(images)), strict=True)]
 
-    return PerPicture(distances)
+    return PerImageMetric(measure_batch)

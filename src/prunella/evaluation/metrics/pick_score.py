@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from prunella.evaluation.backbones import clip
-from prunella.evaluation.metrics.base import Images, PerPicture, Subject
+from prunella.evaluation.backbones import load_clip_backbone
+from prunella.evaluation.metrics.base import Images, MetricContext, PerImageMetric
 
 NEEDS = ("preference",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> PerPicture:
-    model = clip(subject, "preference")
+def build(context: MetricContext) -> PerImageMetric:
+    model = load_clip_backbone(context, "preference")
 
-    def scores(images: Images, prompts: Sequence[str]) -> list[float]:
-        return (model.scale * (model.images(images) * model.texts(prompts)).sum(1)).tolist()
+    def score_batch(images: Images, prompts: Sequence[str]) -> list[float]:
+        return (model.logit_scale * (model.embed_images(images) * model.embed_texts(prompts)).sum(1)).tolist()
 
-    return PerPicture(scores)
+    return PerImageMetric(score_batch)

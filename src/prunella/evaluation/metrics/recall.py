@@ -5,15 +5,17 @@ VGG-16's, so values compare only within one network, and at equal numbers of dra
 """
 
 from prunella.evaluation import precision_recall
-from prunella.evaluation.backbones import inception
-from prunella.evaluation.metrics.base import Subject
-from prunella.evaluation.reference_images import picture_space
-from prunella.evaluation.set_distance import SetMetric, enough
+from prunella.evaluation.backbones import load_inception
+from prunella.evaluation.metrics.base import MetricContext
+from prunella.evaluation.reference_images import get_image_feature_space
+from prunella.evaluation.set_distance import SetMetric, check_set_sizes
 
 NEEDS = ("inception",)  # of benchmark.backbones
 
 
-def build(subject: Subject) -> SetMetric:
-    space = picture_space(subject, "inception", inception(subject).features)
-    enough(space, len(subject.prompts), precision_recall.FEWEST, "benchmark.prompts, benchmark.real")
-    return SetMetric(space, precision_recall.recall, precision_recall.FEWEST)
+def build(context: MetricContext) -> SetMetric:
+    space = get_image_feature_space(context, "inception", load_inception(context).extract_features)
+    check_set_sizes(
+        space, len(context.prompts), precision_recall.MIN_IMAGES, "benchmark.prompts, benchmark.reference_images"
+    )
+    return SetMetric(space, precision_recall.measure_recall, precision_recall.MIN_IMAGES)
