@@ -13,10 +13,12 @@ def main(argv: list[str] | None = None) -> None:
         if name not in ctx.params.finetune.base:
             raise UserError(f"finetune.base: the section has no entry {name!r}")
         model, key = ctx.params.finetune.base[name].model, f"finetune.base.{name}.model"
-        pinned, where = write_pin(out, lambda earlier: pin_base_model(model, earlier, key))
+        model_pin, location = write_pin(out, lambda previous_pin: pin_base_model(model, previous_pin, key))
         ctx.run.log_artifact(out)
-        which = f"a student of family {pinned['family']}" if pinned["student"] else f"family {pinned['family']}"
-        ctx.finish(f"{where}: {which}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+        description = (
+            f"a student of family {model_pin['family']}" if model_pin["student"] else f"family {model_pin['family']}"
+        )
+        ctx.finish(f"{location}: {description}, {model_pin['prediction_type']}, {len(model_pin['files'])} files")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.models.pipeline import resolve_teacher_dir
         from prunella.pipeline.preflight import check_filtered_samples, check_run
 
-        teacher = resolve_teacher_dir(ctx.paths.teacher)
-        pairs, counts = check_filtered_samples(ctx.params, teacher, ctx.paths.pairs)
-        check_run(ctx.params, teacher, pairs)
+        teacher_dir = resolve_teacher_dir(ctx.paths.teacher)
+        num_samples, counts = check_filtered_samples(ctx.params, teacher_dir, ctx.paths.pairs)
+        check_run(ctx.params, teacher_dir, num_samples)
         ctx.paths.out.parent.mkdir(parents=True, exist_ok=True)
         ctx.paths.out.write_text("{}\n", encoding="utf-8")  # always the same: other words re-run nothing of encode's
         ctx.finish(counts)

@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> None:
             observer=TrackingCallback(params.watch, ctx.run),
         )
         if ctx.is_main_process:
-            output = report["heldout"].get("output", float("nan"))
-            done = f"{report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output:.4f}"
-            ctx.finish(f"{paths.out.name}: {done}", report)
+            output_error = report["heldout"].get("output", float("nan"))
+            summary = f"{report['steps']} steps in {report['seconds']:.0f} s, held-out output error {output_error:.4f}"
+            ctx.finish(f"{paths.out.name}: {summary}", report)
 
 
 if __name__ == "__main__":

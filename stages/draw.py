@@ -4,8 +4,8 @@ from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names, either = ("finetuned", "latents", "out", "report"), ("pruned", "distilled", "base")
-    with run_stage("draw", __doc__, argv, *names, distributed=True, optional_paths=either) as ctx:
+    names, optional_names = ("finetuned", "latents", "out", "report"), ("pruned", "distilled", "base")
+    with run_stage("draw", __doc__, argv, *names, distributed=True, optional_paths=optional_names) as ctx:
         from prunella.models.pipeline import resolve_pipeline_dir
         from prunella.sampling.benchmark_images import generate_benchmark_images
         from prunella.sampling.gallery import BASE_STAGES, STUDENT_STAGES, map_stage_folders
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
         folders = map_stage_folders(
             lambda stage: resolve_pipeline_dir(getattr(paths, stage)), params.benchmark.quantised, stages
         )
-        drawn = {
+        result_by_model = {
             f"{name}/{stage}": generate_benchmark_images(
                 params.benchmark,
                 name=f"{name}/{stage}",
@@ -27,8 +27,10 @@ def main(argv: list[str] | None = None) -> None:
             for stage, model in folders.items()
         }
         if ctx.is_main_process:
-            count = next(iter(drawn.values()))["pictures"]
-            ctx.finish(f"{name}: {count} pictures each of {len(drawn)} models", {"models": drawn})
+            num_images = next(iter(result_by_model.values()))["pictures"]
+            ctx.finish(
+                f"{name}: {num_images} pictures each of {len(result_by_model)} models", {"models": result_by_model}
+            )
 
 
 if __name__ == "__main__":

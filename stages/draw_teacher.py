@@ -9,7 +9,7 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.sampling.benchmark_images import generate_benchmark_images
 
         params, paths = ctx.params, ctx.paths
-        drawn = generate_benchmark_images(
+        result = generate_benchmark_images(
             params.benchmark,
             name="teacher",
             model_dir=resolve_teacher_dir(paths.teacher),
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> None:
             device=ctx.device,
         )
         if ctx.is_main_process:
-            ctx.finish(f"{drawn['pictures']} pictures", {"models": {"teacher": drawn}})
+            ctx.finish(f"{result['pictures']} pictures", {"models": {"teacher": result}})
 
 
 if __name__ == "__main__":

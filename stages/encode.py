@@ -19,12 +19,12 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.encoding.encode import encoded
         from prunella.models.pipeline import resolve_teacher_dir
 
-        paths, teacher, runtime = ctx.paths, resolve_teacher_dir(ctx.paths.teacher), ctx.params.runtime
-        asked = ctx.params.encode, ctx.params.seed, teacher, paths.pairs, paths.out, ctx.device
-        report = encoded(*asked, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
+        paths, teacher_dir, runtime = ctx.paths, resolve_teacher_dir(ctx.paths.teacher), ctx.params.runtime
+        encode_args = ctx.params.encode, ctx.params.seed, teacher_dir, paths.pairs, paths.out, ctx.device
+        report = encoded(*encode_args, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
         if ctx.is_main_process:
-            counts = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
-            ctx.finish(f"{counts}, captions cut: {report['captions_cut']}", report)
+            summary = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
+            ctx.finish(f"{summary}, captions cut: {report['captions_cut']}", report)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.export.formats import export_file_name, write_export
         from prunella.storage.files import atomic_folder
 
-        asked, paths, student = ctx.params.export, ctx.paths, ctx.paths.out.name
-        with atomic_folder(paths.out) as half:
-            names = {form: export_file_name(form, student) for form in asked.to}
+        export_params, paths, student = ctx.params.export, ctx.paths, ctx.paths.out.name
+        with atomic_folder(paths.out) as tmp_dir:
+            names = {format_name: export_file_name(format_name, student) for format_name in export_params.to}
             report = {
-                name: write_export(form, paths.model, half / name, asked.dtype).details for form, name in names.items()
+                name: write_export(format_name, paths.model, tmp_dir / name, export_params.dtype).details
+                for format_name, name in names.items()
             }
         ctx.finish(f"{student}: {', '.join(report)}", report)
 

@@ -12,17 +12,19 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.data.sources import open_source
 
         params, paths, runtime = ctx.params, ctx.paths, ctx.params.runtime
-        cluster = runtime if runtime.engine == "ray" else None
-        score = None if cluster else load_aesthetic_scorer(params.filter, lambda: ctx.device)
-        asked = params.filter, params.seed, paths.out, runtime.workers, score
-        report, examples, source = filter_dataset(*asked, resume=True, cluster=cluster)
+        ray_runtime = runtime if runtime.engine == "ray" else None
+        scorer = None if ray_runtime else load_aesthetic_scorer(params.filter, lambda: ctx.device)
+        filter_args = params.filter, params.seed, paths.out, runtime.workers, scorer
+        report, examples, source = filter_dataset(*filter_args, resume=True, cluster=ray_runtime)
         write_examples(paths.examples, examples, open_source(source).load_image)
         paths.counts.parent.mkdir(parents=True, exist_ok=True)
         paths.counts.write_text(format_counts_csv(report), encoding="utf-8")
         for path in (paths.examples, paths.counts, paths.out / "pairs.jsonl"):
             ctx.run.log_artifact(path)
-        fell = ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
-        ctx.finish(f"kept {report['kept']} of {report['read']} pairs ({fell})", report)
+        rejections_text = (
+            ", ".join(f"{count} {reason}" for reason, count in report["fell"].items() if count) or "none fell out"
+        )
+        ctx.finish(f"kept {report['kept']} of {report['read']} pairs ({rejections_text})", report)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,10 @@ def main(argv: list[str] | None = None) -> None:
             observer=TrackingCallback(params.watch, ctx.run),
         )
         if ctx.is_main_process:
-            task = f"held-out task error {report['heldout'].get('task', float('nan')):.4f}"
-            ctx.finish(f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task}", report)
+            task_error_text = f"held-out task error {report['heldout'].get('task', float('nan')):.4f}"
+            ctx.finish(
+                f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task_error_text}", report
+            )
 
 
 if __name__ == "__main__":

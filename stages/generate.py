@@ -15,8 +15,10 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"generate: the section has no entry {name!r}")
         entry = ctx.params.generate[name]  # its paths come from here: in a command they could be one of their own
         runtime = ctx.params.runtime
-        cluster = runtime if runtime.engine == "ray" else None
-        report = generate_images(entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device, cluster)
+        ray_runtime = runtime if runtime.engine == "ray" else None
+        report = generate_images(
+            entry, name, Path(entry.prompts), Path(entry.model), paths.out, ctx.device, ray_runtime
+        )
         if ctx.is_main_process:
             ctx.finish(f"{name}: {report['pictures']} pictures of {report['prompts']} prompts", report)
 

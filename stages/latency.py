@@ -9,11 +9,13 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.planning.latency import load_or_measure_latency
 
         params, paths = ctx.params, ctx.paths
-        asked = [params.plan.students[name] for name in params.students if name in params.plan.students]
-        wanted = any("ms" in student.budget for student in asked)
-        teacher = resolve_teacher_dir(paths.teacher)
+        plan_requests = [params.plan.students[name] for name in params.students if name in params.plan.students]
+        needs_latency = any("ms" in student.budget for student in plan_requests)
+        teacher_dir = resolve_teacher_dir(paths.teacher)
         ctx.finish(
-            load_or_measure_latency(params.plan.precision, wanted, teacher, paths.latents, paths.out, ctx.device)
+            load_or_measure_latency(
+                params.plan.precision, needs_latency, teacher_dir, paths.latents, paths.out, ctx.device
+            )
         )
 
 

@@ -4,17 +4,19 @@ import argparse
 import json
 from pathlib import Path
 
-from prunella.miniature.checking import Drawing, check, table
-from prunella.miniature.recipe import read_recipe
+from prunella.miniature.checking import SamplingSettings, check_miniature, format_gate_table
+from prunella.miniature.recipe import read_miniature_recipe
 from prunella.scenes.generator import read_vocabulary
 
-arguments = argparse.ArgumentParser(description=__doc__)
-arguments.add_argument("--folder", type=Path, default=Path("src/prunella/bundled/miniature"))
-arguments.add_argument("--scenes", default="data/scenes.yaml")
-arguments.add_argument("--out", type=Path, default=Path("docs/miniature"))
-arguments.add_argument("--pictures", type=int, default=500)
-given = arguments.parse_args()
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--folder", type=Path, default=Path("src/prunella/bundled/miniature"))
+parser.add_argument("--scenes", default="data/scenes.yaml")
+parser.add_argument("--out", type=Path, default=Path("docs/miniature"))
+parser.add_argument("--pictures", type=int, default=500)
+args = parser.parse_args()
 
-figures = check(given.folder, read_vocabulary(given.scenes), read_recipe(), given.out, given.pictures, Drawing())
-(given.out / "check.json").write_text(json.dumps(figures, indent=1) + "\n")
-print(table(figures))
+metrics = check_miniature(
+    args.folder, read_vocabulary(args.scenes), read_miniature_recipe(), args.out, args.pictures, SamplingSettings()
+)
+(args.out / "check.json").write_text(json.dumps(metrics, indent=1) + "\n")
+print(format_gate_table(metrics))

@@ -8,8 +8,8 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.training.phase_refs import write_named
 
         phases, paths = ctx.params.distill.phases, ctx.paths
-        named = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
-        names = ", ".join([*named.plans, *named.teachers]) or "nothing that has to be looked up"
+        phase_refs = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
+        names = ", ".join([*phase_refs.plans, *phase_refs.teachers]) or "nothing that has to be looked up"
         ctx.finish(f"{len(phases)} phases name {names}")
 
 

@@ -9,9 +9,14 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.pruning.prune import prune_to_folder
 
         paths = ctx.paths
-        kept, whole = prune_to_folder(ctx.params.prune, resolve_teacher_dir(paths.teacher), paths.plan, paths.out)
-        ctx.run.log_report({"params": kept, "params_teacher": whole})
-        ctx.finish(f"{paths.out.name} has {kept:,} of the UNet's {whole:,} parameters ({100 * kept / whole:.1f} %)")
+        num_params, num_teacher_params = prune_to_folder(
+            ctx.params.prune, resolve_teacher_dir(paths.teacher), paths.plan, paths.out
+        )
+        ctx.run.log_report({"params": num_params, "params_teacher": num_teacher_params})
+        ctx.finish(
+            f"{paths.out.name} has {num_params:,} of the UNet's {num_teacher_params:,} parameters "
+            f"({100 * num_params / num_teacher_params:.1f} %)"
+        )
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names, teacher = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
-    with run_stage("score", __doc__, argv, *names, *teacher, optional_paths=("pruned", "distilled", "base")) as ctx:
+    names, teacher_names = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
+    with run_stage(
+        "score", __doc__, argv, *names, *teacher_names, optional_paths=("pruned", "distilled", "base")
+    ) as ctx:
         from prunella.evaluation.score import score_student
         from prunella.models.pipeline import resolve_pipeline_dir, resolve_teacher_dir
         from prunella.sampling.gallery import BASE_STAGES, STUDENT_STAGES, map_stage_folders
@@ -27,10 +29,10 @@ def main(argv: list[str] | None = None) -> None:
             predictions=paths.predictions,
             device=ctx.device,
         )
-        errors = [
+        error_texts = [
             f"{name} {entry['output_error']:.4f}" for name, entry in report["models"].items() if "output_error" in entry
         ]
-        ctx.finish(f"output error: {', '.join(errors)}", report)
+        ctx.finish(f"output error: {', '.join(error_texts)}", report)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ def main(argv: list[str] | None = None) -> None:
             predictions=paths.predictions,
             device=ctx.device,
         )
-        why = report["unavailable"]
-        measured = [name for name in params.benchmark.metrics if name not in why]
-        missing = [f"not measured: {name}: {reason}" for name, reason in why.items()]
-        ctx.finish("\n".join([f"measured: {', '.join(measured) or 'the output error alone'}", *missing]), report)
+        unavailable_reasons = report["unavailable"]
+        measured_metrics = [name for name in params.benchmark.metrics if name not in unavailable_reasons]
+        missing_lines = [f"not measured: {name}: {reason}" for name, reason in unavailable_reasons.items()]
+        ctx.finish(
+            "\n".join([f"measured: {', '.join(measured_metrics) or 'the output error alone'}", *missing_lines]), report
+        )
 
 
 if __name__ == "__main__":

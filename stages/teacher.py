@@ -9,11 +9,15 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.models.teacher import pin_teacher
         from prunella.pruning.layout import is_student
 
-        pinned, where = write_pin(
-            ctx.paths.out, lambda earlier: pin_teacher(ctx.params.teacher, earlier, accepts_student=is_student)
+        teacher_pin, location = write_pin(
+            ctx.paths.out,
+            lambda previous_pin: pin_teacher(ctx.params.teacher, previous_pin, accepts_student=is_student),
         )
         ctx.run.log_artifact(ctx.paths.out)
-        ctx.finish(f"{where}: family {pinned['family']}, {pinned['prediction_type']}, {len(pinned['files'])} files")
+        ctx.finish(
+            f"{location}: family {teacher_pin['family']}, {teacher_pin['prediction_type']}, "
+            f"{len(teacher_pin['files'])} files"
+        )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ def main(argv: list[str] | None = None) -> None:
         out, name = ctx.paths.out, ctx.paths.out.stem
         if name not in ctx.params.teachers:
             raise UserError(f"teachers: the section has no entry {name!r}")
-        pinned, where = write_pin(
-            out, lambda earlier: pin_teacher(ctx.params.teachers[name], earlier, f"teachers.{name}", is_student)
+        teacher_pin, location = write_pin(
+            out,
+            lambda previous_pin: pin_teacher(ctx.params.teachers[name], previous_pin, f"teachers.{name}", is_student),
         )
         ctx.run.log_artifact(out)
-        ctx.finish(f"{name}, {where}: family {pinned['family']}, {len(pinned['files'])} files")
+        ctx.finish(f"{name}, {location}: family {teacher_pin['family']}, {len(teacher_pin['files'])} files")
 
 
 if __name__ == "__main__":

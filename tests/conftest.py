@@ -136,9 +136,9 @@ def vocabulary():
 @pytest.fixture(scope="session")
 def recipe():
     """The miniature's recipe at the toy's sizes, two steps of each training."""
-    from prunella.miniature.recipe import Recipe, read_recipe
+    from prunella.miniature.recipe import MiniatureRecipe, read_miniature_recipe
 
-    content = read_recipe().model_dump()
+    content = read_miniature_recipe().model_dump()
     content["pictures"] = 11
     content["autoencoder"]["config"] |= {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": SIDE}
     part = TRAINING | {"checkpoint_every": 1}
@@ -152,7 +152,7 @@ def recipe():
         "projection_dim": WIDTH,
     }
     content["denoiser"] |= {"naming": part, "training": part}
-    return validate_config(Recipe, content, "toy recipe")
+    return validate_config(MiniatureRecipe, content, "toy recipe")
 
 
 @pytest.fixture(scope="session")
@@ -173,10 +173,10 @@ def teacher(recipe, vocabulary, once) -> Path:
     """A toy teacher's pipeline folder, made as the miniature is. Not to be changed: see `own_teacher`."""
     from diffusers import UNet2DConditionModel
 
-    from prunella.miniature.making import make
+    from prunella.miniature.making import train_miniature
 
     def toy(folder: Path) -> None:
-        make(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
+        train_miniature(recipe, vocabulary, folder / "toy", folder / "work", "cpu")
         # Two steps from nothing predict next to nothing; a random UNet gives students something to differ from.
         torch.manual_seed(0)
         unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "toy" / "unet"))

@@ -1,27 +1,34 @@
 import pytest
 
 from prunella.bench import paper
-from prunella.bench.paper import Assumed, Run, figures, run, stored, table
+from prunella.bench.paper import (
+    CostAssumptions,
+    RecipeWorkload,
+    build_cost_estimate_table,
+    count_stored_bytes,
+    estimate_training_costs,
+    make_recipe_workload,
+)
 
-HALF = Assumed(tflops=1000, share=0.5, gpus=4, picture=100, price=2, storage=0.1)
+HALF = CostAssumptions(tflops=1000, share=0.5, gpus=4, picture=100, price=2, storage=0.1)
 
 
 @pytest.fixture
-def tiny(monkeypatch) -> Run:
+def tiny(monkeypatch) -> RecipeWorkload:
     """A run whose operations are round: 2 TFLOP to train on an example, 0.5 to encode one."""
-    case = run("sd-small").case
-    monkeypatch.setattr(type(case), "flops", lambda _: 2e12)
-    monkeypatch.setattr(paper, "encoder_flops", lambda _: 5e11)
-    return Run("tiny", case, pairs=1_000_000, examples=9_000_000, batch=500)
+    case = make_recipe_workload("sd-small").workload
+    monkeypatch.setattr(type(case), "count_flops_per_image", lambda _: 2e12)
+    monkeypatch.setattr(paper, "count_encoder_flops", lambda _: 5e11)
+    return RecipeWorkload("tiny", case, num_samples=1_000_000, num_examples=9_000_000, batch_size=500)
 
 
 def test_bytes_of_a_pair_are_those_of_docs_data():
-    assert stored(run("sd-small").case) == (65_536, 118_272, 308)
-    assert stored(run("ssd-1b").case) == (262_144, 317_952, 616)
+    assert count_stored_bytes(make_recipe_workload("sd-small").workload) == (65_536, 118_272, 308)
+    assert count_stored_bytes(make_recipe_workload("ssd-1b").workload) == (262_144, 317_952, 616)
 
 
 def test_what_a_run_takes(tiny):
-    found = figures(tiny, HALF)
+    found = estimate_training_costs(tiny, HALF)
     assert found["pictures, TB"] == pytest.approx(0.1)
     assert found["latents and embeddings, TB"] == pytest.approx(0.183808)
     assert (found["to encode, EFLOP"], found["to train, EFLOP"]) == pytest.approx((0.5, 18))
@@ -37,7 +44,7 @@ def test_what_a_run_takes(tiny):
 
 
 def test_the_recipes_say_how_long(tiny):
-    assert run("ssd-1b").examples == 251_000 * 32 * 4
-    assert run("sd-small", 3, epochs=2).examples == 6
-    rows = table([tiny, tiny], HALF)
+    assert make_recipe_workload("ssd-1b").num_examples == 251_000 * 32 * 4
+    assert make_recipe_workload("sd-small", 3, epochs=2).num_examples == 6
+    rows = build_cost_estimate_table([tiny, tiny], HALF)
     assert rows[0] == ["", "tiny", "tiny"] and all(len(row) == 3 for row in rows)

@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 from conftest import ROOT
 
-from prunella.cli.download import SHARD, download
-from prunella.cli.proxy import filtering_proxy
+from prunella.cli.download import ROWS_PER_SHARD, download_images
+from prunella.cli.proxy import run_filtering_proxy
 from prunella.errors import UserError
 from prunella.params import read_params
 
@@ -86,7 +86,7 @@ def written(path, **columns):
 
 def fetch(table, out, fake=None, extra=("aesthetic", "hash"), size=512, **options):
     asked = {"criteria": None, "url": "URL", "caption": "TEXT", "extra": list(extra), "size": size, "processes": 4}
-    return download(table, out, **asked, program=fake and fake.program, **options)
+    return download_images(table, out, **asked, program=fake and fake.program, **options)
 
 
 def test_img2dataset_is_called_with_literals_and_a_proxy(table, tmp_path, fake, monkeypatch):
@@ -158,7 +158,9 @@ def test_nothing_of_this_machine_is_fetched(tmp_path):
         urls += [f"http://127.0.0.2:{secret}/direct", f"file://{tmp_path}/private.jpg", "ftp://127.0.0.1/private.jpg"]
         table = written(tmp_path / "t.parquet", URL=urls, TEXT=["a"] * 6)
         fake = Fake(tmp_path / "bin", FETCHING)
-        counts = fetch(table, tmp_path / "out", fake, (), proxy=lambda: filtering_proxy(lambda at: at == "127.0.0.1"))
+        counts = fetch(
+            table, tmp_path / "out", fake, (), proxy=lambda: run_filtering_proxy(lambda at: at == "127.0.0.1")
+        )
         assert counts == {"count": 4, "successes": 1}
         assert asked == ["/picture", "/inner", "/file"] and asked_inside == []
         with pytest.raises(UserError, match=r"none of 4 pictures came, 4 of them for: .*403: Address not public"):
@@ -170,7 +172,7 @@ def test_nothing_of_this_machine_is_fetched(tmp_path):
 def test_criteria_of_a_parameter_file_choose_the_rows(table, tmp_path, fake):
     criteria = read_params(ROOT / "params.yaml").filter.model_copy(update={"min_caption": 1, "max_caption": 9})
     options = {"url": "URL", "caption": "TEXT", "extra": [], "size": None, "processes": 1, "program": fake.program}
-    download(table, tmp_path / "out", criteria=criteria, **options)
+    download_images(table, tmp_path / "out", criteria=criteria, **options)
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet")["hash"].to_pylist() == [1, 3]
 
 
@@ -210,7 +212,9 @@ def test_the_same_call_continues_and_another_is_refused(table, tmp_path, fake):
 
 
 def test_what_img2dataset_leaves_is_counted(table, tmp_path, fake):
-    long = written(tmp_path / "b.parquet", **{name: values[:1] * (SHARD + 1) for name, values in COLUMNS.items()})
+    long = written(
+        tmp_path / "b.parquet", **{name: values[:1] * (ROWS_PER_SHARD + 1) for name, values in COLUMNS.items()}
+    )
     with pytest.raises(UserError, match=r"out: 1 of 2 shards are not finished"):
         fetch(long, tmp_path / "out", fake)
     fake.tell(FINE, FINE)

@@ -26,7 +26,7 @@ def test_the_package_runs_as_a_program_and_says_its_version():
 
 
 def test_help_comes_at_once_since_nothing_large_is_imported():
-    code = "import sys, prunella.cli.main as it; it._parser().format_help(); print(*sys.modules)"
+    code = "import sys, prunella.cli.main as it; it._build_parser().format_help(); print(*sys.modules)"
     loaded = set(printed("-c", code).split())
     assert {f"prunella.cli.{group.__name__.rsplit('.')[-1]}" for group in GROUPS} <= loaded
     assert loaded.isdisjoint({"torch", "numpy", "pyarrow", "pydantic", "yaml", "mlflow", "dvc", "diffusers"})

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from prunella.cli.proxy import filtering_proxy, is_public
+from prunella.cli.proxy import is_public, run_filtering_proxy
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "2002:808:808::1", "64:ff9b::8.8.8.8"]
 INNER = [
@@ -83,7 +83,7 @@ def server():
 @contextmanager
 def through(**options):
     """A function that fetches a URL through the proxy, as img2dataset does."""
-    with filtering_proxy(**options) as address:
+    with run_filtering_proxy(**options) as address:
         handler = urllib.request.ProxyHandler(dict.fromkeys(("http", "https", "ftp"), address))
         yield lambda url: _fetched(urllib.request.build_opener(handler), url)
 
@@ -102,7 +102,7 @@ def everywhere(address: str) -> bool:
 
 
 def test_what_is_public_comes_as_it_is(server):
-    with through(allowed=everywhere) as fetch:
+    with through(is_allowed=everywhere) as fetch:
         assert fetch(f"http://{server.at}/hello?a=b%20c") == (200, b"hello")
         assert fetch(f"http://{server.at}/to/http://{server.at}/hello") == (200, b"hello")
     assert server.asked[0] == ("/hello?a=b%20c", "close", None)
@@ -119,7 +119,7 @@ def test_nothing_inner_is_fetched(server):
 
 def test_no_redirect_leads_inside(server):
     port = server.server_address[1]
-    with through(allowed=lambda address: address == "127.0.0.1") as fetch:
+    with through(is_allowed=lambda address: address == "127.0.0.1") as fetch:
         for place in (f"http://127.0.0.2:{port}/hello", "http://169.254.169.254/latest"):
             assert fetch(f"http://{server.at}/to/{place}") == (403, "Address not public")
         assert fetch(f"http://{server.at}/to/ftp://127.0.0.1/hello") == (403, "Neither http nor https")
@@ -131,7 +131,7 @@ def test_a_name_with_one_inner_address_is_refused(server, monkeypatch):
     port = server.server_address[1]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in ("8.8.8.8", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    with filtering_proxy() as address:
+    with run_filtering_proxy() as address:
         monkeypatch.undo()
         with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port)) as asking:
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
@@ -142,7 +142,7 @@ def test_a_name_with_one_inner_address_is_refused(server, monkeypatch):
 
 def test_a_tunnel_leads_to_a_checked_address(server):
     for allowed, expected in ((everywhere, [b"200", b"hello"]), (is_public, [b"403"])):
-        with filtering_proxy(allowed) as address:
+        with run_filtering_proxy(allowed) as address:
             place = urlsplit(address)
             with socket.create_connection((place.hostname, place.port)) as asking, asking.makefile("rb") as answer:
                 asking.sendall(f"CONNECT {server.at} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -156,14 +156,14 @@ def test_a_tunnel_leads_to_a_checked_address(server):
 
 
 def test_bodies_are_limited(server):
-    with through(allowed=everywhere, most_bytes=70_000) as fetch:
+    with through(is_allowed=everywhere, max_bytes=70_000) as fetch:
         status, body = fetch(f"http://{server.at}/endless")
     assert status == 200 and 69_000 < len(body) <= 70_000
 
 
 def test_connections_are_limited_in_time(server):
     began = time.monotonic()
-    with through(allowed=everywhere, most_seconds=0.4) as fetch:
+    with through(is_allowed=everywhere, max_seconds=0.4) as fetch:
         assert len(fetch(f"http://{server.at}/trickle")[1]) < 100
     assert time.monotonic() - began < 5
 
@@ -173,7 +173,7 @@ ODD = [b"nonsense", b"POST http://x/ HTTP/1.1", b"GET /x HTTP/1.1", b"GET ftp://
 
 @pytest.mark.parametrize("head", [*ODD, b"x" * 70_000])
 def test_other_requests_are_refused_and_the_proxy_lives_on(server, head):
-    with filtering_proxy(everywhere) as address:
+    with run_filtering_proxy(everywhere) as address:
         place = urlsplit(address)
         with socket.create_connection((place.hostname, place.port), timeout=10) as asking:
             asking.sendall(head + b"\r\n\r\n")
@@ -184,7 +184,7 @@ def test_other_requests_are_refused_and_the_proxy_lives_on(server, head):
 
 
 def test_servers_that_cannot_be_reached():
-    with socket.socket() as taken, through(allowed=everywhere) as fetch:
+    with socket.socket() as taken, through(is_allowed=everywhere) as fetch:
         taken.bind(("127.0.0.1", 0))
         assert fetch(f"http://127.0.0.1:{taken.getsockname()[1]}/") == (502, "No connection")
         assert fetch(f"http://{'a' * 64}.invalid/") == (502, "Name not found")

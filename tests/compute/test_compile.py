@@ -133,7 +133,7 @@ def test_what_is_left_outside_is_little(teacher, tapped, most):
 @pytest.mark.slow
 def test_several_sizes_share_their_code(teacher):
     unet, regions = load_unet(teacher).requires_grad_(False), Regions()
-    with compile_regions(unet, [], regions, sizes=3), torch.no_grad():
+    with compile_regions(unet, [], regions, num_sizes=3), torch.no_grad():
         unet(*inputs(16, batch=5))  # 5: two sizes that happen to be equal would be taken for one
         made = regions.compiled
         for side in (24, 32):

@@ -12,8 +12,8 @@ BLUE = SceneObject("large", "blue", "ring")
 
 
 def named(scene, vocabulary):
-    known = naming.fields(vocabulary)
-    return {name: words[i] for (name, words), i in zip(known.items(), naming.answers(scene, known), strict=True)}
+    known = naming.list_claim_fields(vocabulary)
+    return {name: words[i] for (name, words), i in zip(known.items(), naming.label_scene(scene, known), strict=True)}
 
 
 def test_answers_say_what_the_scene_holds(vocabulary):
@@ -32,12 +32,12 @@ def test_one_thing_has_no_relation_and_no_second(vocabulary):
 
 
 def test_batches_follow_from_the_step_and_hold_no_unseen_combination(vocabulary):
-    words = tokenizer.build(vocabulary, TOKENS)
-    batch = naming.batches(vocabulary, words, 50, seed=3)
+    words = tokenizer.build_tokenizer(vocabulary, TOKENS)
+    batch = naming.make_naming_batches(vocabulary, words, 50, seed=3)
     one, again, other = batch(0), batch(0), batch(1)
     assert torch.equal(one["tokens"], again["tokens"]) and torch.equal(one["answers"], again["answers"])
     assert not torch.equal(one["answers"], other["answers"])
-    known = naming.fields(vocabulary)
+    known = naming.list_claim_fields(vocabulary)
     unseen = set(vocabulary.combinations[True])
     for row in torch.cat([one["answers"], other["answers"]]).tolist():
         said = {name: words[i] for (name, words), i in zip(known.items(), row, strict=True)}
@@ -45,13 +45,13 @@ def test_batches_follow_from_the_step_and_hold_no_unseen_combination(vocabulary)
 
 
 def test_a_text_encoder_learns_to_name(recipe, vocabulary):
-    words = tokenizer.build(vocabulary, 24)
+    words = tokenizer.build_tokenizer(vocabulary, 24)
     torch.manual_seed(0)
     wider = recipe.denoiser.model_copy(update={"text": recipe.denoiser.text | {"max_position_embeddings": 24}})
-    text = denoiser.Pair(wider, words).text.requires_grad_(True)
-    namer = naming.Namer(text, naming.fields(vocabulary))
+    text = denoiser.UNetAndTextEncoder(wider, words).text.requires_grad_(True)
+    namer = naming.ClaimClassifier(text, naming.list_claim_fields(vocabulary))
     settings = recipe.denoiser.naming.model_copy(update={"steps": 120, "learning_rate": 5e-3})
-    batches = naming.batches(vocabulary, words, 32, seed=0)
-    steps = train(namer, naming.Naming(words.eos_token_id), batches, settings)
+    batches = naming.make_naming_batches(vocabulary, words, 32, seed=0)
+    steps = train(namer, naming.ClaimClassificationLoss(words.eos_token_id), batches, settings)
     rights = [terms["right"] for _, known in steps for _, terms in known]
     assert np.mean(rights[:5]) < 0.4 and np.mean(rights[-5:]) > 0.8

@@ -110,11 +110,13 @@ def test_what_was_killed_gives_the_same_plan(choose, planning, tmp_path, monkeyp
             raise KeyboardInterrupt
         return real(self, student)
 
-    monkeypatch.setattr(OutputError, "errors", killed)
+    monkeypatch.setattr(OutputError, "per_sample_errors", killed)
     with pytest.raises(KeyboardInterrupt):
         choose(planning(), tmp_path)
     assert not (tmp_path / "plans").exists()
-    monkeypatch.setattr(OutputError, "errors", lambda self, student: calls.append(student) or real(self, student))
+    monkeypatch.setattr(
+        OutputError, "per_sample_errors", lambda self, student: calls.append(student) or real(self, student)
+    )
     calls.clear()
     assert choose(planning(), tmp_path)[0].read_bytes() == undisturbed
     first = len(calls)

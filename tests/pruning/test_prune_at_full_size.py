@@ -18,7 +18,7 @@ from prunella.profiling.meters import MemoryMeter
 from prunella.models.pipeline import load_unet
 
 began = time.time()
-peak = MemoryMeter().peak_mb(lambda: prune(load_unet(Path(sys.argv[1]), as_stored=True), STUDENTS["ssd-1b"]))
+peak = MemoryMeter().peak_mb(lambda: prune(load_unet(Path(sys.argv[1]), keep_dtype=True), STUDENTS["ssd-1b"]))
 print(peak, time.time() - began)
 """
 

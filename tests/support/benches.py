@@ -4,7 +4,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-from prunella.bench.setting import Setting
+from prunella.bench.setting import ExperimentSetting
 from prunella.params import Benchmark, Distill, fill_section, validate_config
 from prunella.scenes.generator import read_vocabulary
 
@@ -19,6 +19,6 @@ DRAWING = {
 }
 
 
-def toy_setting(distill: Distill, teacher: Path, latents: Path, prompts: int) -> Setting:
+def toy_setting(distill: Distill, teacher: Path, latents: Path, prompts: int) -> ExperimentSetting:
     drawing = validate_config(Benchmark, fill_section("benchmark", DRAWING | {"prompts": prompts}), "benchmark")
-    return Setting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")
+    return ExperimentSetting(distill, drawing, teacher, latents, read_vocabulary(ROOT / "data" / "scenes.yaml"), "cpu")

@@ -33,7 +33,7 @@ def pids() -> list[int]:
     found = []
     for each in psutil.Process(os.getpid()).children(recursive=True):
         try:
-            if each.name().startswith("ray::Worker") or "ray::Worker" in " ".join(each.cmdline()):
+            if each.name().startswith("ray::RayWorker") or "ray::RayWorker" in " ".join(each.cmdline()):
                 found.append(each.pid)
         except psutil.Error:
             continue

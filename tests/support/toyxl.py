@@ -25,7 +25,7 @@ UNET = SDXL | {
 def written(folder: Path, vocabulary) -> Path:
     """The teacher as a pipeline folder."""
     torch.manual_seed(3)
-    words = tokenizer.build(vocabulary, TOKENS)
+    words = tokenizer.build_tokenizer(vocabulary, TOKENS)
     text = {
         "vocab_size": len(words),
         "intermediate_size": 40,

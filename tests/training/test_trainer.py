@@ -127,7 +127,7 @@ POINTS = {
     "half a checkpoint": (checkpoint, "sha256", 6),
     "measuring": (validation, "evaluate_loss", 3),
     "keeping the best": (checkpoint, "save", 3),
-    "drawing": (training_callback, "draw", 3),
+    "drawing": (training_callback, "generate", 3),
     "writing the result": (trainer, "save_pipeline", 1),
     "writing the curves": (MetricsLog, "tables", 1),
 }

@@ -195,8 +195,8 @@ COMMAND = f"{ONE_TOY}; from prunella.cli.main import main; main(['accept', 'dist
 def test_a_new_key_is_accepted_at_its_default_alone(clone):
     replaced(
         clone / "src/prunella/params/schema.py",
-        "    features: Mode | None",
-        "    added: Amount\n    features: Mode | None",
+        "    features: FeatureMode | None",
+        "    added: NonNegativeFloat\n    features: FeatureMode | None",
     )
     replaced(clone / "src/prunella/defaults.yaml", "  feature_weight: 0.5", "  feature_weight: 0.5\n  added: 0.5")
     replaced(clone / "params.yaml", "distill:\n", "distill:\n  added: 0.75\n")

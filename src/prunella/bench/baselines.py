@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from prunella.bench.workload import Workload, random_texts, random_unet, random_vae
+from prunella.bench.workload import Workload, make_random_text_encoders, make_random_unet, make_random_vae
 from prunella.compute.device import apply_placement
 from prunella.compute.precision import AUTOCAST_DTYPES, autocast
 from prunella.latents.shards import Latents
@@ -25,48 +25,58 @@ from prunella.training.data import Batch, training_batches
 from prunella.training.loop import averaged, train
 from prunella.training.losses import Distillation
 
-Mark = Callable[[str], None]  # is told at the end of each part of a step
+MarkCallback = Callable[[str], None]  # is told at the end of each part of a step
 
 
 class Ours:
     """The steps that `distill` makes: `train` itself, of `steps` steps."""
 
-    def __init__(self, case: Workload, folder: Path, stack: ExitStack, steps: int):
-        device, settings = torch.device(case.place.device), case.settings.model_copy(update={"steps": steps})
-        student, teacher = random_unet(case.student, device), random_unet(case.teacher, device)
-        pairs = feature_pairs(case.plan, settings.features)
+    def __init__(self, workload: Workload, latents_dir: Path, stack: ExitStack, num_steps: int):
+        device, settings = (
+            torch.device(workload.placement.device),
+            workload.settings.model_copy(update={"steps": num_steps}),
+        )
+        student_unet, teacher_unet = (
+            make_random_unet(workload.student_unet_config, device),
+            make_random_unet(workload.teacher_unet_config, device),
+        )
+        block_pairs = feature_pairs(workload.plan, settings.features)
         if settings.precision in AUTOCAST_DTYPES:
-            teacher.to(AUTOCAST_DTYPES[settings.precision])
+            teacher_unet.to(AUTOCAST_DTYPES[settings.precision])
         if settings.gradient_checkpointing:
-            student.enable_gradient_checkpointing()
-        stack.enter_context(apply_placement(teacher, [pair.teacher for pair in pairs], case.place))
-        stack.enter_context(apply_placement(student, [pair.student for pair in pairs], case.place))
-        self.loss = Distillation(teacher, pairs, DDPMScheduler(), settings, compile=case.place.compile)
-        self.mark: Mark = lambda name: None
-        self.passed = False  # whether a forward pass of this step was made
-        before = register_optimizer_step_pre_hook(lambda *given: self.mark("backward"))
-        stack.callback(before.remove)
-        self.steps = train(
-            student,
-            self._marked_loss,
-            training_batches(Latents(folder, "train"), settings.batch_size, settings, 1000),
+            student_unet.enable_gradient_checkpointing()
+        stack.enter_context(apply_placement(teacher_unet, [pair.teacher for pair in block_pairs], workload.placement))
+        stack.enter_context(apply_placement(student_unet, [pair.student for pair in block_pairs], workload.placement))
+        self.loss = Distillation(
+            teacher_unet, block_pairs, DDPMScheduler(), settings, compile=workload.placement.compile
+        )
+        self.mark: MarkCallback = lambda name: None
+        self.has_forwarded = False  # whether a forward pass of this step was made
+        hook = register_optimizer_step_pre_hook(lambda *given: self.mark("backward"))
+        stack.callback(hook.remove)
+        self.step_iterator = train(
+            student_unet,
+            self._compute_marked_loss,
+            training_batches(Latents(latents_dir, "train"), settings.batch_size, settings, 1000),
             settings,
-            ema=averaged(student, settings),
-            micro_batch=case.at_once,
+            ema=averaged(student_unet, settings),
+            micro_batch=workload.micro_batch,
             title="bench",
         )
-        stack.callback(self.steps.close)
+        stack.callback(self.step_iterator.close)
 
-    def step(self, mark: Mark) -> None:
-        self.mark, self.passed = mark, False
-        next(self.steps)
+    def step(self, mark: MarkCallback) -> None:
+        self.mark, self.has_forwarded = mark, False
+        next(self.step_iterator)
         mark("optimizer")
 
-    def _marked_loss(self, student: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-        self.mark("backward" if self.passed else "data")  # of the pass before, its data included; those are ahead
-        self.passed = True
-        with _marked(self.loss.teacher, self.mark):
-            terms = self.loss(student, batch)
+    def _compute_marked_loss(self, student_unet: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        self.mark(
+            "backward" if self.has_forwarded else "data"
+        )  # of the pass before, its data included; those are ahead
+        self.has_forwarded = True
+        with _mark_teacher_forward(self.loss.teacher, self.mark):
+            terms = self.loss(student_unet, batch)
         self.mark("student")
         return terms
 
@@ -74,72 +84,72 @@ class Ours:
 class Published:
     """The step of the public scripts."""
 
-    def __init__(self, case: Workload, folder: Path, stack: ExitStack, steps: int):
-        self.device = torch.device(case.place.device)
+    def __init__(self, workload: Workload, latents_dir: Path, stack: ExitStack, num_steps: int):
+        self.device = torch.device(workload.placement.device)
         self.precision: Precision = "fp16" if self.device.type == "cuda" else "fp32"
-        frozen = AUTOCAST_DTYPES.get(self.precision, torch.float32)
-        self.student, self.teacher = (
-            random_unet(case.student, self.device).train(),
-            random_unet(case.teacher, self.device),
+        frozen_dtype = AUTOCAST_DTYPES.get(self.precision, torch.float32)
+        self.student_unet, self.teacher_unet = (
+            make_random_unet(workload.student_unet_config, self.device).train(),
+            make_random_unet(workload.teacher_unet_config, self.device),
         )
-        if case.settings.gradient_checkpointing:
-            self.student.enable_gradient_checkpointing()
-        self.vae, *self.texts = (
-            nn.Module.to(part, self.device, frozen).eval().requires_grad_(False)
-            for part in (random_vae(case), *random_texts(case))
+        if workload.settings.gradient_checkpointing:
+            self.student_unet.enable_gradient_checkpointing()
+        self.vae, *self.text_encoders = (
+            nn.Module.to(module, self.device, frozen_dtype).eval().requires_grad_(False)
+            for module in (make_random_vae(workload), *make_random_text_encoders(workload))
         )
-        self.words = min(text.config.vocab_size for text in self.texts)
-        pairs = feature_pairs(case.plan, case.settings.features)
-        self.loss = Distillation(self.teacher, pairs, DDPMScheduler(), case.settings)
-        self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=case.settings.learning_rate)
+        self.vocab_size = min(text.config.vocab_size for text in self.text_encoders)
+        block_pairs = feature_pairs(workload.plan, workload.settings.features)
+        self.loss = Distillation(self.teacher_unet, block_pairs, DDPMScheduler(), workload.settings)
+        self.optimizer = torch.optim.AdamW(self.student_unet.parameters(), lr=workload.settings.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         # Made once, in the scripts' favour: without workers, as their commands are, they read and decode in every step.
-        side, n = case.side * case.factor, case.settings.batch_size
-        source = torch.Generator().manual_seed(0)
-        self.pixels = torch.rand(n, 3, side, side, generator=source) * 2 - 1
-        self.tokens = torch.randint(0, self.words, (n, case.tokens), generator=source)
+        image_size, batch_size = workload.latent_size * workload.vae_scale_factor, workload.settings.batch_size
+        generator = torch.Generator().manual_seed(0)
+        self.pixels = torch.rand(batch_size, 3, image_size, image_size, generator=generator) * 2 - 1
+        self.tokens = torch.randint(0, self.vocab_size, (batch_size, workload.num_tokens), generator=generator)
         if self.device.type == "cuda":
             self.pixels, self.tokens = self.pixels.pin_memory(), self.tokens.pin_memory()
-        self.case = case
+        self.workload = workload
 
-    def step(self, mark: Mark) -> None:
-        case, n = self.case, self.case.settings.batch_size
+    def step(self, mark: MarkCallback) -> None:
+        workload, batch_size = self.workload, self.workload.settings.batch_size
         pixels = self.pixels.to(self.device, non_blocking=True).to(self.vae.dtype)
         tokens = self.tokens.to(self.device, non_blocking=True)
         mark("data")
         with torch.no_grad():
             latents = self.vae.encode(pixels).latent_dist.sample().float() * 0.18215
-            states = torch.cat([text(tokens).last_hidden_state for text in self.texts], -1).float()
+            text_embeddings = torch.cat([text(tokens).last_hidden_state for text in self.text_encoders], -1).float()
         mark("encoders")
         batch = {
             "latents": latents,
             "noise": torch.randn_like(latents),
-            "timesteps": torch.randint(0, 1000, (n,), device=self.device),
-            "states": states,
+            "timesteps": torch.randint(0, 1000, (batch_size,), device=self.device),
+            "states": text_embeddings,
         }
         batch |= {
-            name: torch.zeros(n, *case.example[name], device=self.device)
+            name: torch.zeros(batch_size, *workload.example_shapes[name], device=self.device)
             for name in ("pooled", "sizes")
-            if name in case.example
+            if name in workload.example_shapes
         }
-        with _marked(self.teacher, mark), autocast(self.device, self.precision):
-            total = self.loss(self.student, Batch(batch))["loss"]
+        with _mark_teacher_forward(self.teacher_unet, mark), autocast(self.device, self.precision):
+            loss = self.loss(self.student_unet, Batch(batch))["loss"]
         mark("student")
-        self.scaler.scale(total).backward()
+        self.scaler.scale(loss).backward()
         mark("backward")
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.student.parameters(), case.settings.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.student_unet.parameters(), workload.settings.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        total.item()
+        loss.item()
         mark("optimizer")
 
 
 @contextmanager
-def _marked(teacher: nn.Module, mark: Mark) -> Iterator[None]:
+def _mark_teacher_forward(teacher_unet: nn.Module, mark: MarkCallback) -> Iterator[None]:
     """Mark the end of the teacher's forward pass."""
-    hook = teacher.register_forward_hook(lambda module, inputs, output: mark("teacher"))
+    hook = teacher_unet.register_forward_hook(lambda module, inputs, output: mark("teacher"))
     try:
         yield
     finally:

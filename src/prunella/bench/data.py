@@ -24,94 +24,116 @@ from prunella.params import Filter, Params, fill_section, validate_config
 from prunella.training.data import training_batches
 from prunella.training.sampler import grouped, line
 
-WAITS = ("vae", "text", "writing", "waiting for pictures")  # of the one who encodes; the rest is done ahead by threads
-AHEAD = ("decode", "resize")
-CHUNK = 1_000_000  # rows of a made-up table at a time
+MAIN_THREAD_PHASES = (
+    "vae",
+    "text",
+    "writing",
+    "waiting for pictures",
+)  # of the one who encodes; the rest is done ahead by threads
+PREFETCH_PHASES = ("decode", "resize")
+ROWS_PER_CHUNK = 1_000_000  # rows of a made-up table at a time
 
 
-def measured(params: Params, device: str) -> dict:
+def measure_data_pipeline(params: Params, device: str) -> dict:
     """Filter and encode the data of `params` into a folder that is thrown away, and read them back.
 
     Pairs per second of each, the share that each part has of encode's time, and of the threads' the milliseconds that
     a picture takes.
     """
-    teacher = Path(params.teacher.path)
-    if not (teacher / "model_index.json").is_file():
-        raise UserError(f"teacher.path: {teacher} is no pipeline folder, which the encoders are taken from")
-    workers, clock = params.runtime.workers, Timings()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("DVC_ROOT", ".")) as folder, _rooted(folder) as at:
-        began = time.perf_counter()
-        report, *_ = filter_dataset(params.filter, params.seed, at / "pairs", workers)
-        filtering = time.perf_counter() - began
-        started = Timings()
-        with started("all"):
-            counts = encoded(params.encode, params.seed, teacher, at / "pairs", at / "latents", device, workers, clock)
-        pairs = counts["train"] + counts["heldout"]
-        encoding = sum(clock.seconds[name] for name in WAITS)
-        reading = _read_back(params, at / "latents", teacher, device)
+    teacher_dir = Path(params.teacher.path)
+    if not (teacher_dir / "model_index.json").is_file():
+        raise UserError(f"teacher.path: {teacher_dir} is no pipeline folder, which the encoders are taken from")
+    num_workers, phase_timings = params.runtime.workers, Timings()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("DVC_ROOT", ".")) as folder, _use_dvc_root(folder) as root:
+        start_time = time.perf_counter()
+        report, *_ = filter_dataset(params.filter, params.seed, root / "pairs", num_workers)
+        filter_seconds = time.perf_counter() - start_time
+        total_timings = Timings()
+        with total_timings("all"):
+            counts = encoded(
+                params.encode,
+                params.seed,
+                teacher_dir,
+                root / "pairs",
+                root / "latents",
+                device,
+                num_workers,
+                phase_timings,
+            )
+        num_samples = counts["train"] + counts["heldout"]
+        encode_seconds = sum(phase_timings.seconds[name] for name in MAIN_THREAD_PHASES)
+        read_back_metrics = _measure_read_back(params, root / "latents", teacher_dir, device)
     return {
-        "filter": {"rows": report["read"], "pictures": report["looked_at"], "seconds": filtering,
-                   "per_second": report["read"] / filtering},
-        "encode": {"pairs": pairs, "seconds": encoding, "per_second": pairs / encoding,
-                   "with_start": started.seconds["all"],
-                   "share": {name: clock.seconds[name] / encoding for name in WAITS},
-                   "threads": count_threads(workers),
-                   "ms_a_picture": {name: 1000 * clock.seconds[name] / pairs for name in AHEAD}},
-        "read_back": reading,
+        "filter": {"rows": report["read"], "pictures": report["looked_at"], "seconds": filter_seconds,
+                   "per_second": report["read"] / filter_seconds},
+        "encode": {"pairs": num_samples, "seconds": encode_seconds, "per_second": num_samples / encode_seconds,
+                   "with_start": total_timings.seconds["all"],
+                   "share": {name: phase_timings.seconds[name] / encode_seconds for name in MAIN_THREAD_PHASES},
+                   "threads": count_threads(num_workers),
+                   "ms_a_picture": {
+                       name: 1000 * phase_timings.seconds[name] / num_samples for name in PREFETCH_PHASES}},
+        "read_back": read_back_metrics,
     }  # fmt: skip
 
 
 @contextmanager
-def _rooted(folder: str) -> Iterator[Path]:
+def _use_dvc_root(folder: str) -> Iterator[Path]:
     """The folder as DVC_ROOT, so that no work of a real run is touched."""
-    before = os.environ.get("DVC_ROOT")
+    previous_root = os.environ.get("DVC_ROOT")
     os.environ["DVC_ROOT"] = folder
     try:
         yield Path(folder)
     finally:
         os.environ.pop("DVC_ROOT")
-        if before is not None:
-            os.environ["DVC_ROOT"] = before
+        if previous_root is not None:
+            os.environ["DVC_ROOT"] = previous_root
 
 
-def _read_back(params: Params, latents: Path, teacher: Path, device: str, batches: int = 200) -> dict:
+def _measure_read_back(
+    params: Params, latents_dir: Path, teacher_dir: Path, device: str, num_batches: int = 200
+) -> dict:
     """Pairs per second of training's batches: read, and read and noised."""
-    train, _ = open_latents(latents, teacher, device)
-    size = params.distill.batch_size
-    groups = train.groups(np.arange(len(train)))
-    chosen = [grouped(line(number, size), groups, size, 0) for number in range(batches)]
-    train.take(chosen[0])
-    began = time.perf_counter()
-    for some in chosen:
-        train.take(some)
-    read = time.perf_counter() - began
-    batch = training_batches(train, size, params.distill, 1000)
-    began = time.perf_counter()
-    for number in range(batches):
-        batch(number)
-    noised = time.perf_counter() - began
-    return {"batch": size, "read_per_second": batches * size / read, "noised_per_second": batches * size / noised}
+    train_latents, _ = open_latents(latents_dir, teacher_dir, device)
+    batch_size = params.distill.batch_size
+    indices_by_size = train_latents.groups(np.arange(len(train_latents)))
+    batch_indices = [grouped(line(number, batch_size), indices_by_size, batch_size, 0) for number in range(num_batches)]
+    train_latents.take(batch_indices[0])
+    start_time = time.perf_counter()
+    for indices in batch_indices:
+        train_latents.take(indices)
+    read_seconds = time.perf_counter() - start_time
+    make_batch = training_batches(train_latents, batch_size, params.distill, 1000)
+    start_time = time.perf_counter()
+    for number in range(num_batches):
+        make_batch(number)
+    noised_seconds = time.perf_counter() - start_time
+    return {
+        "batch": batch_size,
+        "read_per_second": num_batches * batch_size / read_seconds,
+        "noised_per_second": num_batches * batch_size / noised_seconds,
+    }
 
 
-def lines(figures: dict) -> list[str]:
+def format_pipeline_metrics(metrics: dict) -> list[str]:
     """What `measured` found, to be read."""
-    filtering, encoding, reading = figures["filter"], figures["encode"], figures["read_back"]
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in encoding["share"].items())
-    each = ", ".join(f"{name} {ms:.2f} ms" for name, ms in encoding["ms_a_picture"].items())
-    rows, looked, pairs = filtering["rows"], filtering["pictures"], encoding["pairs"]
+    filter_metrics, encode_metrics, read_back_metrics = metrics["filter"], metrics["encode"], metrics["read_back"]
+    fractions_text = ", ".join(f"{name} {fraction:.0%}" for name, fraction in encode_metrics["share"].items())
+    ms_per_image_text = ", ".join(f"{name} {ms:.2f} ms" for name, ms in encode_metrics["ms_a_picture"].items())
+    num_rows, num_checked, num_samples = filter_metrics["rows"], filter_metrics["pictures"], encode_metrics["pairs"]
     return [
-        f"filter: {filtering['per_second']:,.0f} rows/s ({rows:,} rows, {looked:,} pictures looked at)",
-        f"encode: {encoding['per_second']:,.1f} pairs/s ({pairs:,} pairs; loading models not counted)",
-        f"  of its time: {shares}",
-        f"  ahead in {encoding['threads']} threads, a picture: {each}",
-        f"read back: {reading['read_per_second']:,.0f} pairs/s; as training batches of {reading['batch']}, "
-        f"noise drawn, {reading['noised_per_second']:,.0f} pairs/s",
+        f"filter: {filter_metrics['per_second']:,.0f} rows/s ({num_rows:,} rows, {num_checked:,} pictures looked at)",
+        f"encode: {encode_metrics['per_second']:,.1f} pairs/s ({num_samples:,} pairs; loading models not counted)",
+        f"  of its time: {fractions_text}",
+        f"  ahead in {encode_metrics['threads']} threads, a picture: {ms_per_image_text}",
+        f"read back: {read_back_metrics['read_per_second']:,.0f} pairs/s; as training batches of "
+        f"{read_back_metrics['batch']}, "
+        f"noise drawn, {read_back_metrics['noised_per_second']:,.0f} pairs/s",
     ]
 
 
 # The table's criteria, on a table of any length
 
-LIMITS = {
+LAION_CRITERIA = {
     "source": "parquet", "samples": 1_000_000, "min_side": 512, "max_aspect": 2.0, "min_caption": 5, "max_caption": 400,
     "max_corrupt_fraction": 0.1, "aesthetic": {"min": 7.5}, "max_punsafe": 0.5, "max_pwatermark": 0.8,
     "min_similarity": 0.28,
@@ -119,24 +141,24 @@ LIMITS = {
 }  # fmt: skip
 
 
-def table(path: Path, rows: int) -> None:
+def write_synthetic_table(path: Path, num_rows: int) -> None:
     """A made-up table of the columns that LAION's have, its pictures left out."""
-    chance, words = (
+    rng, vocabulary = (
         np.random.default_rng(0),
         np.array(["a", "red", "small", "heart", "of", "the", "oil", "painting", "with", "sea", "photo"]),
     )
     writer = None
-    for start in range(0, rows, CHUNK):
-        count = min(CHUNK, rows - start)
-        texts = [" ".join(line) for line in words[chance.integers(len(words), size=(count, 11))]]
+    for start in range(0, num_rows, ROWS_PER_CHUNK):
+        chunk_rows = min(ROWS_PER_CHUNK, num_rows - start)
+        captions = [" ".join(line) for line in vocabulary[rng.integers(len(vocabulary), size=(chunk_rows, 11))]]
         columns = {
-            "TEXT": texts,
-            "image": pa.nulls(count, pa.string()),
-            "LANGUAGE": np.where(chance.random(count) < 0.6, "en", "de"),
+            "TEXT": captions,
+            "image": pa.nulls(chunk_rows, pa.string()),
+            "LANGUAGE": np.where(rng.random(chunk_rows) < 0.6, "en", "de"),
         }
-        columns |= {name: chance.integers(200, 2000, count) for name in ("WIDTH", "HEIGHT")}
-        columns |= {name: chance.random(count) for name in ("punsafe", "pwatermark", "similarity")}
-        columns["AESTHETIC_SCORE"] = chance.normal(6, 1, count)
+        columns |= {name: rng.integers(200, 2000, chunk_rows) for name in ("WIDTH", "HEIGHT")}
+        columns |= {name: rng.random(chunk_rows) for name in ("punsafe", "pwatermark", "similarity")}
+        columns["AESTHETIC_SCORE"] = rng.normal(6, 1, chunk_rows)
         batch = pa.table(columns)
         writer = writer or pq.ParquetWriter(path, batch.schema)
         writer.write_table(batch)
@@ -144,17 +166,17 @@ def table(path: Path, rows: int) -> None:
         writer.close()
 
 
-def judged_rows(path: Path) -> dict:
+def measure_row_filter(path: Path) -> dict:
     """Filter the rows of a `table`: seconds, and the memory that this process had at its highest."""
-    params = validate_config(Filter, fill_section("filter", LIMITS | {"path": str(path)}), "bench")
-    began, tally = time.perf_counter(), RejectionStats()
-    kept, read = scan_source({"source": "parquet", "path": str(path), "columns": {}}, params, tally)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    params = validate_config(Filter, fill_section("filter", LAION_CRITERIA | {"path": str(path)}), "bench")
+    start_time, rejections = time.perf_counter(), RejectionStats()
+    retained, num_read = scan_source({"source": "parquet", "path": str(path), "columns": {}}, params, rejections)
+    seconds = time.perf_counter() - start_time
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return {
-        "rows": read,
-        "candidates": len(kept),
+        "rows": num_read,
+        "candidates": len(retained),
         "seconds": seconds,
-        "rows_per_second": read / seconds,
-        "peak_gb": peak,
+        "rows_per_second": num_read / seconds,
+        "peak_gb": peak_gb,
     }

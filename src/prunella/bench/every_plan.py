@@ -18,78 +18,90 @@ from prunella.planning.solver import RemovedUnits, removable_levels
 from prunella.planning.units import DropDeepest, ThinStage, Unit, plan_without
 from prunella.pruning.plan import Plan
 
-COLUMNS = ("plan", "params", "macs", "predicted", "error")
+PLAN_COLUMNS = ("plan", "params", "macs", "predicted", "error")
 
 
-def code(plan: Plan) -> str:
+def encode_plan(plan: Plan) -> str:
     """A plan on one line, by stage from above: pairs kept down / up, "d" or "u" where that has no attention; mid.
 
     sd-tiny: "0/02 0/02 0/02 - drop".
     """
-    stages, words = len(plan.down), []
-    for stage in range(stages):
+    num_stages, stage_codes = len(plan.down), []
+    for stage in range(num_stages):
         if plan.down[stage] is None:
-            words.append("-")
+            stage_codes.append("-")
             continue
-        places = {"down": stage, "up": stages - 1 - stage}
-        kept = ["".join(map(str, getattr(plan, way)[place])) for way, place in places.items()]
-        plain = [way[0] for way, place in places.items() if getattr(plan.layers, way).get(place) == []]
-        words.append("/".join(kept) + "".join(plain))
-    return " ".join([*words, plan.mid])
+        stage_positions = {"down": stage, "up": num_stages - 1 - stage}
+        retained_codes = [
+            "".join(map(str, getattr(plan, direction)[position])) for direction, position in stage_positions.items()
+        ]
+        attention_free_codes = [
+            direction[0]
+            for direction, position in stage_positions.items()
+            if getattr(plan.layers, direction).get(position) == []
+        ]
+        stage_codes.append("/".join(retained_codes) + "".join(attention_free_codes))
+    return " ".join([*stage_codes, plan.mid])
 
 
-def every(units: Sequence[Unit], stages: int) -> Iterator[RemovedUnits]:
+def iter_unit_choices(units: Sequence[Unit], num_stages: int) -> Iterator[RemovedUnits]:
     """Every choice of units, of which each group has one at most; layers are left out."""
-    for removed in removable_levels(units):
-        ends = [(unit,) for unit in units if isinstance(unit, DropDeepest) and unit.num_removed == removed]
-        ways: list[list[tuple]] = [ends if removed else [(), *ends]]
-        for stage in range(stages - removed):
-            thins = [(unit,) for unit in units if isinstance(unit, ThinStage) and unit.stage == stage]
-            ways.append([(), *thins])
-        yield from (tuple(unit for part in parts for unit in part) for parts in product(*ways))
+    for num_removed in removable_levels(units):
+        end_units = [(unit,) for unit in units if isinstance(unit, DropDeepest) and unit.num_removed == num_removed]
+        options_by_stage: list[list[tuple]] = [end_units if num_removed else [(), *end_units]]
+        for stage in range(num_stages - num_removed):
+            thin_units = [(unit,) for unit in units if isinstance(unit, ThinStage) and unit.stage == stage]
+            options_by_stage.append([(), *thin_units])
+        yield from (tuple(unit for option in options for unit in option) for options in product(*options_by_stage))
 
 
-def measure_every(
-    students: Sequence[RemovedUnits], measure: OutputError, prices: dict[str, CostTable], out: Path, show: bool = True
+def measure_choices(
+    choices: Sequence[RemovedUnits],
+    measure: OutputError,
+    cost_tables: dict[str, CostTable],
+    out: Path,
+    show_progress: bool = True,
 ) -> None:
     """Append to `out` what is not there yet of the students that lack these units."""
-    done = {row["plan"] for row in read(out)} if out.is_file() else set()
-    alone = sorted({unit for lacking in students for unit in lacking}, key=lambda unit: unit.name)
+    measured_codes = {row["plan"] for row in read_measured_plans(out)} if out.is_file() else set()
+    single_units = sorted({unit for missing_units in choices for unit in missing_units}, key=lambda unit: unit.name)
     importance = dict(
-        zip(alone, (error.mean for error in measure.measure_many([[unit] for unit in alone])), strict=True)
+        zip(
+            single_units, (error.mean for error in measure.measure_many([[unit] for unit in single_units])), strict=True
+        )
     )
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-    for number, lacking in enumerate(students):
-        plan = plan_without(measure.family, lacking)
-        if code(plan) in done:
+        out.write_text(",".join(PLAN_COLUMNS) + "\n", encoding="utf-8")
+    for number, missing_units in enumerate(choices):
+        plan = plan_without(measure.family, missing_units)
+        if encode_plan(plan) in measured_codes:
             continue
-        predicted = sum(importance[unit] for unit in lacking)
-        cost = [round(prices[what].cost_of_plan(plan)) for what in ("params", "macs")]
-        row = [code(plan), *cost, f"{predicted:.6g}", f"{measure.measure_uncached(plan).mean:.6g}"]
+        predicted_error = sum(importance[unit] for unit in missing_units)
+        cost = [round(cost_tables[cost_name].cost_of_plan(plan)) for cost_name in ("params", "macs")]
+        row = [encode_plan(plan), *cost, f"{predicted_error:.6g}", f"{measure.measure_uncached(plan).mean:.6g}"]
         with out.open("a", encoding="utf-8") as file:
             file.write(",".join(map(str, row)) + "\n")
-        if show and number % 100 == 0:
-            print(f"{number} of {len(students)}", flush=True)
+        if show_progress and number % 100 == 0:
+            print(f"{number} of {len(choices)}", flush=True)
 
 
-def read(path: Path) -> list[dict[str, str]]:
+def read_measured_plans(path: Path) -> list[dict[str, str]]:
     """The rows of a file of measured plans; one that was cut off while it was written is left out.
 
     Raises UserError where the file is another's.
     """
     text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    rows = list(csv.DictReader(io.StringIO(whole)))
-    if not whole.startswith(",".join(COLUMNS)):
-        raise UserError(f"{path}: holds no measured plans: its columns should be {', '.join(COLUMNS)}")
+    complete_text = text[: text.rfind("\n") + 1]
+    if complete_text != text:
+        path.write_text(complete_text, encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(complete_text)))
+    if not complete_text.startswith(",".join(PLAN_COLUMNS)):
+        raise UserError(f"{path}: holds no measured plans: its columns should be {', '.join(PLAN_COLUMNS)}")
     return rows
 
 
-def sampled(students: Sequence[RemovedUnits], count: int, seed: int) -> list[RemovedUnits]:
+def sample_choices(choices: Sequence[RemovedUnits], count: int, seed: int) -> list[RemovedUnits]:
     """So many of the students, drawn by seed, in their order."""
-    chosen = np.random.default_rng(seed).permutation(len(students))[:count]
-    return [students[number] for number in sorted(chosen)]
+    indices = np.random.default_rng(seed).permutation(len(choices))[:count]
+    return [choices[number] for number in sorted(indices)]

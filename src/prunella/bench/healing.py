@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from diffusers import UNet2DConditionModel
 
-from prunella.bench.evidence import Row, known_row
-from prunella.bench.setting import Setting, right
+from prunella.bench.evidence import EvidenceRow, load_or_measure_row
+from prunella.bench.setting import ExperimentSetting, judge_images
 from prunella.evaluation.latent_features import pool_latents
 from prunella.evaluation.mmd import evaluate_cubic_kernel, measure_mmd
 from prunella.latents.encoders import open_latents, raw_latents
@@ -30,103 +30,120 @@ from prunella.training.loop import averaged, ema_weights, train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss
 
-UNSEEN = 10_000  # seed of scenes that no training has seen
+UNSEEN_SEED = 10_000  # seed of scenes that no training has seen
 TEACHER = "teacher"
-KEPT_EVERY = 50  # steps
-CONSTANT: dict[str, Any] = {"lr_scheduler": "constant", "ema_decay": 0.99}  # how it trains where nothing else is said
+CHECKPOINT_EVERY = 50  # steps
+CONSTANT_RATE_SETTINGS: dict[str, Any] = {
+    "lr_scheduler": "constant",
+    "ema_decay": 0.99,
+}  # how it trains where nothing else is said
 
 
-class Ledger:
+class EvidenceLedger:
     """Rows of evidence, known by student, seed, step and what decides their figures: each is measured once."""
 
-    def __init__(self, path: Path, settings: str):
-        self.path, self.settings = path, settings
+    def __init__(self, path: Path, settings_digest: str):
+        self.path, self.settings_digest = path, settings_digest
 
-    def row(self, student: str, seed: int, step: int, measure: Callable[[], Row]) -> Row:
+    def load_or_measure(self, student: str, seed: int, step: int, measure: Callable[[], EvidenceRow]) -> EvidenceRow:
         """The row of that name, measured and written where there is none."""
-        name = {"student": student, "seed": seed, "step": step, "settings": self.settings}
-        return known_row(self.path, name, measure)
+        identity = {"student": student, "seed": seed, "step": step, "settings": self.settings_digest}
+        return load_or_measure_row(self.path, identity, measure)
 
 
 def heal(
-    setting: Setting, student: str, seed: int, milestones: Sequence[int], drawn_at: Sequence[int], out: Path, work: Path
-) -> Iterator[Row]:
+    setting: ExperimentSetting,
+    student_name: str,
+    seed: int,
+    milestones: Sequence[int],
+    image_milestones: Sequence[int],
+    out: Path,
+    work_dir: Path,
+) -> Iterator[EvidenceRow]:
     """Train `student` to the last milestone; yield the teacher's row, then its own at 0 steps and at each milestone.
 
     Held-out errors are measured at all, pictures at those that are in `drawn_at`; all of the averaged weights. A
     training that goes on from a checkpoint does not yield the milestones before it again: their rows are in `out`.
     """
     settings = setting.distill.model_copy(update={"seed": seed, "steps": max(milestones)})
-    ledger = Ledger(out, _settings(setting))
-    teacher, scheduler = load_unet(setting.teacher, setting.device), load_scheduler(setting.teacher)
-    pictures = Pictures(setting)
-    yield ledger.row(TEACHER, 0, 0, lambda: pictures.measured(teacher))
-    unet, plan = prune(teacher, STUDENTS[student]), STUDENTS[student]
-    pairs, last = feature_pairs(plan, settings.features), scheduler.config.num_train_timesteps
-    learned, heldout = open_latents(setting.latents, setting.teacher, setting.device)
-    loss, ema = Distillation(teacher, pairs, scheduler, settings), averaged(unet, settings)
-    began = time.perf_counter()
+    ledger = EvidenceLedger(out, _digest_healing_settings(setting))
+    teacher_unet, scheduler = load_unet(setting.teacher_dir, setting.device), load_scheduler(setting.teacher_dir)
+    image_evaluator = SceneImageEvaluator(setting)
+    yield ledger.load_or_measure(TEACHER, 0, 0, lambda: image_evaluator.measure_images(teacher_unet))
+    student_unet, plan = prune(teacher_unet, STUDENTS[student_name]), STUDENTS[student_name]
+    block_pairs, num_train_timesteps = feature_pairs(plan, settings.features), scheduler.config.num_train_timesteps
+    train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
+    loss, ema = Distillation(teacher_unet, block_pairs, scheduler, settings), averaged(student_unet, settings)
+    start_time = time.perf_counter()
 
-    def measured(step: int) -> Row:
-        seconds = time.perf_counter() - began
-        with ema_weights(unet, ema if step else None):
-            terms = evaluate_loss(unet, loss, heldout_batches(heldout, settings.batch_size, last))
-            drawn = pictures.measured(unet) if step in drawn_at else {}
-        return {"seconds": round(seconds, 1), **{name: terms[name] for name in (TASK, OUTPUT)}, **drawn}
+    def measure_step(step: int) -> EvidenceRow:
+        seconds = time.perf_counter() - start_time
+        with ema_weights(student_unet, ema if step else None):
+            terms = evaluate_loss(
+                student_unet, loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+            )
+            image_metrics = image_evaluator.measure_images(student_unet) if step in image_milestones else {}
+        return {"seconds": round(seconds, 1), **{name: terms[name] for name in (TASK, OUTPUT)}, **image_metrics}
 
-    yield ledger.row(student, seed, 0, partial(measured, 0))
-    batches, folder = training_batches(learned, settings.batch_size, settings, last), work / ledger.settings / student
-    steps = train(
-        unet,
+    yield ledger.load_or_measure(student_name, seed, 0, partial(measure_step, 0))
+    batches, student_dir = (
+        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        work_dir / ledger.settings_digest / student_name,
+    )
+    step_iterator = train(
+        student_unet,
         loss,
         batches,
         settings,
-        folder=folder / str(seed),
-        checkpoint_every=KEPT_EVERY,
+        folder=student_dir / str(seed),
+        checkpoint_every=CHECKPOINT_EVERY,
         ema=ema,
-        title=f"{student}, seed {seed}",
+        title=f"{student_name}, seed {seed}",
     )
-    for step, _ in steps:
+    for step, _ in step_iterator:
         if step in milestones:
-            yield ledger.row(student, seed, step, partial(measured, step))
+            yield ledger.load_or_measure(student_name, seed, step, partial(measure_step, step))
 
 
-def _settings(setting: Setting) -> str:
+def _digest_healing_settings(setting: ExperimentSetting) -> str:
     """Digest of what decides the rows: parameters of training but for its length, of drawing, data and teacher."""
-    learned, drawn = setting.distill.model_dump(exclude={"steps", "seed", "storage"}), setting.benchmark
-    return setting.digest(learned, drawn.prompts, drawn.sampling_kwargs)
+    training_settings, benchmark = setting.distill.model_dump(exclude={"steps", "seed", "storage"}), setting.benchmark
+    return setting.compute_digest(training_settings, benchmark.prompts, benchmark.sampling_kwargs)
 
 
-class Pictures:
+class SceneImageEvaluator:
     """Pictures of scenes that nobody learned from, judged: composition claim by claim, and distance from real ones."""
 
-    def __init__(self, setting: Setting):
-        params, count = setting.benchmark, setting.benchmark.prompts
-        self.vocabulary, self.drawing = setting.vocabulary, {"batch_size": params.batch_size, **params.sampling_kwargs}
-        real = [render_sample(setting.vocabulary, UNSEEN, index) for index in range(2 * count)]
-        self.prompts = [caption for caption, _ in real[:count]]
-        self.pipeline = load_for_inference(setting.teacher, setting.device)
-        self.others = self._features([picture for _, picture in real[count:]])
+    def __init__(self, setting: ExperimentSetting):
+        benchmark, num_prompts = setting.benchmark, setting.benchmark.prompts
+        self.vocabulary, self.sampling_kwargs = (
+            setting.vocabulary,
+            {"batch_size": benchmark.batch_size, **benchmark.sampling_kwargs},
+        )
+        scenes = [render_sample(setting.vocabulary, UNSEEN_SEED, index) for index in range(2 * num_prompts)]
+        self.prompts = [caption for caption, _ in scenes[:num_prompts]]
+        self.pipeline = load_for_inference(setting.teacher_dir, setting.device)
+        self.reference_features = self._compute_features([image for _, image in scenes[num_prompts:]])
 
-    def measured(self, unet: UNet2DConditionModel) -> Row:
+    def measure_images(self, unet: UNet2DConditionModel) -> EvidenceRow:
         """{"composition", "kid": estimates; "verdicts": a "1" for each prompt whose claims are all true, else "0"}."""
         self.pipeline.unet = unet
-        pictures = list(generate(self.pipeline, self.prompts, **self.drawing))
-        found = right(pictures, self.prompts, self.vocabulary)
+        images = list(generate(self.pipeline, self.prompts, **self.sampling_kwargs))
+        verdicts = judge_images(images, self.prompts, self.vocabulary)
         return {
-            "composition": estimate_fraction(sum(found), len(found)).to_report_dict(),
-            "kid": measure_mmd(self._features(pictures), self.others, evaluate_cubic_kernel)
+            "composition": estimate_fraction(sum(verdicts), len(verdicts)).to_report_dict(),
+            "kid": measure_mmd(self._compute_features(images), self.reference_features, evaluate_cubic_kernel)
             .estimate()
             .to_report_dict(),
-            "verdicts": "".join("01"[true] for true in found),
+            "verdicts": "".join("01"[is_correct] for is_correct in verdicts),
         }
 
-    def _features(self, pictures: list[np.ndarray]) -> np.ndarray:
+    def _compute_features(self, images: list[np.ndarray]) -> np.ndarray:
         vae = self.pipeline.vae
-        mean, _ = raw_latents(vae, np.stack(pictures), batch_size=self.drawing["batch_size"])
+        mean, _ = raw_latents(vae, np.stack(images), batch_size=self.sampling_kwargs["batch_size"])
         return pool_latents(mean * vae.config.scaling_factor)
 
 
-def healing_settings(distill: Distill, learning_rate: float, ema_decay: float) -> Distill:
+def make_healing_settings(distill: Distill, learning_rate: float, ema_decay: float) -> Distill:
     """As `distill`, at a constant rate and with averaged weights, so that every milestone is of one training."""
-    return distill.model_copy(update=CONSTANT | {"learning_rate": learning_rate, "ema_decay": ema_decay})
+    return distill.model_copy(update=CONSTANT_RATE_SETTINGS | {"learning_rate": learning_rate, "ema_decay": ema_decay})

@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
-from prunella.bench.evidence import Row
-from prunella.bench.healing import CONSTANT, Pictures
-from prunella.bench.setting import Setting
+from prunella.bench.evidence import EvidenceRow
+from prunella.bench.healing import CONSTANT_RATE_SETTINGS, SceneImageEvaluator
+from prunella.bench.setting import ExperimentSetting
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.pruning.mapping import feature_pairs
@@ -25,20 +25,30 @@ TRIALS: dict[str, dict[str, Any]] = {
 }
 
 
-def trial(setting: Setting, student: str, name: str, steps: int, seed: int) -> Row:
+def run_healing_trial(setting: ExperimentSetting, student_name: str, name: str, steps: int, seed: int) -> EvidenceRow:
     """Train so; processor seconds and held-out errors, and where the setting asks for prompts what pictures show."""
-    changes = CONSTANT | TRIALS[name] | {"steps": steps, "seed": seed}
-    settings, plan = setting.distill.model_copy(update=changes), STUDENTS[student]
-    teacher, scheduler = load_unet(setting.teacher, setting.device), load_scheduler(setting.teacher)
-    last, unet = scheduler.config.num_train_timesteps, prune(teacher, plan)
-    learned, heldout = open_latents(setting.latents, setting.teacher, setting.device)
-    loss = Distillation(teacher, feature_pairs(plan, settings.features), scheduler, settings)
-    batches, ema = training_batches(learned, settings.batch_size, settings, last), averaged(unet, settings)
-    began = time.process_time()
-    for _ in train(unet, loss, batches, settings, title=f"{student}, {name}, seed {seed}", ema=ema):
+    changes = CONSTANT_RATE_SETTINGS | TRIALS[name] | {"steps": steps, "seed": seed}
+    settings, plan = setting.distill.model_copy(update=changes), STUDENTS[student_name]
+    teacher_unet, scheduler = load_unet(setting.teacher_dir, setting.device), load_scheduler(setting.teacher_dir)
+    num_train_timesteps, student_unet = scheduler.config.num_train_timesteps, prune(teacher_unet, plan)
+    train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
+    loss = Distillation(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
+    batches, ema = (
+        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        averaged(student_unet, settings),
+    )
+    start_time = time.process_time()
+    for _ in train(student_unet, loss, batches, settings, title=f"{student_name}, {name}, seed {seed}", ema=ema):
         pass
-    seconds = time.process_time() - began
-    with ema_weights(unet, ema):
-        terms = evaluate_loss(unet, loss, heldout_batches(heldout, settings.batch_size, last))
-        drawn = Pictures(setting).measured(unet) if setting.benchmark.prompts else {}
-    return {**changes, "cpu_seconds": round(seconds, 1), **{each: terms[each] for each in (TASK, OUTPUT)}, **drawn}
+    seconds = time.process_time() - start_time
+    with ema_weights(student_unet, ema):
+        terms = evaluate_loss(
+            student_unet, loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+        )
+        image_metrics = SceneImageEvaluator(setting).measure_images(student_unet) if setting.benchmark.prompts else {}
+    return {
+        **changes,
+        "cpu_seconds": round(seconds, 1),
+        **{term: terms[term] for term in (TASK, OUTPUT)},
+        **image_metrics,
+    }

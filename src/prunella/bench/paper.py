@@ -7,17 +7,17 @@ peak, the size of a picture's file and prices are assumed, and are arguments: no
 import math
 from typing import NamedTuple
 
-from prunella.bench.workload import Workload, encoder_flops, settings
+from prunella.bench.workload import Workload, count_encoder_flops, make_distill_settings
 from prunella.compute.device import Placement
 from prunella.models.reference_configs import load_teacher_config
 from prunella.params.recipes import parameters
 from prunella.pruning.plan import STUDENTS
 from prunella.training import memory_estimate
 
-ORIGINAL = {"sd": "sd15", "sdxl": "sdxl"}
+ORIGINAL_TEACHERS = {"sd": "sd15", "sdxl": "sdxl"}
 
 
-class Assumed(NamedTuple):
+class CostAssumptions(NamedTuple):
     """What is not counted."""
 
     tflops: float  # of a GPU, dense, in bf16, at its peak
@@ -28,72 +28,108 @@ class Assumed(NamedTuple):
     storage: float  # price of a GB for a month
 
 
-class Run(NamedTuple):
+class RecipeWorkload(NamedTuple):
     """A recipe's training: `pairs` to encode, so many `examples` learned from, `batch` in a step."""
 
     name: str
-    case: Workload
-    pairs: int
-    examples: int
-    batch: int
+    workload: Workload
+    num_samples: int
+    num_examples: int
+    batch_size: int
 
 
-def run(recipe: str, pairs: int | None = None, epochs: float | None = None) -> Run:
+def make_recipe_workload(recipe: str, num_samples: int | None = None, epochs: float | None = None) -> RecipeWorkload:
     """A recipe's, with other `pairs`, and over so many `epochs` of them in place of its steps."""
     params = parameters(recipe)
-    plan, learning = STUDENTS[params.students[0]], params.distill
-    case = Workload(plan, load_teacher_config(ORIGINAL[plan.family]), settings(), Placement(), params.encode.resolution)
-    batch, pairs = learning.batch_size * learning.gradient_accumulation_steps, pairs or params.filter.samples
-    examples = round(pairs * epochs) if epochs else learning.steps * batch
-    said = f"{epochs:g} epoch{'s' * (epochs != 1)}" if epochs else f"{learning.steps:,} steps"
-    return Run(f"{recipe}, {pairs / 1e6:g} M pairs, {said} of {batch}", case, pairs, examples, batch)
+    plan, training = STUDENTS[params.students[0]], params.distill
+    workload = Workload(
+        plan,
+        load_teacher_config(ORIGINAL_TEACHERS[plan.family]),
+        make_distill_settings(),
+        Placement(),
+        params.encode.resolution,
+    )
+    batch_size, num_samples = (
+        training.batch_size * training.gradient_accumulation_steps,
+        num_samples or params.filter.samples,
+    )
+    num_examples = round(num_samples * epochs) if epochs else training.steps * batch_size
+    duration_text = f"{epochs:g} epoch{'s' * (epochs != 1)}" if epochs else f"{training.steps:,} steps"
+    return RecipeWorkload(
+        f"{recipe}, {num_samples / 1e6:g} M pairs, {duration_text} of {batch_size}",
+        workload,
+        num_samples,
+        num_examples,
+        batch_size,
+    )
 
 
-def figures(it: Run, assumed: Assumed) -> dict[str, float]:
+def estimate_training_costs(recipe_workload: RecipeWorkload, assumptions: CostAssumptions) -> dict[str, float]:
     """Of a run by name: sizes, operations, hours and prices, and the rates at which a node waits for nothing."""
-    latents, text, tokens = stored(it.case)
-    file = assumed.picture * 1e3 * (it.case.side * it.case.factor / 512) ** 2
-    step, encoders = it.case.flops(), encoder_flops(it.case)
-    rate = assumed.tflops * 1e12 * assumed.share
-    encode, train = it.pairs * encoders, it.examples * step
-    hours = (encode + train) / rate / 3600
-    encoded, learned = (assumed.gpus * rate / each for each in (encoders, step))  # a second, by a node
-    gradients = 4 * memory_estimate.parameters(it.case.student)
+    latent_bytes, embedding_bytes, token_bytes = count_stored_bytes(recipe_workload.workload)
+    image_bytes = (
+        assumptions.picture
+        * 1e3
+        * (recipe_workload.workload.latent_size * recipe_workload.workload.vae_scale_factor / 512) ** 2
+    )
+    step_flops, encode_flops = (
+        recipe_workload.workload.count_flops_per_image(),
+        count_encoder_flops(recipe_workload.workload),
+    )
+    flops_per_second = assumptions.tflops * 1e12 * assumptions.share
+    total_encode_flops, total_train_flops = (
+        recipe_workload.num_samples * encode_flops,
+        recipe_workload.num_examples * step_flops,
+    )
+    hours = (total_encode_flops + total_train_flops) / flops_per_second / 3600
+    encodes_per_second, trains_per_second = (
+        assumptions.gpus * flops_per_second / flops for flops in (encode_flops, step_flops)
+    )  # a second, by a node
+    gradient_bytes = 4 * memory_estimate.parameters(recipe_workload.workload.student_unet_config)
     return {
-        "pictures, TB": it.pairs * file / 1e12,
-        "latents and embeddings, TB": it.pairs * (latents + text) / 1e12,
-        "latents and tokens, TB": it.pairs * (latents + tokens) / 1e12,
-        "to encode, EFLOP": encode / 1e18,
-        "to train, EFLOP": train / 1e18,
-        "to encode, GPU hours": encode / rate / 3600,
-        "to train, GPU hours": train / rate / 3600,
-        "days of a node": hours / assumed.gpus / 24,
-        "GPUs, price": hours * assumed.price,
-        "latents and embeddings, price of a month": it.pairs * (latents + text) / 1e9 * assumed.storage,
-        "a node encodes, pictures/s": encoded,
-        "for that it reads, MB/s": encoded * file / 1e6,
-        "and writes, MB/s": encoded * (latents + text) / 1e6,
-        "a node trains, examples/s": learned,
-        "for that it reads embeddings, MB/s": learned * (latents + text) / 1e6,
-        "or tokens, MB/s": learned * (latents + tokens) / 1e6,
-        "gradients of a step, GB": gradients / 1e9,
-        "two nodes exchange, GB/s each way": gradients / (it.batch / (2 * learned)) / 1e9,
+        "pictures, TB": recipe_workload.num_samples * image_bytes / 1e12,
+        "latents and embeddings, TB": recipe_workload.num_samples * (latent_bytes + embedding_bytes) / 1e12,
+        "latents and tokens, TB": recipe_workload.num_samples * (latent_bytes + token_bytes) / 1e12,
+        "to encode, EFLOP": total_encode_flops / 1e18,
+        "to train, EFLOP": total_train_flops / 1e18,
+        "to encode, GPU hours": total_encode_flops / flops_per_second / 3600,
+        "to train, GPU hours": total_train_flops / flops_per_second / 3600,
+        "days of a node": hours / assumptions.gpus / 24,
+        "GPUs, price": hours * assumptions.price,
+        "latents and embeddings, price of a month": recipe_workload.num_samples
+        * (latent_bytes + embedding_bytes)
+        / 1e9
+        * assumptions.storage,
+        "a node encodes, pictures/s": encodes_per_second,
+        "for that it reads, MB/s": encodes_per_second * image_bytes / 1e6,
+        "and writes, MB/s": encodes_per_second * (latent_bytes + embedding_bytes) / 1e6,
+        "a node trains, examples/s": trains_per_second,
+        "for that it reads embeddings, MB/s": trains_per_second * (latent_bytes + embedding_bytes) / 1e6,
+        "or tokens, MB/s": trains_per_second * (latent_bytes + token_bytes) / 1e6,
+        "gradients of a step, GB": gradient_bytes / 1e9,
+        "two nodes exchange, GB/s each way": gradient_bytes
+        / (recipe_workload.batch_size / (2 * trains_per_second))
+        / 1e9,
     }
 
 
-def stored(case: Workload) -> tuple[int, int, int]:
+def count_stored_bytes(workload: Workload) -> tuple[int, int, int]:
     """Bytes of a pair in fp16: latents (mean and std), embeddings; and tokens (int32) in place of these."""
-    elements = {name: math.prod(shape) for name, shape in case.example.items()}
-    encoders = 2 if "pooled" in elements else 1
-    return 2 * 2 * elements["latents"], 2 * (elements["states"] + elements.get("pooled", 0)), 4 * case.tokens * encoders
+    elements = {name: math.prod(shape) for name, shape in workload.example_shapes.items()}
+    num_text_encoders = 2 if "pooled" in elements else 1
+    return (
+        2 * 2 * elements["latents"],
+        2 * (elements["states"] + elements.get("pooled", 0)),
+        4 * workload.num_tokens * num_text_encoders,
+    )
 
 
-def table(runs: list[Run], assumed: Assumed) -> list[list[str]]:
+def build_cost_estimate_table(recipe_workloads: list[RecipeWorkload], assumptions: CostAssumptions) -> list[list[str]]:
     """A row for each figure, a column for each run."""
-    found = [figures(it, assumed) for it in runs]
-    rows = [[name, *(_said(each[name]) for each in found)] for name in found[0]]
-    return [["", *(it.name for it in runs)], *rows]
+    estimates = [estimate_training_costs(recipe_workload, assumptions) for recipe_workload in recipe_workloads]
+    rows = [[name, *(_format_quantity(estimate[name]) for estimate in estimates)] for name in estimates[0]]
+    return [["", *(recipe_workload.name for recipe_workload in recipe_workloads)], *rows]
 
 
-def _said(value: float) -> str:
+def _format_quantity(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -17,10 +17,10 @@ from typing import NamedTuple
 from scipy.stats import t as student_t
 
 from prunella.bench.baselines import Ours, Published
-from prunella.bench.evidence import Row, known_row
-from prunella.bench.setting import Setting
-from prunella.bench.train_step import timed
-from prunella.bench.workload import Workload, encoder_flops
+from prunella.bench.evidence import EvidenceRow, load_or_measure_row
+from prunella.bench.setting import ExperimentSetting
+from prunella.bench.train_step import time_training_step
+from prunella.bench.workload import Workload, count_encoder_flops
 from prunella.compute.device import Placement
 from prunella.latents.encoders import open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
@@ -34,15 +34,15 @@ from prunella.training.loop import train
 from prunella.training.losses import OUTPUT, TASK, Distillation
 from prunella.training.validate import evaluate_loss
 
-PUBLISHED, OURS, TURNS = "published", "ours", "turns"
-RATE = 5e-5  # as published
-ENCODING = "published, encoding"  # in every step, as the scripts do
-TIMED = 3  # steps of a turn
-MEASURED = 32  # held-out pairs at once
+PUBLISHED, OURS, TIMING = "published", "ours", "turns"
+PUBLISHED_LEARNING_RATE = 5e-5  # as published
+PUBLISHED_WITH_ENCODING = "published, encoding"  # in every step, as the scripts do
+TIMED_STEPS = 3  # steps of a turn
+EVAL_BATCH_SIZE = 32  # held-out pairs at once
 
 # BK-SDM's kd_train_text_to_image.py (Nota-NetsPresso/BK-SDM) and its commands. The average of weights that those keep
 # (decay 0.9999) would still be the pruned student after so few steps: in its favour there is none.
-AS_PUBLISHED = {
+PUBLISHED_SETTINGS = {
     "task_weight": 1.0, "output_weight": 1.0, "feature_weight": 1.0, "feature_normalization": "none",
     "gradient_accumulation_steps": 1, "optimizer": "adamw", "lr_warmup_steps": 0, "lr_scheduler": "constant",
     "weight_decay": 0.01,
@@ -51,194 +51,248 @@ AS_PUBLISHED = {
 }  # fmt: skip
 
 
-class Race(NamedTuple):
+class RaceSpec(NamedTuple):
     """What runs: the published steps of a batch, rates to try beside the published one; our lengths."""
 
     steps: int
     batch_size: int
-    rates: Sequence[float]
-    lengths: Sequence[int]  # in steps, ascending
-    rounds: int  # of turns
+    learning_rates: Sequence[float]
+    step_counts: Sequence[int]  # in steps, ascending
+    num_rounds: int  # of turns
 
-    def published(self, ours: Distill, rate: float) -> Distill:
-        changes = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": rate}
-        return ours.model_copy(update=AS_PUBLISHED | changes)
+    def make_published_settings(self, distill_params: Distill, learning_rate: float) -> Distill:
+        changes = {"steps": self.steps, "batch_size": self.batch_size, "learning_rate": learning_rate}
+        return distill_params.model_copy(update=PUBLISHED_SETTINGS | changes)
 
-    def ours(self, ours: Distill, steps: int) -> Distill:
+    def make_our_settings(self, distill_params: Distill, steps: int) -> Distill:
         """As `ours`, in so many steps; of a short training a tenth is warm-up."""
-        return ours.model_copy(update={"steps": steps, "lr_warmup_steps": min(ours.lr_warmup_steps, steps // 10)})
+        return distill_params.model_copy(
+            update={"steps": steps, "lr_warmup_steps": min(distill_params.lr_warmup_steps, steps // 10)}
+        )
 
 
-class Course(NamedTuple):
+class RaceContext(NamedTuple):
     """Where a student races, and the file of rows; `told` is written into those that are new."""
 
-    setting: Setting
+    setting: ExperimentSetting
     student: str
     out: Path
-    told: Row
+    row_metadata: EvidenceRow
 
-    def trained(self, arm: str, seed: int, settings: Distill) -> Row:
+    def load_or_train(self, arm: str, seed: int, settings: Distill) -> EvidenceRow:
         """The row of a training; it runs where there is none."""
         settings = settings.model_copy(update={"seed": seed})
-        name = {"student": self.student, "arm": arm, "seed": seed, "settings": _decided(self.setting, settings)}
+        identity = {
+            "student": self.student,
+            "arm": arm,
+            "seed": seed,
+            "settings": _digest_race_settings(self.setting, settings),
+        }
         title = f"{self.student}, {arm}, rate {settings.learning_rate:g}, {settings.steps} steps, seed {seed}"
-        return known_row(self.out, name, lambda: trained(self.setting, self.student, settings, title) | self.told)
+        return load_or_measure_row(
+            self.out, identity, lambda: train_race_arm(self.setting, self.student, settings, title) | self.row_metadata
+        )
 
-    def turn(self, number: int, what: Race) -> Row:
+    def load_or_time_round(self, round_number: int, spec: RaceSpec) -> EvidenceRow:
         """The row of a round of turns."""
-        theirs = what.published(self.setting.distill, RATE)
-        name = {"student": self.student, "arm": TURNS, "round": number, "settings": _decided(self.setting, theirs)}
-        return known_row(self.out, name, lambda: turn(self.setting, self.student, theirs) | self.told)
+        published_settings = spec.make_published_settings(self.setting.distill, PUBLISHED_LEARNING_RATE)
+        identity = {
+            "student": self.student,
+            "arm": TIMING,
+            "round": round_number,
+            "settings": _digest_race_settings(self.setting, published_settings),
+        }
+        return load_or_measure_row(
+            self.out,
+            identity,
+            lambda: time_race_round(self.setting, self.student, published_settings) | self.row_metadata,
+        )
 
 
-def race(course: Course, seeds: Sequence[int], what: Race) -> Iterator[Row]:
+def run_race(context: RaceContext, seeds: Sequence[int], spec: RaceSpec) -> Iterator[EvidenceRow]:
     """Yield the rows: the published procedure at each rate on the first seed, then all on every seed, then the turns.
 
     On every seed the published procedure has its published rate and the one that ended lowest on the first seed, and
     ours runs until it has reached the lower end of the two.
     """
-    distill, first = course.setting.distill, seeds[0]
-    swept = {
-        rate: course.trained(PUBLISHED, first, what.published(distill, rate))
-        for rate in dict.fromkeys([RATE, *what.rates])
+    distill_params, first_seed = context.setting.distill, seeds[0]
+    row_by_rate = {
+        learning_rate: context.load_or_train(
+            PUBLISHED, first_seed, spec.make_published_settings(distill_params, learning_rate)
+        )
+        for learning_rate in dict.fromkeys([PUBLISHED_LEARNING_RATE, *spec.learning_rates])
     }
-    yield from swept.values()
-    best = min(swept, key=lambda rate: swept[rate][OUTPUT])
+    yield from row_by_rate.values()
+    best_rate = min(row_by_rate, key=lambda learning_rate: row_by_rate[learning_rate][OUTPUT])
     for seed in seeds:
-        rates = dict.fromkeys([RATE, best])
-        ends = [course.trained(PUBLISHED, seed, what.published(distill, rate)) for rate in rates]
-        yield from ends if seed != first else []
-        goal = min(end[OUTPUT] for end in ends)
-        for steps in what.lengths:
-            yield (ended := course.trained(OURS, seed, what.ours(distill, steps)))
-            if ended[OUTPUT] <= goal:
+        learning_rates = dict.fromkeys([PUBLISHED_LEARNING_RATE, best_rate])
+        published_rows = [
+            context.load_or_train(PUBLISHED, seed, spec.make_published_settings(distill_params, learning_rate))
+            for learning_rate in learning_rates
+        ]
+        yield from published_rows if seed != first_seed else []
+        target_error = min(published_row[OUTPUT] for published_row in published_rows)
+        for steps in spec.step_counts:
+            yield (our_row := context.load_or_train(OURS, seed, spec.make_our_settings(distill_params, steps)))
+            if our_row[OUTPUT] <= target_error:
                 break
-    for number in range(what.rounds):
-        yield course.turn(number, what)
+    for round_number in range(spec.num_rounds):
+        yield context.load_or_time_round(round_number, spec)
 
 
-def trained(setting: Setting, student: str, settings: Distill, title: str) -> Row:
+def train_race_arm(setting: ExperimentSetting, student: str, settings: Distill, title: str) -> EvidenceRow:
     """Train and measure: examples, counted operations, processor seconds, errors on all held-out pairs at the end."""
-    teacher, scheduler = load_unet(setting.teacher, setting.device), load_scheduler(setting.teacher)
-    plan, last = STUDENTS[student], scheduler.config.num_train_timesteps
-    unet = prune(teacher, plan)
-    learned, heldout = open_latents(setting.latents, setting.teacher, setting.device)
-    loss = Distillation(teacher, feature_pairs(plan, settings.features), scheduler, settings)
-    began = time.process_time()
-    for _ in train(unet, loss, training_batches(learned, settings.batch_size, settings, last), settings, title=title):
+    teacher_unet, scheduler = load_unet(setting.teacher_dir, setting.device), load_scheduler(setting.teacher_dir)
+    plan, num_train_timesteps = STUDENTS[student], scheduler.config.num_train_timesteps
+    student_unet = prune(teacher_unet, plan)
+    train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
+    loss = Distillation(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
+    start_time = time.process_time()
+    for _ in train(
+        student_unet,
+        loss,
+        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        settings,
+        title=title,
+    ):
         pass
-    seconds = time.process_time() - began
-    terms = evaluate_loss(unet.eval(), loss, heldout_batches(heldout, MEASURED, last))
-    examples, case = settings.steps * settings.batch_size, _workload(setting, student, settings)
+    seconds = time.process_time() - start_time
+    terms = evaluate_loss(
+        student_unet.eval(), loss, heldout_batches(heldout_latents, EVAL_BATCH_SIZE, num_train_timesteps)
+    )
+    num_examples, workload = settings.steps * settings.batch_size, _make_race_workload(setting, student, settings)
     return {
         "learning_rate": settings.learning_rate,
         "batch_size": settings.batch_size,
         "steps": settings.steps,
-        "examples": examples,
-        "tflop": round(examples * case.flops() / 1e12, 4),
-        "tflop_encoders": round(examples * encoder_flops(case) / 1e12, 4),  # had they run in every step
+        "examples": num_examples,
+        "tflop": round(num_examples * workload.count_flops_per_image() / 1e12, 4),
+        "tflop_encoders": round(num_examples * count_encoder_flops(workload) / 1e12, 4),  # had they run in every step
         "cpu_seconds": round(seconds, 1),
         **{name: float(f"{terms[name]:.6g}") for name in (TASK, OUTPUT)},
     }
 
 
-def turn(setting: Setting, student: str, theirs: Distill) -> Row:
+def time_race_round(setting: ExperimentSetting, student: str, published_settings: Distill) -> EvidenceRow:
     """Seconds a step of ours, of the published one from encoded pairs, and of that as it is, with the encoders."""
-    mine, other = (_workload(setting, student, settings) for settings in (setting.distill, theirs))
-    ways = {OURS: (Ours, mine), PUBLISHED: (Ours, other), ENCODING: (Published, other)}
-    taken = {name: round(timed(way, case, TIMED, warmup=1).seconds, 4) for name, (way, case) in ways.items()}
-    return {"batch_size": theirs.batch_size, **taken}
+    our_workload, published_workload = (
+        _make_race_workload(setting, student, settings) for settings in (setting.distill, published_settings)
+    )
+    arms = {
+        OURS: (Ours, our_workload),
+        PUBLISHED: (Ours, published_workload),
+        PUBLISHED_WITH_ENCODING: (Published, published_workload),
+    }
+    seconds_by_arm = {
+        name: round(time_training_step(procedure, workload, TIMED_STEPS, warmup_steps=1).seconds, 4)
+        for name, (procedure, workload) in arms.items()
+    }
+    return {"batch_size": published_settings.batch_size, **seconds_by_arm}
 
 
-def _workload(setting: Setting, student: str, settings: Distill) -> Workload:
-    config, place = load_teacher_config(str(setting.teacher)), Placement(setting.device)
-    return Workload(STUDENTS[student], config, settings, place, encoders=setting.teacher)
+def _make_race_workload(setting: ExperimentSetting, student: str, settings: Distill) -> Workload:
+    teacher_unet_config, placement = load_teacher_config(str(setting.teacher_dir)), Placement(setting.device)
+    return Workload(STUDENTS[student], teacher_unet_config, settings, placement, encoders_dir=setting.teacher_dir)
 
 
-def _decided(setting: Setting, settings: Distill) -> str:
-    return setting.digest(settings.model_dump(exclude={"storage"}))
+def _digest_race_settings(setting: ExperimentSetting, settings: Distill) -> str:
+    return setting.compute_digest(settings.model_dump(exclude={"storage"}))
 
 
-class Finish(NamedTuple):
+class RaceResult(NamedTuple):
     """Where a published procedure ends, and what it took: per seed its row, and ours that ended no higher, or None."""
 
     student: str
     steps: int
     batch_size: int
-    rate: float
-    pairs: list[tuple[Row, Row | None]]
-    turns: list[Row]
+    learning_rate: float
+    matched_rows: list[tuple[EvidenceRow, EvidenceRow | None]]
+    timing_rows: list[EvidenceRow]
 
     @property
-    def reached(self) -> list[tuple[Row, Row]]:
-        return [(theirs, mine) for theirs, mine in self.pairs if mine]
+    def rows_at_target(self) -> list[tuple[EvidenceRow, EvidenceRow]]:
+        return [(published_row, our_row) for published_row, our_row in self.matched_rows if our_row]
 
-    def times(self, what: str) -> list[float]:
+    def compute_ratios(self, metric_name: str) -> list[float]:
         """How many times as many "steps", "examples", "tflop" or "cpu_seconds" the published one took, by seed."""
-        return [theirs[what] / mine[what] for theirs, mine in self.reached]
+        return [published_row[metric_name] / our_row[metric_name] for published_row, our_row in self.rows_at_target]
 
-    def slower(self, way: str) -> list[float]:
+    def compute_time_ratios(self, arm: str) -> list[float]:
         """How many times as many seconds, by the median of the rounds' own ratios; [] where no turns were taken."""
-        if not self.turns:
+        if not self.timing_rows:
             return []
-        pace = statistics.median(row[way] / row[OURS] for row in self.turns)
-        return [times * pace for times in self.times("steps")]
+        seconds_ratio = statistics.median(row[arm] / row[OURS] for row in self.timing_rows)
+        return [ratio * seconds_ratio for ratio in self.compute_ratios("steps")]
 
 
-def finishes(rows: list[Row]) -> list[Finish]:
+def collect_race_results(rows: list[EvidenceRow]) -> list[RaceResult]:
     """The finishes: at the published rate, and at the rate that ended lowest on the first seed where it is another."""
-    found = []
-    theirs = [row for row in rows if row["arm"] == PUBLISHED]
-    for student, steps, batch in dict.fromkeys((row["student"], row["steps"], row["batch_size"]) for row in theirs):
-        kind = {"student": student, "steps": steps, "batch_size": batch}
-        ends = [row for row in theirs if row.items() >= kind.items()]
-        ours = [row for row in rows if row["arm"] == OURS and row["student"] == student]
-        turns = [
-            row for row in rows if row["arm"] == TURNS and row["student"] == student and row["batch_size"] == batch
+    results = []
+    published_rows = [row for row in rows if row["arm"] == PUBLISHED]
+    for student, steps, batch_size in dict.fromkeys(
+        (row["student"], row["steps"], row["batch_size"]) for row in published_rows
+    ):
+        identity = {"student": student, "steps": steps, "batch_size": batch_size}
+        matching_rows = [row for row in published_rows if row.items() >= identity.items()]
+        our_rows = [row for row in rows if row["arm"] == OURS and row["student"] == student]
+        timing_rows = [
+            row
+            for row in rows
+            if row["arm"] == TIMING and row["student"] == student and row["batch_size"] == batch_size
         ]
-        best = min((row for row in ends if row["seed"] == ends[0]["seed"]), key=lambda row: row[OUTPUT])
-        for rate in dict.fromkeys([RATE, best["learning_rate"]]):
-            pairs = [(row, _first(ours, row)) for row in ends if row["learning_rate"] == rate]
-            found.append(Finish(student, steps, batch, rate, pairs, turns))
-    return found
+        best_row = min(
+            (row for row in matching_rows if row["seed"] == matching_rows[0]["seed"]), key=lambda row: row[OUTPUT]
+        )
+        for learning_rate in dict.fromkeys([PUBLISHED_LEARNING_RATE, best_row["learning_rate"]]):
+            matched_rows = [
+                (row, _find_shortest_training(our_rows, row))
+                for row in matching_rows
+                if row["learning_rate"] == learning_rate
+            ]
+            results.append(RaceResult(student, steps, batch_size, learning_rate, matched_rows, timing_rows))
+    return results
 
 
-def _first(ours: list[Row], end: Row) -> Row | None:
+def _find_shortest_training(our_rows: list[EvidenceRow], published_row: EvidenceRow) -> EvidenceRow | None:
     """The shortest of our trainings of that seed that ended no higher."""
-    reached = [row for row in ours if row["seed"] == end["seed"] and row[OUTPUT] <= end[OUTPUT]]
-    return min(reached, key=lambda row: row["steps"], default=None)
+    candidates = [
+        row for row in our_rows if row["seed"] == published_row["seed"] and row[OUTPUT] <= published_row[OUTPUT]
+    ]
+    return min(candidates, key=lambda row: row["steps"], default=None)
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def build_race_table(rows: list[EvidenceRow]) -> list[list[str]]:
     """A row a finish, the head first: where the published one ends, and how many times as much it takes as ours."""
     head = ["student", "published", "rate", "seeds", "ends at", "our steps"]
-    made = [[*head, "examples", "operations", "processor", "time", "encoding"]]
-    for finish in finishes(rows):
-        ratios = [finish.times(what) for what in ("examples", "tflop", "cpu_seconds")]
-        ratios += [finish.slower(PUBLISHED), finish.slower(ENCODING)]
-        whole = len(finish.reached) == len(finish.pairs)
-        made.append([
-            finish.student,
-            f"{finish.steps} × {finish.batch_size}",
-            f"{finish.rate:g}",
-            str(len(finish.pairs)),
-            _span([f"{theirs[OUTPUT]:.4f}" for theirs, _ in finish.pairs]),
-            _span([f"{mine['steps']:3d}" for _, mine in finish.reached]) if whole else "not reached",
-            *(f"× {interval(each)}" if whole and each else "" for each in ratios),
+    table = [[*head, "examples", "operations", "processor", "time", "encoding"]]
+    for result in collect_race_results(rows):
+        ratios = [result.compute_ratios(metric_name) for metric_name in ("examples", "tflop", "cpu_seconds")]
+        ratios += [result.compute_time_ratios(PUBLISHED), result.compute_time_ratios(PUBLISHED_WITH_ENCODING)]
+        all_reached = len(result.rows_at_target) == len(result.matched_rows)
+        table.append([
+            result.student,
+            f"{result.steps} × {result.batch_size}",
+            f"{result.learning_rate:g}",
+            str(len(result.matched_rows)),
+            _format_string_range([f"{published_row[OUTPUT]:.4f}" for published_row, _ in result.matched_rows]),
+            _format_string_range([f"{our_row['steps']:3d}" for _, our_row in result.rows_at_target])
+            if all_reached else "not reached",
+            *(f"× {format_ratio_interval(ratio_values)}" if all_reached and ratio_values else "" 
+              for ratio_values in ratios),
         ])  # fmt: skip
-    return made
+    return table
 
 
-def _span(values: list[str]) -> str:
+def _format_string_range(values: list[str]) -> str:
     low, high = min(values).strip(), max(values).strip()
     return low if low == high else f"{low}–{high}"
 
 
-def interval(ratios: list[float]) -> str:
+def format_ratio_interval(ratios: list[float]) -> str:
     """Geometric mean with Student's t interval of 95 % of the logarithms."""
     logs = [math.log(ratio) for ratio in ratios]
-    middle = statistics.mean(logs)
+    log_mean = statistics.mean(logs)
     if len(logs) < 2:
-        return f"{math.exp(middle):.2f}"
-    half = student_t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / len(logs) ** 0.5
-    return f"{math.exp(middle):.2f} ({math.exp(middle - half):.2f}–{math.exp(middle + half):.2f})"
+        return f"{math.exp(log_mean):.2f}"
+    margin = student_t.ppf(0.975, len(logs) - 1) * statistics.stdev(logs) / len(logs) ** 0.5
+    return f"{math.exp(log_mean):.2f} ({math.exp(log_mean - margin):.2f}–{math.exp(log_mean + margin):.2f})"

@@ -19,37 +19,37 @@ from prunella.scenes.judge import judge_image
 from prunella.storage.files import json_digest, sha256
 
 
-class Setting(NamedTuple):
+class ExperimentSetting(NamedTuple):
     """What all runs share: the parameters, the teacher's folder, the encoded pairs, how they are measured."""
 
     distill: Distill
     benchmark: Benchmark
-    teacher: Path
-    latents: Path
+    teacher_dir: Path
+    latents_dir: Path
     vocabulary: Vocabulary
     device: str
 
     @property
-    def unet(self) -> Path:
+    def unet_weights_path(self) -> Path:
         """The teacher's weights, or the index of their parts."""
-        return next(iter(sorted((self.teacher / "unet").glob("*.safetensors*"), reverse=True)))
+        return next(iter(sorted((self.teacher_dir / "unet").glob("*.safetensors*"), reverse=True)))
 
-    def digest(self, *decides: Any) -> str:
+    def compute_digest(self, *parts: Any) -> str:
         """16 digits that stand for what decides a row of evidence: `decides`, the pairs and the teacher's weights."""
-        data = json.loads((self.latents / MANIFEST).read_text(encoding="utf-8"))
-        return json_digest([*decides, data, sha256(self.unet)])[:16]
+        manifest = json.loads((self.latents_dir / MANIFEST).read_text(encoding="utf-8"))
+        return json_digest([*parts, manifest, sha256(self.unet_weights_path)])[:16]
 
-    def drawn_right(self, unet: nn.Module, captions: Sequence[str]) -> list[bool]:
+    def judge_generated_images(self, unet: nn.Module, captions: Sequence[str]) -> list[bool]:
         """Of each caption of a scene whether all its claims are true in the picture that `unet` draws of it."""
-        pipeline = load_pipeline(self.teacher, self.device, unet=unet)
-        how = {"batch_size": self.benchmark.batch_size, **self.benchmark.sampling_kwargs}
-        pictures = tqdm(generate(pipeline, captions, **how), "draw", len(captions), unit="picture")
-        return right(pictures, captions, self.vocabulary)
+        pipeline = load_pipeline(self.teacher_dir, self.device, unet=unet)
+        sampling_kwargs = {"batch_size": self.benchmark.batch_size, **self.benchmark.sampling_kwargs}
+        images = tqdm(generate(pipeline, captions, **sampling_kwargs), "draw", len(captions), unit="picture")
+        return judge_images(images, captions, self.vocabulary)
 
 
-def encoded_here(params: Params) -> Setting:
+def load_local_setting(params: Params) -> ExperimentSetting:
     """The setting of what `dvc repro` has pinned and encoded in this folder."""
-    return Setting(
+    return ExperimentSetting(
         params.distill,
         params.benchmark,
         resolve_teacher_dir(Path("models/teacher.json")),
@@ -59,7 +59,7 @@ def encoded_here(params: Params) -> Setting:
     )
 
 
-def right(pictures: Iterable[np.ndarray], captions: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
+def judge_images(images: Iterable[np.ndarray], captions: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
     """Of each caption of a scene whether all its claims are true in the picture; others are passed over."""
-    verdicts = (judge_image(picture, caption, vocabulary) for picture, caption in zip(pictures, captions, strict=True))
+    verdicts = (judge_image(image, caption, vocabulary) for image, caption in zip(images, captions, strict=True))
     return [all(verdict.values()) for verdict in verdicts if verdict is not None]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
-from prunella.bench.workload import Workload, random_pairs, random_unet
+from prunella.bench.workload import Workload, make_random_unet, write_random_latents
 from prunella.compute.device import apply_placement
 from prunella.latents.shards import Latents
 from prunella.params import Finetune, validate_config
@@ -22,16 +22,16 @@ from prunella.training.losses import Preserving, Task
 from prunella.training.memory_estimate import GB, Subject, needed
 from prunella.training.trainable import Learned
 
-WAYS: dict[str, dict] = {
+FINETUNE_METHODS: dict[str, dict] = {
     "full": {"method": "full"},
     "lora": {"method": "lora"},
     "dreambooth, full": {"method": "dreambooth", "dreambooth": {"class_prompts": ["a dog"]}},
     "dreambooth, lora": {"method": "dreambooth", "dreambooth": {"class_prompts": ["a dog"], "weights": "lora"}},
 }
-WARMUP = 2  # steps before those timed
+WARMUP_STEPS = 2  # steps before those timed
 
 
-class Figures(NamedTuple):
+class FinetuneStepResult(NamedTuple):
     model: str
     way: str
     learned: int  # numbers
@@ -40,58 +40,65 @@ class Figures(NamedTuple):
     peak: int | None  # bytes as the GPU's allocator counts them
 
 
-def timed(case: Workload, model: str, way: str, steps: int) -> Figures:
+def time_finetune_step(workload: Workload, model: str, method: str, steps: int) -> FinetuneStepResult:
     """Time `steps` steps of a way on the case's teacher ("teacher") or its student, of random weights.
 
     Of no steps what is learned is counted and memory reckoned alone, on the meta device, whatever the size.
     """
-    config, device = case.teacher if model == "teacher" else case.student, torch.device(case.place.device)
-    same = {name: getattr(case.settings, name) for name in ("batch_size", "precision", "gradient_checkpointing")}
-    asked = WAYS[way] | same | {"steps": steps + WARMUP, "lr_warmup_steps": 0}
-    params = validate_config(Finetune, fill_section("finetune", asked), "bench")
-    gpu = device.type == "cuda"
-    if gpu:
+    unet_config, device = (
+        workload.teacher_unet_config if model == "teacher" else workload.student_unet_config,
+        torch.device(workload.placement.device),
+    )
+    shared_settings = {
+        name: getattr(workload.settings, name) for name in ("batch_size", "precision", "gradient_checkpointing")
+    }
+    overrides = FINETUNE_METHODS[method] | shared_settings | {"steps": steps + WARMUP_STEPS, "lr_warmup_steps": 0}
+    params = validate_config(Finetune, fill_section("finetune", overrides), "bench")
+    is_gpu = device.type == "cuda"
+    if is_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    unet = random_unet(config, device if steps else torch.device("meta")).train()
+    unet = make_random_unet(unet_config, device if steps else torch.device("meta")).train()
     if params.uses_lora:
         put_on(unet, params.lora, params.lora.target_modules, seed=0)
-    seconds = _seconds(unet, case, params) if steps else []
-    passes = 1 + len(params.auxiliary_weights)
-    subject = Subject(config, None, case.example, gpu=gpu, passes=passes, learned=Learned(unet).count())
-    total = needed(subject, params).total
-    peak = torch.cuda.max_memory_allocated() if gpu and steps else None
-    return Figures(model, way, Learned(unet).count(), seconds, total, peak)
+    seconds = _time_finetune_steps(unet, workload, params) if steps else []
+    num_passes = 1 + len(params.auxiliary_weights)
+    memory_spec = Subject(
+        unet_config, None, workload.example_shapes, gpu=is_gpu, passes=num_passes, learned=Learned(unet).count()
+    )
+    total_bytes = needed(memory_spec, params).total
+    peak_bytes = torch.cuda.max_memory_allocated() if is_gpu and steps else None
+    return FinetuneStepResult(model, method, Learned(unet).count(), seconds, total_bytes, peak_bytes)
 
 
-def _seconds(unet: UNet2DConditionModel, case: Workload, params: Finetune) -> list[float]:
+def _time_finetune_steps(unet: UNet2DConditionModel, workload: Workload, params: Finetune) -> list[float]:
     """Of each step after the first ones."""
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    found: list[float] = []
-    with tempfile.TemporaryDirectory() as folder, apply_placement(unet, [], case.place):
-        random_pairs(case, Path(folder))
-        pairs, loss = Latents(Path(folder), "train"), Task(DDPMScheduler())
-        others = dict.fromkeys(params.auxiliary_weights, pairs)
-        batches = training_batches(pairs, params.batch_size, params, 1000)
-        batches = with_others(batches, others, params.batch_size, params, 1000)
-        began = time.perf_counter()
-        for done, _ in train(unet, Preserving(loss, params.auxiliary_weights), batches, params, title="bench"):
+    step_seconds: list[float] = []
+    with tempfile.TemporaryDirectory() as latents_dir, apply_placement(unet, [], workload.placement):
+        write_random_latents(workload, Path(latents_dir))
+        latents, loss = Latents(Path(latents_dir), "train"), Task(DDPMScheduler())
+        auxiliary_latents = dict.fromkeys(params.auxiliary_weights, latents)
+        batches = training_batches(latents, params.batch_size, params, 1000)
+        batches = with_others(batches, auxiliary_latents, params.batch_size, params, 1000)
+        start_time = time.perf_counter()
+        for step, _ in train(unet, Preserving(loss, params.auxiliary_weights), batches, params, title="bench"):
             synchronize_gpu()
-            if done > WARMUP:
-                found.append(time.perf_counter() - began)
-            began = time.perf_counter()
-    return found
+            if step > WARMUP_STEPS:
+                step_seconds.append(time.perf_counter() - start_time)
+            start_time = time.perf_counter()
+    return step_seconds
 
 
-def rows(found: list[Figures]) -> list[list[str]]:
+def build_finetune_table(results: list[FinetuneStepResult]) -> list[list[str]]:
     """A table, the head first."""
     table = [["model", "method", "learned", "s a step", "fastest to slowest", "memory reckoned, GB", "peak, GB"]]
-    for each in found:
-        took = each.seconds
-        median = f"{statistics.median(took):.3f}" if took else "–"
-        spread = f"{min(took):.3f} to {max(took):.3f}" if took else "–"
-        peak = "–" if each.peak is None else f"{each.peak / GB:.2f}"
-        memory = f"{each.reckoned / GB:.2f}"
-        table.append([each.model, each.way, f"{each.learned:,}", median, spread, memory, peak])
+    for result in results:
+        step_seconds = result.seconds
+        median = f"{statistics.median(step_seconds):.3f}" if step_seconds else "–"
+        spread = f"{min(step_seconds):.3f} to {max(step_seconds):.3f}" if step_seconds else "–"
+        peak = "–" if result.peak is None else f"{result.peak / GB:.2f}"
+        memory = f"{result.reckoned / GB:.2f}"
+        table.append([result.model, result.way, f"{result.learned:,}", median, spread, memory, peak])
     return table

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from prunella.cli.arguments import Commands, add_command
 
-ABOUT = "keep the results of stages after a change of code that changes none of them, as toys show"
+DESCRIPTION = "keep the results of stages after a change of code that changes none of them, as toys show"
 
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    accept = add_command(commands, "accept", ABOUT, _accept)
-    accept.add_argument("stage", nargs="+", help="in dvc.yaml: distill is all students, distill@sd-tiny one")
+    parser = add_command(commands, "accept", DESCRIPTION, _run_accept)
+    parser.add_argument("stage", nargs="+", help="in dvc.yaml: distill is all students, distill@sd-tiny one")
 
 
-def _accept(given: argparse.Namespace) -> None:
+def _run_accept(args: argparse.Namespace) -> None:
     from prunella.errors import UserError
     from prunella.params import read_params
     from prunella.pipeline.stage import silence_libraries
@@ -29,5 +29,5 @@ def _accept(given: argparse.Namespace) -> None:
     from prunella.verify.verify import accept
 
     disable_progress_bar()  # of the toys' weights
-    if not accept(given.stage, Path.cwd()):
+    if not accept(args.stage, Path.cwd()):
         sys.exit(1)

@@ -7,42 +7,47 @@ from prunella.cli.arguments import Commands, add_command
 from prunella.errors import UserError
 from prunella.export.resolve_model import MODEL_STAGES, MODELS_DIR
 
-SHOWN = 8  # modules that are named
+MAX_SHOWN_MODULES = 8  # modules that are named
 
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    about = "carry a LoRA that was made for the teacher over to a student, as stock diffusers loads it"
-    carry = add_command(commands, "carry", about, _carry)
-    carry.add_argument("lora", type=Path, help="a .safetensors file, named as diffusers, peft or kohya name them")
-    carry.add_argument("student", help="a student's name, or its folder")
-    carry.add_argument("--teacher", type=Path, default=Path("models/teacher.json"), help="pinned, or a folder")
-    carry.add_argument("--out", type=Path, help="file to write (default: LORA-STUDENT.safetensors beside the LoRA)")
+    description = "carry a LoRA that was made for the teacher over to a student, as stock diffusers loads it"
+    parser = add_command(commands, "carry", description, _run_carry)
+    parser.add_argument("lora", type=Path, help="a .safetensors file, named as diffusers, peft or kohya name them")
+    parser.add_argument("student", help="a student's name, or its folder")
+    parser.add_argument("--teacher", type=Path, default=Path("models/teacher.json"), help="pinned, or a folder")
+    parser.add_argument("--out", type=Path, help="file to write (default: LORA-STUDENT.safetensors beside the LoRA)")
 
 
-def _carry(given: argparse.Namespace) -> None:
+def _run_carry(args: argparse.Namespace) -> None:
     from prunella.pipeline.stage import silence_libraries
 
     silence_libraries()
     from prunella.pruning.lora_transfer import transfer_lora
 
-    student = _folder(given.student)
-    out = given.out or given.lora.with_name(f"{given.lora.stem}-{student.name}.safetensors")
-    if not given.teacher.exists():
-        raise UserError(f"--teacher: there is no {given.teacher}; name the folder of the model that the LoRA is for")
-    done = transfer_lora(given.lora, student, given.teacher, out)
+    student_dir = _find_student_dir(args.student)
+    out = args.out or args.lora.with_name(f"{args.lora.stem}-{student_dir.name}.safetensors")
+    if not args.teacher.exists():
+        raise UserError(f"--teacher: there is no {args.teacher}; name the folder of the model that the LoRA is for")
+    report = transfer_lora(args.lora, student_dir, args.teacher, out)
     print(
-        f"{out}: {len(done.modules)} modules of the UNet, {done.text_encoder_modules} of text encoders, for {student}"
+        f"{out}: {len(report.modules)} modules of the UNet, {report.text_encoder_modules} of text encoders, for "
+        f"{student_dir}"
     )
-    if done.unmatched:
-        more = f" and {len(done.unmatched) - SHOWN} more" if len(done.unmatched) > SHOWN else ""
-        print(f"without a counterpart in the student: {', '.join(done.unmatched[:SHOWN])}{more}")
+    if report.unmatched:
+        suffix = (
+            f" and {len(report.unmatched) - MAX_SHOWN_MODULES} more"
+            if len(report.unmatched) > MAX_SHOWN_MODULES
+            else ""
+        )
+        print(f"without a counterpart in the student: {', '.join(report.unmatched[:MAX_SHOWN_MODULES])}{suffix}")
 
 
-def _folder(student: str) -> Path:
+def _find_student_dir(student: str) -> Path:
     if Path(student).is_dir():
         return Path(student)
     for stage in MODEL_STAGES:
-        if (folder := MODELS_DIR / stage / student).is_dir():
-            return folder
+        if (student_dir := MODELS_DIR / stage / student).is_dir():
+            return student_dir
     raise UserError(f"{student}: neither a folder nor a student that is in models/; `dvc repro` makes them")

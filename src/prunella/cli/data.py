@@ -9,33 +9,35 @@ from prunella.cli.arguments import Commands, add_command
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    fetch = add_command(
-        commands, "download", "fetch the pictures of a table of URLs into a webdataset, by img2dataset", _download
+    parser = add_command(
+        commands, "download", "fetch the pictures of a table of URLs into a webdataset, by img2dataset", _run_download
     )
-    fetch.add_argument("table", type=Path, help="a Parquet file, or a folder of them")
-    fetch.add_argument("out", type=Path, help="folder of the webdataset; the same command continues one")
-    fetch.add_argument("--params", type=Path, help="fetch only what passes the criteria of this file's filter section")
-    fetch.add_argument("--url", default="URL", help="column (default: URL, as LAION's)")
-    fetch.add_argument("--caption", default="TEXT", help="column (default: TEXT)")
-    fetch.add_argument("--keep", nargs="*", default=[], metavar="COLUMN", help="scores to keep: aesthetic, punsafe, …")
-    fetch.add_argument("--size", type=int, help="pixels of the shorter side, where it is longer (default: as they are)")
-    fetch.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    fetch.add_argument("--img2dataset", type=Path, help="its program (default: on PATH, or beside this Python)")
+    parser.add_argument("table", type=Path, help="a Parquet file, or a folder of them")
+    parser.add_argument("out", type=Path, help="folder of the webdataset; the same command continues one")
+    parser.add_argument("--params", type=Path, help="fetch only what passes the criteria of this file's filter section")
+    parser.add_argument("--url", default="URL", help="column (default: URL, as LAION's)")
+    parser.add_argument("--caption", default="TEXT", help="column (default: TEXT)")
+    parser.add_argument("--keep", nargs="*", default=[], metavar="COLUMN", help="scores to keep: aesthetic, punsafe, …")
+    parser.add_argument(
+        "--size", type=int, help="pixels of the shorter side, where it is longer (default: as they are)"
+    )
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--img2dataset", type=Path, help="its program (default: on PATH, or beside this Python)")
 
 
-def _download(given: argparse.Namespace) -> None:
-    from prunella.cli.download import download
+def _run_download(args: argparse.Namespace) -> None:
+    from prunella.cli.download import download_images
     from prunella.params import read_params
 
-    total = download(
-        given.table,
-        given.out,
-        criteria=read_params(given.params).filter if given.params else None,
-        url=given.url,
-        caption=given.caption,
-        extra=given.keep,
-        size=given.size,
-        processes=given.processes,
-        program=given.img2dataset,
+    counts = download_images(
+        args.table,
+        args.out,
+        criteria=read_params(args.params).filter if args.params else None,
+        url=args.url,
+        caption=args.caption,
+        extra=args.keep,
+        size=args.size,
+        processes=args.processes,
+        program=args.img2dataset,
     )
-    print(f"{total['successes']:,} of {total['count']:,} pictures in {given.out}")
+    print(f"{counts['successes']:,} of {counts['count']:,} pictures in {args.out}")

@@ -9,19 +9,21 @@ from prunella.errors import UserError
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    about = "make a part of the encode stage's shards, anywhere, or put the parts together"
-    parser = add_command(commands, "encode", about, _encode)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--shards", metavar="K/N", help="make part K of N; the same command goes on with a begun one")
-    merged = "folders of all parts, in any order; with encode.store none"
-    what.add_argument("--merge", type=Path, nargs="*", metavar="PART", help=merged)
+    description = "make a part of the encode stage's shards, anywhere, or put the parts together"
+    parser = add_command(commands, "encode", description, _run_encode)
+    mode_group = parser.add_mutually_exclusive_group(required=True)
+    mode_group.add_argument(
+        "--shards", metavar="K/N", help="make part K of N; the same command goes on with a begun one"
+    )
+    merge_help = "folders of all parts, in any order; with encode.store none"
+    mode_group.add_argument("--merge", type=Path, nargs="*", metavar="PART", help=merge_help)
     parser.add_argument("--out", type=Path, help="of --shards: the part's folder (default: work/parts/K-of-N)")
     parser.add_argument("--teacher", type=Path, default=Path("models/teacher.json"))
     parser.add_argument("--pairs", type=Path, default=Path("data/filtered"))
     parser.add_argument("--own", metavar="NAME", help="an entry of finetune.data, whose pairs --pairs then names")
 
 
-def _encode(given: argparse.Namespace) -> None:
+def _run_encode(args: argparse.Namespace) -> None:
     from prunella.compute.resume import work_root
     from prunella.params import read_params
     from prunella.pipeline.stage import select_dataset, silence_libraries
@@ -32,21 +34,23 @@ def _encode(given: argparse.Namespace) -> None:
     from prunella.encoding.slices import encode_part, merge_parts
     from prunella.models.pipeline import resolve_teacher_dir
 
-    which = parse_slice(given.shards) if given.shards else None
-    params = select_dataset(read_params(), given.own)
-    for path, stage in ((given.teacher, "teacher"), (given.pairs, "filter")):
+    shard_slice = parse_slice(args.shards) if args.shards else None
+    params = select_dataset(read_params(), args.own)
+    for path, stage in ((args.teacher, "teacher"), (args.pairs, "filter")):
         if not path.exists():
             raise UserError(f"{path}: not there; `dvc repro {stage}` makes it")
-    asked = params.encode, params.seed, resolve_teacher_dir(given.teacher), given.pairs
-    if which is None:
-        if not given.merge and not params.encode.store:
+    encode_args = params.encode, params.seed, resolve_teacher_dir(args.teacher), args.pairs
+    if shard_slice is None:
+        if not args.merge and not params.encode.store:
             raise UserError(
                 "encode --merge: of which parts? Name their folders, or have shards on a store (encode.store)"
             )
-        count = merge_parts(*asked, given.merge)
-        stage = f"own_encode@{given.own}" if given.own else "encode"
-        print(f"all {count} shards are there; `dvc repro {stage}` lists them")
+        num_shards = merge_parts(*encode_args, args.merge)
+        stage = f"own_encode@{args.own}" if args.own else "encode"
+        print(f"all {num_shards} shards are there; `dvc repro {stage}` lists them")
         return
-    out = given.out or work_root() / "parts" / f"{which.number}-of-{which.total}"
-    tasks, where = encode_part(*asked, out, resolve_device(params.runtime), which, params.runtime.workers)
-    print(f"part {which}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {where}")
+    out_dir = args.out or work_root() / "parts" / f"{shard_slice.number}-of-{shard_slice.total}"
+    tasks, location = encode_part(
+        *encode_args, out_dir, resolve_device(params.runtime), shard_slice, params.runtime.workers
+    )
+    print(f"part {shard_slice}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {location}")

@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunella.cli.arguments import Commands, add_at, add_command
-from prunella.cli.sample import MODEL
+from prunella.cli.arguments import Commands, add_command, add_stage_option
+from prunella.cli.sample import MODEL_HELP
 from prunella.errors import UserError
 
 if TYPE_CHECKING:
     from prunella.export.formats import ExportResult
 
-OUT = Path("exports")
-DTYPE = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
+EXPORTS_DIR = Path("exports")
+DTYPE_HELP = "of the numbers; single-file: fp16 if not given; onnx: fp32 (or fp16); of fewer bits: bf16, for the others"
 # What --to takes, several words where they are alike, and what each gives.
-KINDS = {
+FORMAT_DESCRIPTIONS = {
     ("single-file",): "one safetensors file in the original layout, for ComfyUI and diffusers",
     ("onnx",): "text encoders, UNet and VAE decoder for ONNX Runtime, of any batch and size",
     ("int8", "int4", "fp8"): "weights of the UNet's linear layers by torchao, in a folder for diffusers",
@@ -26,86 +26,103 @@ KINDS = {
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    export = add_command(commands, "export", "write a student in the form that another program reads", _export)
-    export.add_argument("model", help=MODEL)
-    about = "; ".join(f"{', '.join(names)}: {gives}" for names, gives in KINDS.items())
-    export.add_argument("--to", required=True, choices=[name for names in KINDS for name in names], help=about)
-    add_at(export)
-    export.add_argument("--out", type=Path, help=f"file or folder (default: in {OUT}/)")
-    export.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
-    export.add_argument("--push", action="store_true", help="hub: upload it to --repo, as you are logged in there")
-    export.add_argument("--private", action="store_true", help="hub: make the repository private where it is new")
-    export.add_argument("--licence", help="hub: of the weights, by the Hub's name (default: the teacher's)")
-    export.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], help=DTYPE)
+    parser = add_command(commands, "export", "write a student in the form that another program reads", _run_export)
+    parser.add_argument("model", help=MODEL_HELP)
+    format_help = "; ".join(f"{', '.join(names)}: {description}" for names, description in FORMAT_DESCRIPTIONS.items())
+    parser.add_argument(
+        "--to", required=True, choices=[name for names in FORMAT_DESCRIPTIONS for name in names], help=format_help
+    )
+    add_stage_option(parser)
+    parser.add_argument("--out", type=Path, help=f"file or folder (default: in {EXPORTS_DIR}/)")
+    parser.add_argument("--repo", help="hub: owner/name there, which the card's code then loads")
+    parser.add_argument("--push", action="store_true", help="hub: upload it to --repo, as you are logged in there")
+    parser.add_argument("--private", action="store_true", help="hub: make the repository private where it is new")
+    parser.add_argument("--licence", help="hub: of the weights, by the Hub's name (default: the teacher's)")
+    parser.add_argument("--dtype", choices=["fp16", "bf16", "fp32"], help=DTYPE_HELP)
 
 
-def _export(given: argparse.Namespace) -> None:
+def _run_export(args: argparse.Namespace) -> None:
     from prunella.pipeline.stage import silence_libraries
 
-    silence_libraries(offline=not given.push)
-    if given.push and (given.to != "hub" or not given.repo):
+    silence_libraries(offline=not args.push)
+    if args.push and (args.to != "hub" or not args.repo):
         raise UserError("--push: goes with --to hub and --repo OWNER/NAME")
     from prunella.export.resolve_model import resolve_model
 
-    folder = resolve_model(given.model, given.at)
-    if given.to == "hub":
-        _hub(given, folder)
+    model_dir = resolve_model(args.model, args.at)
+    if args.to == "hub":
+        _export_to_hub(args, model_dir)
         return
     from prunella.export.formats import export_file_name, write_export
 
-    made = write_export(given.to, folder, given.out or OUT / export_file_name(given.to, folder.name), given.dtype)
-    {"single-file": _say_single_file, "onnx": _say_onnx}.get(given.to, _say_quantised)(made, folder)
+    result = write_export(
+        args.to, model_dir, args.out or EXPORTS_DIR / export_file_name(args.to, model_dir.name), args.dtype
+    )
+    {"single-file": _print_single_file_result, "onnx": _print_onnx_result}.get(args.to, _print_quantized_result)(
+        result, model_dir
+    )
 
 
-def _say_single_file(made: ExportResult, folder: Path) -> None:
+def _print_single_file_result(result: ExportResult, model_dir: Path) -> None:
     from prunella.export.compat_check import check_programs
     from prunella.models.weights import read_header
     from prunella.reporting.summary import format_table
 
-    print(f"{made.out}: {made.details['tensors']} tensors, {made.details['bytes'] / 1e6:.1f} MB, {made.dtype}")
-    shapes = {name: tuple(entry["shape"]) for name, entry in read_header(made.out).items()}
-    velocities = made.details["metadata"]["modelspec.prediction_type"] == "v"
-    found = check_programs(shapes, velocities, str(folder))
+    print(f"{result.out}: {result.details['tensors']} tensors, {result.details['bytes'] / 1e6:.1f} MB, {result.dtype}")
+    shapes = {name: tuple(entry["shape"]) for name, entry in read_header(result.out).items()}
+    predicts_velocity = result.details["metadata"]["modelspec.prediction_type"] == "v"
+    compatibilities = check_programs(shapes, predicts_velocity, str(model_dir))
     print(
         format_table(
             [
                 ["program", "takes it"],
-                *([each.program, each.detected_as if each.is_supported else "no"] for each in found),
+                *(
+                    [compatibility.program, compatibility.detected_as if compatibility.is_supported else "no"]
+                    for compatibility in compatibilities
+                ),
             ]
         )
     )
-    print("\n".join(f"{each.program}: {each.note}" for each in found))
+    print("\n".join(f"{compatibility.program}: {compatibility.note}" for compatibility in compatibilities))
 
 
-def _say_onnx(made: ExportResult, folder: Path) -> None:
+def _print_onnx_result(result: ExportResult, model_dir: Path) -> None:
     from prunella.export.onnx import REPORT_FILE
     from prunella.reporting.summary import format_table
 
     head = ["part", "in", "largest difference from torch", "torch, ms", "ONNX, ms"]
     rows = [
-        [name, each["dtype"], f"{each['difference']:.1e}", f"{each['torch_ms_p50']:.1f}", f"{each['onnx_ms_p50']:.1f}"]
-        for name, each in made.details["parts"].items()
+        [
+            name,
+            metrics["dtype"],
+            f"{metrics['difference']:.1e}",
+            f"{metrics['torch_ms_p50']:.1f}",
+            f"{metrics['onnx_ms_p50']:.1f}",
+        ]
+        for name, metrics in result.details["parts"].items()
     ]
-    print(f"{made.out}: (more in {REPORT_FILE} there)\n{format_table([head, *rows])}")
+    print(f"{result.out}: (more in {REPORT_FILE} there)\n{format_table([head, *rows])}")
 
 
-def _say_quantised(made: ExportResult, folder: Path) -> None:
+def _print_quantized_result(result: ExportResult, model_dir: Path) -> None:
     from prunella.export.single_file import DTYPES
 
-    told = made.details
+    details = result.details
     print(
-        f"{made.out}: {told['disk_mb']:.1f} MB, {told['disk_mb_before']:.1f} before; UNet {told['unet_mb']:.1f} and "
-        f"{told['unet_mb_before']:.1f}, {told['quantised']:.0%} of its parameters in {told['bits']}, the others in "
-        f"{made.dtype}\nits output differs from fp32's by {told['difference']:.2%} (root mean square)\n"
-        f'load it with torchao installed: from_pretrained("{made.out}", torch_dtype={DTYPES[made.dtype]})'
+        f"{result.out}: {details['disk_mb']:.1f} MB, {details['disk_mb_before']:.1f} before; UNet "
+        f"{details['unet_mb']:.1f} and "
+        f"{details['unet_mb_before']:.1f}, {details['quantised']:.0%} of its parameters in {details['bits']}, the "
+        f"others in "
+        f"{result.dtype}\nits output differs from fp32's by {details['difference']:.2%} (root mean square)\n"
+        f'load it with torchao installed: from_pretrained("{result.out}", torch_dtype={DTYPES[result.dtype]})'
     )
 
 
-def _hub(given: argparse.Namespace, folder: Path) -> None:
+def _export_to_hub(args: argparse.Namespace, model_dir: Path) -> None:
     from prunella.export.hub import push_to_hub, write_hub_folder
 
-    out = given.out or OUT / f"{folder.name}-hub"
-    names = write_hub_folder(folder, out, given.repo, given.licence)
-    print(f"{out}: {len(names)} files; read {out / 'README.md'} before you pass it on")
-    if given.push:
-        print(push_to_hub(out, given.repo, given.private))
+    out_dir = args.out or EXPORTS_DIR / f"{model_dir.name}-hub"
+    file_names = write_hub_folder(model_dir, out_dir, args.repo, args.licence)
+    print(f"{out_dir}: {len(file_names)} files; read {out_dir / 'README.md'} before you pass it on")
+    if args.push:
+        print(push_to_hub(out_dir, args.repo, args.private))

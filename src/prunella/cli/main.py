@@ -30,12 +30,12 @@ from prunella.tracking.redact import redact
 GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, filter, encode)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     """The console script; a user's mistake is one line on stderr and status 1."""
     relax_gc()
     try:
-        given = _parser().parse_args(arguments)
-        given.run(given)
+        args = _build_parser().parse_args(argv)
+        args.run(args)
         sys.stdout.flush()
     except UserError as error:
         sys.exit(redact(f"prunella: {error}"))
@@ -48,28 +48,33 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"prunella: {error.filename}: {error.strerror}")
 
 
-class Completion(argparse.Action):
+class CompletionAction(argparse.Action):
     """Prints what a shell completes `prunella` by, and ends."""
 
-    ABOUT = "print the completion script for bash, zsh or tcsh (default: of $SHELL), to be sourced by the shell"
+    DESCRIPTION = "print the completion script for bash, zsh or tcsh (default: of $SHELL), to be sourced by the shell"
 
     def __call__(
-        self, parser: argparse.ArgumentParser, given: object, value: object, option: str | None = None
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
     ) -> None:
         import shtab
 
-        shell = str(value) or os.environ.get("SHELL", "bash").rpartition("/")[2]
+        shell = str(values) or os.environ.get("SHELL", "bash").rpartition("/")[2]
         if shell not in shtab.SUPPORTED_SHELLS:
             parser.error(f"no completion for {shell!r}; there is for {', '.join(shtab.SUPPORTED_SHELLS)}")
         print(shtab.complete(parser, shell))
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prunella", description=__doc__)
     parser.add_argument("--version", action="version", version=f"prunella {__version__}")
     parser.add_argument(
-        "--print-completion", action=Completion, nargs="?", const="", metavar="SHELL", help=Completion.ABOUT
+        "--print-completion",
+        action=CompletionAction,
+        nargs="?",
+        const="",
+        metavar="SHELL",
+        help=CompletionAction.DESCRIPTION,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in GROUPS:

@@ -8,53 +8,57 @@ from prunella.cli.arguments import Commands, add_command
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    sweep = add_command(commands, "sweep", "say what work/ holds, and remove the states of finished runs", _sweep)
-    sweep.add_argument("--all", action="store_true", help="remove those of unfinished runs too")
-    sweep.add_argument("--dry-run", action="store_true", help="remove nothing, say only what would be removed")
+    parser = add_command(commands, "sweep", "say what work/ holds, and remove the states of finished runs", _run_sweep)
+    parser.add_argument("--all", action="store_true", help="remove those of unfinished runs too")
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing, say only what would be removed")
 
 
-def _sweep(given: argparse.Namespace) -> None:
+def _run_sweep(args: argparse.Namespace) -> None:
     from prunella.compute.resume import work_root
 
-    root = work_root()
-    folders = [folder for stage in sorted(root.glob("*")) for folder in _runs(stage)]
-    freed = sum(_swept(folder, given) for folder in folders) + _copies(root / "cache", given)
-    print(f"{_gigabytes(freed)} {'would be freed' if given.dry_run else 'freed'} in {root}")
+    work_dir = work_root()
+    run_dirs = [run_dir for stage_dir in sorted(work_dir.glob("*")) for run_dir in _list_run_dirs(stage_dir)]
+    freed_bytes = sum(_remove_run_dir(run_dir, args) for run_dir in run_dirs) + _remove_cached_copies(
+        work_dir / "cache", args
+    )
+    print(f"{_format_gigabytes(freed_bytes)} {'would be freed' if args.dry_run else 'freed'} in {work_dir}")
 
 
-def _copies(folder: Path, given: argparse.Namespace) -> int:
+def _remove_cached_copies(cache_dir: Path, args: argparse.Namespace) -> int:
     """Remove the copies of shards on stores, where any are; the bytes freed. Who reads one goes on reading it."""
     from prunella.compute.resume import dir_size
 
-    if not (held := dir_size(folder)):
+    if not (num_bytes := dir_size(cache_dir)):
         return 0
-    print(f"{folder.name:10} {'copies of shards':16}  {_gigabytes(held):>9}  ", end="")
-    print("would be removed" if given.dry_run else "removed")
-    for copy in () if given.dry_run else folder.iterdir():
-        copy.unlink(missing_ok=True)
-    return held
+    print(f"{cache_dir.name:10} {'copies of shards':16}  {_format_gigabytes(num_bytes):>9}  ", end="")
+    print("would be removed" if args.dry_run else "removed")
+    for cached_file in () if args.dry_run else cache_dir.iterdir():
+        cached_file.unlink(missing_ok=True)
+    return num_bytes
 
 
-def _runs(stage: Path) -> list[Path]:
+def _list_run_dirs(stage_dir: Path) -> list[Path]:
     """The folders of a stage's runs, each of which has its identity noted."""
     from prunella.compute.resume import IDENTITY_FILE
 
-    return [path.parent for path in sorted(stage.glob(f"*/{IDENTITY_FILE}"))]
+    return [path.parent for path in sorted(stage_dir.glob(f"*/{IDENTITY_FILE}"))]
 
 
-def _swept(folder: Path, given: argparse.Namespace) -> int:
+def _remove_run_dir(run_dir: Path, args: argparse.Namespace) -> int:
     """Remove a run's folder where that is asked for and nobody has it; the bytes freed."""
     from prunella.compute.resume import DONE_FILE, dir_size, lock_run_dir, remove_run_dir
 
-    done, held = (folder / DONE_FILE).is_file(), dir_size(folder)
-    with lock_run_dir(folder, wait=False) as free:
+    is_finished, num_bytes = (run_dir / DONE_FILE).is_file(), dir_size(run_dir)
+    with lock_run_dir(run_dir, wait=False) as is_free:
         pass
-    wanted = free and (done or given.all) and (given.dry_run or remove_run_dir(folder))
-    state = "finished" if done else "unfinished"
-    fate = "in use" if not free else "kept" if not wanted else "would be removed" if given.dry_run else "removed"
-    print(f"{folder.parent.name:10} {folder.name}  {_gigabytes(held):>9}  {state:10}  {fate}")
-    return held if wanted else 0
+    should_remove = is_free and (is_finished or args.all) and (args.dry_run or remove_run_dir(run_dir))
+    state = "finished" if is_finished else "unfinished"
+    outcome = (
+        "in use" if not is_free else "kept" if not should_remove else "would be removed" if args.dry_run else "removed"
+    )
+    print(f"{run_dir.parent.name:10} {run_dir.name}  {_format_gigabytes(num_bytes):>9}  {state:10}  {outcome}")
+    return num_bytes if should_remove else 0
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+def _format_gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB"

@@ -6,7 +6,7 @@ from collections import Counter
 from prunella.cli.arguments import Commands, add_command
 
 # Kind → one of it, several.
-WORDS = {
+KIND_LABELS = {
     "run": ("created", "created"),
     "parameters": ("parameter", "parameters"),
     "metrics": ("metric", "metrics"),
@@ -22,33 +22,37 @@ WORDS = {
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    about = "send MLflow what it lacks of stages that ran while it was away, each thing once"
-    add_command(commands, "sync", about, _sync)
+    description = "send MLflow what it lacks of stages that ran while it was away, each thing once"
+    add_command(commands, "sync", description, _run_sync)
 
 
-def _sync(given: argparse.Namespace) -> None:
+def _run_sync(args: argparse.Namespace) -> None:
     from prunella.pipeline.stage import silence_libraries
 
     silence_libraries()
     from prunella.tracking.run import redact_tracking_uri
     from prunella.tracking.sync import sync
 
-    runs, sent = 0, Counter[str]()
-    for each in sync():
-        runs, sent = runs + bool(each.sent), sent + each.sent
+    num_runs, total_sent = 0, Counter[str]()
+    for result in sync():
+        num_runs, total_sent = num_runs + bool(result.sent), total_sent + result.sent
         print(
-            f"{each.title}: {_listed(each.sent)}{f'; left: {each.unsent_reason}' if each.unsent_reason else ''}",
+            f"{result.title}: "
+            f"{_format_sent_counts(result.sent)}{f'; left: {result.unsent_reason}' if result.unsent_reason else ''}",
             flush=True,
         )
-        for line in each.refused:
+        for line in result.refused:
             print(f"  not sent: {line}", flush=True)
-    if runs:
-        print(f"sent to MLflow at {redact_tracking_uri()}, of {runs} {'runs' if runs > 1 else 'run'}: {_listed(sent)}")
+    if num_runs:
+        print(
+            f"sent to MLflow at {redact_tracking_uri()}, of {num_runs} {'runs' if num_runs > 1 else 'run'}: "
+            f"{_format_sent_counts(total_sent)}"
+        )
     else:
         print(f"MLflow at {redact_tracking_uri()}: nothing to send")
 
 
-def _listed(sent: Counter[str]) -> str:
-    known = {kind: sent[kind] for kind in WORDS if sent[kind]}
-    words = [f"{count} {WORDS[kind][count > 1]}" for kind, count in known.items()]
-    return ", ".join(words) or "nothing"
+def _format_sent_counts(sent: Counter[str]) -> str:
+    nonzero_counts = {kind: sent[kind] for kind in KIND_LABELS if sent[kind]}
+    phrases = [f"{count} {KIND_LABELS[kind][count > 1]}" for kind, count in nonzero_counts.items()]
+    return ", ".join(phrases) or "nothing"

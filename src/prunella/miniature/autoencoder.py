@@ -14,19 +14,19 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from prunella.compute.seeds import make_generator
-from prunella.miniature.recipe import Autoencoder
+from prunella.miniature.recipe import AutoencoderConfig
 from prunella.miniature.zero_init import zero_init
 from prunella.params import Training
 from prunella.training.sampler import examples, line
 
 
-def build(recipe: Autoencoder) -> AutoencoderKL:
+def build_autoencoder(recipe: AutoencoderConfig) -> AutoencoderKL:
     vae = AutoencoderKL(**recipe.config)
     zero_init(vae, "conv2")
     return vae
 
 
-class Reconstruction:
+class ReconstructionLoss:
     """L1 + MSE between picture and reconstruction, + kl_weight × KL to the unit Gaussian (mean per element),
     + decorrelation × the `whiteness` of the latents' means.
 
@@ -34,20 +34,20 @@ class Reconstruction:
     deviation, `noise`: without one the encoder writes everything into the last digits of two channels.
     """
 
-    def __init__(self, recipe: Autoencoder):
+    def __init__(self, recipe: AutoencoderConfig):
         self.recipe = recipe
 
     def __call__(self, vae: AutoencoderKL, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         posterior = vae.encode(batch["pixels"]).latent_dist
         latents = posterior.mean + posterior.std.clamp(min=self.recipe.noise) * batch["noise"]
-        drawn = vae.decode(latents).sample
-        l1, mse = F.l1_loss(drawn, batch["pixels"]), F.mse_loss(drawn, batch["pixels"])
-        kl, white = posterior.kl().sum() / latents.numel(), whiteness(posterior.mean)
-        loss = l1 + mse + self.recipe.kl_weight * kl + self.recipe.decorrelation * white
-        return {"loss": loss, "l1": l1, "mse": mse, "kl": kl, "whiteness": white}
+        reconstruction = vae.decode(latents).sample
+        l1, mse = F.l1_loss(reconstruction, batch["pixels"]), F.mse_loss(reconstruction, batch["pixels"])
+        kl, whiteness_term = posterior.kl().sum() / latents.numel(), measure_whiteness(posterior.mean)
+        loss = l1 + mse + self.recipe.kl_weight * kl + self.recipe.decorrelation * whiteness_term
+        return {"loss": loss, "l1": l1, "mse": mse, "kl": kl, "whiteness": whiteness_term}
 
 
-def whiteness(latents: Tensor) -> Tensor:
+def measure_whiteness(latents: Tensor) -> Tensor:
     """Squared distance of NCHW latents' channel means and covariance from 0 and identity; 0 is white.
 
     The covariance term of VICReg (Bardes et al., arXiv 2105.04906, eq. 4), with the variances drawn to 1 as well.
@@ -58,33 +58,35 @@ def whiteness(latents: Tensor) -> Tensor:
     return (covariance - torch.eye(len(channels), device=latents.device)).square().sum() + means.square().sum()
 
 
-def batches(
-    pictures: Tensor, recipe: Autoencoder, settings: Training, whole_from: int
+def make_autoencoder_batches(
+    images: Tensor, recipe: AutoencoderConfig, settings: Training, full_images_from: int
 ) -> Callable[[int], dict[str, Tensor]]:
     """Batches by step from NCHW uint8 `pictures`: crops before step `whole_from`, then whole pictures."""
-    factor = 2 ** (len(recipe.config["block_out_channels"]) - 1)
+    downscale_factor = 2 ** (len(recipe.config["block_out_channels"]) - 1)
 
-    def batch(step: int) -> dict[str, Tensor]:
-        source = make_generator(settings.seed, step)
-        chosen = pictures[torch.from_numpy(examples(line(step, settings.batch_size), len(pictures), settings.seed))]
-        if step < whole_from:
-            x, y = torch.randint(0, pictures.shape[-1] - recipe.crop + 1, (2,), generator=source).tolist()
-            chosen = chosen[:, :, y : y + recipe.crop, x : x + recipe.crop]
-        n, _, h, w = chosen.shape
-        noise = torch.randn(n, recipe.config["latent_channels"], h // factor, w // factor, generator=source)
-        return {"pixels": chosen.float() / 127.5 - 1, "noise": noise}
+    def make_batch(step: int) -> dict[str, Tensor]:
+        rng = make_generator(settings.seed, step)
+        selected = images[torch.from_numpy(examples(line(step, settings.batch_size), len(images), settings.seed))]
+        if step < full_images_from:
+            x, y = torch.randint(0, images.shape[-1] - recipe.crop + 1, (2,), generator=rng).tolist()
+            selected = selected[:, :, y : y + recipe.crop, x : x + recipe.crop]
+        n, _, h, w = selected.shape
+        noise = torch.randn(
+            n, recipe.config["latent_channels"], h // downscale_factor, w // downscale_factor, generator=rng
+        )
+        return {"pixels": selected.float() / 127.5 - 1, "noise": noise}
 
-    return batch
+    return make_batch
 
 
 @contextmanager
-def encoder_held(vae: AutoencoderKL) -> Iterator[None]:
+def freeze_encoder(vae: AutoencoderKL) -> Iterator[None]:
     """Inside, only the decoder learns, so that latents stay what they are."""
-    held = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
-    for parameter in held:
+    frozen_parameters = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    for parameter in frozen_parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in held:
+        for parameter in frozen_parameters:
             parameter.requires_grad_(True)

@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from prunella.latents.encoders import raw_latents
 from prunella.miniature import autoencoder, denoiser, naming
-from prunella.miniature.recipe import Part, Recipe
+from prunella.miniature.recipe import ComponentTraining, MiniatureRecipe
 from prunella.models.pipeline import to_storage_dtype
 from prunella.scenes import tokenizer
 from prunella.scenes.generator import Vocabulary, render_sample
@@ -31,143 +31,195 @@ from prunella.training.trainable import Learned
 PREVIEW_EVERY = 250  # steps
 
 
-def make(recipe: Recipe, vocabulary: Vocabulary, out: Path, work: Path, device: str, start: Path | None = None) -> None:
+def train_miniature(
+    recipe: MiniatureRecipe,
+    vocabulary: Vocabulary,
+    out_dir: Path,
+    work_dir: Path,
+    device: str,
+    start_dir: Path | None = None,
+) -> None:
     """Train the miniature into `out`; `start` is a pipeline folder whose weights it continues from."""
-    parts = {}
-    captions, pictures = _scenes(recipe, vocabulary)
+    component_reports = {}
+    captions, images = _render_training_scenes(recipe, vocabulary)
     torch.manual_seed(recipe.seed)
-    vae = AutoencoderKL.from_pretrained(start / "vae") if start else autoencoder.build(recipe.autoencoder)
+    vae = (
+        AutoencoderKL.from_pretrained(start_dir / "vae")
+        if start_dir
+        else autoencoder.build_autoencoder(recipe.autoencoder)
+    )
     vae.to(device)
-    if not start:
-        parts["autoencoder"] = _train_autoencoder(vae, pictures, recipe, work / "autoencoder")
-        parts["decoder"] = _polish_decoder(vae, pictures, recipe, work / "decoder")
-    mean, std = raw_latents(vae.eval(), pictures.permute(0, 2, 3, 1).numpy())
-    scale = vae.config.scaling_factor if start else float((mean.var() + std.square().mean()).rsqrt())
-    vae.register_to_config(scaling_factor=scale)
-    words = tokenizer.build(vocabulary, recipe.denoiser.text["max_position_embeddings"])
+    if not start_dir:
+        component_reports["autoencoder"] = _train_autoencoder(vae, images, recipe, work_dir / "autoencoder")
+        component_reports["decoder"] = _polish_decoder(vae, images, recipe, work_dir / "decoder")
+    mean, std = raw_latents(vae.eval(), images.permute(0, 2, 3, 1).numpy())
+    scaling_factor = vae.config.scaling_factor if start_dir else float((mean.var() + std.square().mean()).rsqrt())
+    vae.register_to_config(scaling_factor=scaling_factor)
+    clip_tokenizer = tokenizer.build_tokenizer(vocabulary, recipe.denoiser.text["max_position_embeddings"])
     torch.manual_seed(recipe.seed)
-    pair = denoiser.Pair(recipe.denoiser, words)
-    pair.to(device)
-    if start:
-        _copy_weights(pair, start)
+    model = denoiser.UNetAndTextEncoder(recipe.denoiser, clip_tokenizer)
+    model.to(device)
+    if start_dir:
+        _copy_weights(model, start_dir)
     else:
-        parts["naming"] = _teach_naming(pair.text, words, vocabulary, recipe, work / "naming")
+        component_reports["naming"] = _train_text_encoder(
+            model.text, clip_tokenizer, vocabulary, recipe, work_dir / "naming"
+        )
 
     def preview() -> None:
-        save(work / "preview", vae, pair, words, recipe)
+        save_miniature_pipeline(work_dir / "preview", vae, model, clip_tokenizer, recipe)
 
-    latents = mean, std, scale
-    parts["denoiser"] = _train_denoiser(pair, words, captions, latents, recipe, work / "denoiser", preview)
-    half = work / "folder"
-    save(half, vae, pair, words, recipe)
-    made = {
+    latents = mean, std, scaling_factor
+    component_reports["denoiser"] = _train_denoiser(
+        model, clip_tokenizer, captions, latents, recipe, work_dir / "denoiser", preview
+    )
+    tmp_dir = work_dir / "folder"
+    save_miniature_pipeline(tmp_dir, vae, model, clip_tokenizer, recipe)
+    metadata = {
         "hardware": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "device": device,
         "torch": torch.__version__,
         "recipe": recipe.model_dump(),
-        "parts": parts,
+        "parts": component_reports,
     }
-    (half / "training.json").write_text(json.dumps(made, indent=1))
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.move(half, out)
+    (tmp_dir / "training.json").write_text(json.dumps(metadata, indent=1))
+    shutil.rmtree(out_dir, ignore_errors=True)
+    shutil.move(tmp_dir, out_dir)
 
 
-def _scenes(recipe: Recipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
-    drawn = [render_sample(vocabulary, recipe.seed, i) for i in tqdm(range(recipe.pictures), "scenes", unit="scene")]
-    return [caption for caption, _ in drawn], torch.from_numpy(np.stack([p for _, p in drawn])).permute(0, 3, 1, 2)
+def _render_training_scenes(recipe: MiniatureRecipe, vocabulary: Vocabulary) -> tuple[list[str], Tensor]:
+    samples = [render_sample(vocabulary, recipe.seed, i) for i in tqdm(range(recipe.pictures), "scenes", unit="scene")]
+    return [caption for caption, _ in samples], torch.from_numpy(np.stack([image for _, image in samples])).permute(
+        0, 3, 1, 2
+    )
 
 
-def _train_autoencoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
-    part = recipe.autoencoder
-    batches = autoencoder.batches(pictures, part, part.training, whole_from=part.training.steps * 19 // 20)
-    return _trained(vae, autoencoder.Reconstruction(part), batches, part.training, folder)
+def _train_autoencoder(vae: AutoencoderKL, images: Tensor, recipe: MiniatureRecipe, work_dir: Path) -> dict:
+    autoencoder_recipe = recipe.autoencoder
+    batches = autoencoder.make_autoencoder_batches(
+        images,
+        autoencoder_recipe,
+        autoencoder_recipe.training,
+        full_images_from=autoencoder_recipe.training.steps * 19 // 20,
+    )
+    return _run_training(
+        vae, autoencoder.ReconstructionLoss(autoencoder_recipe), batches, autoencoder_recipe.training, work_dir
+    )
 
 
-def _polish_decoder(vae: AutoencoderKL, pictures: Tensor, recipe: Recipe, folder: Path) -> dict:
-    part = recipe.autoencoder
-    batches = autoencoder.batches(pictures, part, part.polish, whole_from=0)
-    with autoencoder.encoder_held(vae):
-        return _trained(vae, autoencoder.Reconstruction(part), batches, part.polish, folder)
+def _polish_decoder(vae: AutoencoderKL, images: Tensor, recipe: MiniatureRecipe, work_dir: Path) -> dict:
+    autoencoder_recipe = recipe.autoencoder
+    batches = autoencoder.make_autoencoder_batches(
+        images, autoencoder_recipe, autoencoder_recipe.polish, full_images_from=0
+    )
+    with autoencoder.freeze_encoder(vae):
+        return _run_training(
+            vae, autoencoder.ReconstructionLoss(autoencoder_recipe), batches, autoencoder_recipe.polish, work_dir
+        )
 
 
-def _teach_naming(
-    text: CLIPTextModel, words: CLIPTokenizer, vocabulary: Vocabulary, recipe: Recipe, folder: Path
+def _train_text_encoder(
+    text_encoder: CLIPTextModel,
+    clip_tokenizer: CLIPTokenizer,
+    vocabulary: Vocabulary,
+    recipe: MiniatureRecipe,
+    work_dir: Path,
 ) -> dict:
     settings = recipe.denoiser.naming
-    namer = naming.Namer(text.requires_grad_(True), naming.fields(vocabulary)).to(text.device)
-    batches = naming.batches(vocabulary, words, settings.batch_size, settings.seed)
-    curve = _trained(namer, naming.Naming(words.eos_token_id), batches, settings, folder)
-    text.requires_grad_(False)
-    return curve
+    classifier = naming.ClaimClassifier(text_encoder.requires_grad_(True), naming.list_claim_fields(vocabulary)).to(
+        text_encoder.device
+    )
+    batches = naming.make_naming_batches(vocabulary, clip_tokenizer, settings.batch_size, settings.seed)
+    report = _run_training(
+        classifier, naming.ClaimClassificationLoss(clip_tokenizer.eos_token_id), batches, settings, work_dir
+    )
+    text_encoder.requires_grad_(False)
+    return report
 
 
 def _train_denoiser(
-    pair: denoiser.Pair,
-    words: CLIPTokenizer,
+    model: denoiser.UNetAndTextEncoder,
+    clip_tokenizer: CLIPTokenizer,
     captions: list[str],
     latents: tuple[Tensor, Tensor, float],
-    recipe: Recipe,
-    folder: Path,
+    recipe: MiniatureRecipe,
+    work_dir: Path,
     preview: Callable[[], None],
 ) -> dict:
-    part = recipe.denoiser
-    scheduler = DDPMScheduler(**part.scheduler)
-    tokens = words([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    batches = denoiser.batches(
-        *latents, tokens=tokens[:-1], empty=tokens[-1], recipe=part, last=scheduler.config.num_train_timesteps
+    denoiser_recipe = recipe.denoiser
+    scheduler = DDPMScheduler(**denoiser_recipe.scheduler)
+    tokens = clip_tokenizer([*captions, ""], padding="max_length", truncation=True, return_tensors="pt").input_ids
+    batches = denoiser.make_denoiser_batches(
+        *latents,
+        tokens=tokens[:-1],
+        empty_tokens=tokens[-1],
+        recipe=denoiser_recipe,
+        num_train_timesteps=scheduler.config.num_train_timesteps,
     )
-    return _trained(pair, denoiser.Denoising(scheduler), batches, part.training, folder, preview)
+    return _run_training(model, denoiser.DenoisingLoss(scheduler), batches, denoiser_recipe.training, work_dir, preview)
 
 
-def _trained(
+def _run_training(
     model: nn.Module,
     loss: Callable[..., dict[str, Tensor]],
     batches: Callable[[int], dict[str, Tensor]],
-    settings: Part,
-    folder: Path,
+    settings: ComponentTraining,
+    work_dir: Path,
     preview: Callable[[], None] | None = None,
 ) -> dict:
     """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
-    ema, log = averaged(model, settings), MetricsLog(folder / "metrics.jsonl")
-    log.resume(checkpoint.newest(folder))
-    began = time.perf_counter()
-    cadence = settings.checkpoint_every
-    steps = train(model, loss, batches, settings, folder=folder, checkpoint_every=cadence, ema=ema, title=folder.name)
-    for done, known in steps:
-        for step, terms in known:
-            log.metrics(step, "train", {**terms, "seconds": (time.perf_counter() - began) / len(known)})
-        began = time.perf_counter()
-        if preview and done % PREVIEW_EVERY == 0:
+    ema, metrics_log = averaged(model, settings), MetricsLog(work_dir / "metrics.jsonl")
+    metrics_log.resume(checkpoint.newest(work_dir))
+    start_time = time.perf_counter()
+    checkpoint_every = settings.checkpoint_every
+    steps = train(
+        model, loss, batches, settings, folder=work_dir, checkpoint_every=checkpoint_every, ema=ema, title=work_dir.name
+    )
+    for completed_steps, step_terms in steps:
+        for step, terms in step_terms:
+            metrics_log.metrics(
+                step, "train", {**terms, "seconds": (time.perf_counter() - start_time) / len(step_terms)}
+            )
+        start_time = time.perf_counter()
+        if preview and completed_steps % PREVIEW_EVERY == 0:
             with ema_weights(model, ema):
                 preview()
     if ema:
         ema.copy_to(Learned(model).parameters())
-    rows = log.rows()
+    rows = metrics_log.rows()
     seconds = round(sum(row["seconds"] for row in rows), 1)
     names = [name for name in rows[0] if name not in ("step", "split", "seconds")]
     chunks = [rows[i : i + 50] for i in range(0, len(rows), 50)]
-    means = [[chunk[-1]["step"], *(round(float(np.mean([r[n] for r in chunk])), 5) for n in names)] for chunk in chunks]
-    return {"steps": settings.steps, "seconds": seconds, "curve": {"columns": ["step", *names], "rows": means}}
+    chunk_means = [
+        [chunk[-1]["step"], *(round(float(np.mean([r[n] for r in chunk])), 5) for n in names)] for chunk in chunks
+    ]
+    return {"steps": settings.steps, "seconds": seconds, "curve": {"columns": ["step", *names], "rows": chunk_means}}
 
 
-def _copy_weights(pair: denoiser.Pair, start: Path) -> None:
-    old = StableDiffusionPipeline.from_pretrained(start)
-    pair.unet.load_state_dict(old.unet.state_dict())
-    pair.text.load_state_dict(old.text_encoder.state_dict())
+def _copy_weights(model: denoiser.UNetAndTextEncoder, start_dir: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(start_dir)
+    model.unet.load_state_dict(pipeline.unet.state_dict())
+    model.text.load_state_dict(pipeline.text_encoder.state_dict())
 
 
-def save(folder: Path, vae: AutoencoderKL, pair: denoiser.Pair, words: CLIPTokenizer, recipe: Recipe) -> None:
+def save_miniature_pipeline(
+    out_dir: Path,
+    vae: AutoencoderKL,
+    model: denoiser.UNetAndTextEncoder,
+    clip_tokenizer: CLIPTokenizer,
+    recipe: MiniatureRecipe,
+) -> None:
     """A stock pipeline folder: UNet and VAE in fp16, the text encoder in fp32."""
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(out_dir, ignore_errors=True)
     scheduler = DPMSolverMultistepScheduler(**recipe.denoiser.scheduler)
-    parts = {
+    components = {
         "vae": to_storage_dtype(vae, "fp16"),
-        "unet": to_storage_dtype(pair.unet, "fp16"),
-        "text_encoder": pair.text,
-        "tokenizer": words,
+        "unet": to_storage_dtype(model.unet, "fp16"),
+        "text_encoder": model.text,
+        "tokenizer": clip_tokenizer,
         "scheduler": scheduler,
     }
     StableDiffusionPipeline(
-        **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-    ).save_pretrained(folder)
+        **components, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    ).save_pretrained(out_dir)

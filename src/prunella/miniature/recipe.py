@@ -7,10 +7,10 @@ import yaml
 
 from prunella.params import ConfigSection, Fraction, NonNegativeFloat, PositiveInt, Seed, Training, validate_config
 
-RECIPE = Path(__file__).with_name("recipe.yaml")
+RECIPE_FILE = Path(__file__).with_name("recipe.yaml")
 
 
-class Part(Training):
+class ComponentTraining(Training):
     """A training of a part, with its cadence of checkpoints; a batch a step and plain AdamW unless stated."""
 
     checkpoint_every: PositiveInt
@@ -18,32 +18,32 @@ class Part(Training):
     optimizer: Literal["adamw", "adamw-8bit"] = "adamw"
 
 
-class Autoencoder(ConfigSection):
+class AutoencoderConfig(ConfigSection):
     config: dict[str, Any]
     kl_weight: NonNegativeFloat
     decorrelation: NonNegativeFloat
     noise: NonNegativeFloat
     crop: PositiveInt
-    training: Part
-    polish: Part
+    training: ComponentTraining
+    polish: ComponentTraining
 
 
-class Denoiser(ConfigSection):
+class DenoiserConfig(ConfigSection):
     unet: dict[str, Any]
     text: dict[str, Any]
-    naming: Part
+    naming: ComponentTraining
     scheduler: dict[str, Any]
     caption_dropout: Fraction
     noisier: Fraction
-    training: Part
+    training: ComponentTraining
 
 
-class Recipe(ConfigSection):
+class MiniatureRecipe(ConfigSection):
     seed: Seed
     pictures: PositiveInt
-    autoencoder: Autoencoder
-    denoiser: Denoiser
+    autoencoder: AutoencoderConfig
+    denoiser: DenoiserConfig
 
 
-def read_recipe(path: Path | str = RECIPE) -> Recipe:
-    return validate_config(Recipe, yaml.safe_load(Path(path).read_text()), str(path))
+def read_miniature_recipe(path: Path | str = RECIPE_FILE) -> MiniatureRecipe:
+    return validate_config(MiniatureRecipe, yaml.safe_load(Path(path).read_text()), str(path))

@@ -7,9 +7,9 @@ trained with zeroes them (`zero_module`, CompVis/latent-diffusion).
 from torch import nn
 
 
-def zero_init(model: nn.Module, *endings: str) -> None:
+def zero_init(model: nn.Module, *suffixes: str) -> None:
     """Set weight and bias of every layer whose dotted name ends in one of `endings` to zero."""
     for name, module in model.named_modules():
-        if name.endswith(endings):
+        if name.endswith(suffixes):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)

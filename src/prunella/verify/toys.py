@@ -135,7 +135,7 @@ def _write_images(folder: Path, vocabulary: Vocabulary) -> None:
 
 
 def _write_sd(folder: Path, vocabulary: Vocabulary) -> None:
-    clip_tokenizer = tokenizer.build(vocabulary, MAX_TOKENS)
+    clip_tokenizer = tokenizer.build_tokenizer(vocabulary, MAX_TOKENS)
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         block_out_channels=(8, 8, 16, 16),
@@ -159,7 +159,7 @@ def _write_sd(folder: Path, vocabulary: Vocabulary) -> None:
 
 
 def _write_sdxl(folder: Path, vocabulary: Vocabulary) -> None:
-    clip_tokenizer = tokenizer.build(vocabulary, MAX_TOKENS)
+    clip_tokenizer = tokenizer.build_tokenizer(vocabulary, MAX_TOKENS)
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
