@@ -2,7 +2,7 @@
 
 from prunella.pipeline.stage import run_stage
 
-MODEL_INPUTS = ("teacher", "plans", "drawn", "speeds", "scores", "costs", "curves", "trainings")  # of models
+MODEL_INPUTS = ("teacher", "plans", "images", "speeds", "scores", "costs", "curves", "trainings")  # of models
 DATA_INPUTS = ("encoded", "filtered", "examples", "pairs")
 
 

@@ -16,12 +16,12 @@ def main(argv: list[str] | None = None) -> None:
         distributed=True,
         per_dataset=True,
     ) as ctx:
-        from prunella.encoding.encode import encoded
+        from prunella.encoding.encode import encode_dataset
         from prunella.models.pipeline import resolve_teacher_dir
 
         paths, teacher_dir, runtime = ctx.paths, resolve_teacher_dir(ctx.paths.teacher), ctx.params.runtime
         encode_args = ctx.params.encode, ctx.params.seed, teacher_dir, paths.pairs, paths.out, ctx.device
-        report = encoded(*encode_args, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
+        report = encode_dataset(*encode_args, runtime.workers, cluster=runtime if runtime.engine == "ray" else None)
         if ctx.is_main_process:
             summary = f"{report['train']} pairs to train on, {report['heldout']} held out, {report['megabytes']} MB"
             ctx.finish(f"{summary}, captions cut: {report['captions_cut']}", report)

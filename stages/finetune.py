@@ -12,12 +12,12 @@ def main(argv: list[str] | None = None) -> None:
         from prunella.sampling.class_images import make_class_latents
         from prunella.tracking.training_callback import TrackingCallback
         from prunella.training.finetune import finetune
-        from prunella.training.pass_on import pass_on
+        from prunella.training.pass_on import skip_finetune
 
         params, paths = ctx.params, ctx.paths
         if paths.out.name in students_not_finetuned(params):
             if ctx.is_main_process:
-                report = pass_on(paths.student, paths.out, paths.curves)
+                report = skip_finetune(paths.student, paths.out, paths.curves)
                 ctx.finish(f"{paths.out.name}: not tuned (finetune.students), passed on as it is", report)
             return
         student = resolve_pipeline_dir(paths.student)  # a folder, or pinned by stage base
@@ -25,9 +25,12 @@ def main(argv: list[str] | None = None) -> None:
             params.finetune,
             teacher=resolve_teacher_dir(paths.teacher),
             student=student,
-            **{name: getattr(paths, name) for name in ("latents", "main", "out", "curves")},
+            latents=paths.latents,
+            replay_latents=paths.main,
+            out=paths.out,
+            curves=paths.curves,
             placement=make_placement(params.runtime, ctx.device),
-            draw_class=lambda: make_class_latents(params.finetune, student, paths.latents, ctx.device),
+            make_class_images=lambda: make_class_latents(params.finetune, student, paths.latents, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,
             observer=TrackingCallback(params.watch, ctx.run),
         )

@@ -5,10 +5,10 @@ from prunella.pipeline.stage import run_stage
 
 def main(argv: list[str] | None = None) -> None:
     with run_stage("phases", __doc__, argv, "teacher", "teachers", "plans", "out", log_to_mlflow=False) as ctx:
-        from prunella.training.phase_refs import write_named
+        from prunella.training.phase_refs import write_phase_refs
 
         phases, paths = ctx.params.distill.phases, ctx.paths
-        phase_refs = write_named(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
+        phase_refs = write_phase_refs(phases, paths.teacher, paths.teachers, paths.plans, paths.out)
         names = ", ".join([*phase_refs.plans, *phase_refs.teachers]) or "nothing that has to be looked up"
         ctx.finish(f"{len(phases)} phases name {names}")
 

@@ -4,10 +4,8 @@ from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names, teacher_names = ("finetuned", "drawn", "latents", "pairs", "report"), ("teacher", "taught", "predictions")
-    with run_stage(
-        "score", __doc__, argv, *names, *teacher_names, optional_paths=("pruned", "distilled", "base")
-    ) as ctx:
+    names = ("finetuned", "images", "latents", "pairs", "report", "teacher", "teacher-images", "predictions")
+    with run_stage("score", __doc__, argv, *names, optional_paths=("pruned", "distilled", "base")) as ctx:
         from prunella.evaluation.score import score_student
         from prunella.models.pipeline import resolve_pipeline_dir, resolve_teacher_dir
         from prunella.sampling.gallery import BASE_STAGES, STUDENT_STAGES, map_stage_folders
@@ -17,15 +15,15 @@ def main(argv: list[str] | None = None) -> None:
         report = score_student(
             params.benchmark,
             keywords=params.finetune.caption_keywords,
-            student=paths.drawn.name,
+            student=paths.images.name,
             models=map_stage_folders(
                 lambda stage: resolve_pipeline_dir(getattr(paths, stage)), params.benchmark.quantised, stages
             ),
             teacher_dir=resolve_teacher_dir(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
-            images_dir=paths.drawn,
-            teacher_images_dir=paths.taught,
+            images_dir=paths.images,
+            teacher_images_dir=paths.teacher_images,
             predictions=paths.predictions,
             device=ctx.device,
         )

@@ -4,7 +4,7 @@ from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names = ("teacher", "latents", "pairs", "drawn", "predictions", "report")
+    names = ("teacher", "latents", "pairs", "images", "predictions", "report")
     with run_stage("score_teacher", __doc__, argv, *names) as ctx:
         from prunella.evaluation.score import score_teacher
         from prunella.models.pipeline import resolve_teacher_dir
@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> None:
             teacher_dir=resolve_teacher_dir(paths.teacher),
             latents=paths.latents,
             manifest=paths.pairs,
-            images_dir=paths.drawn,
+            images_dir=paths.images,
             predictions=paths.predictions,
             device=ctx.device,
         )

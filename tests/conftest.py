@@ -256,11 +256,11 @@ def xl_token_latents(params, xl_teacher, manifest, once) -> Path:
 
 
 def _encode(params: Params, teacher: Path, manifest: Path, folder: Path) -> None:
-    from prunella.encoding.encode import encoded
+    from prunella.encoding.encode import encode_dataset
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))  # where its work is
-        encoded(params.encode, params.seed, teacher, manifest, folder / "latents", "cpu")
+        encode_dataset(params.encode, params.seed, teacher, manifest, folder / "latents", "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import LEARNING, toy_params
 
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 
 OWN = "data/own/red/latents"
 
@@ -44,7 +44,7 @@ def test_a_set_is_filtered_encoded_and_learned_from_by_its_own_words(folder, pru
     stage("teacher", out="teacher.json")
     filtered()
     stage("encode", own="red", teacher="teacher.json", pairs="data/own/red/filtered", out=OWN, report="e.json")
-    train = Latents(folder / OWN, "train", lambda tokens: tokens)
+    train = LatentDataset(folder / OWN, "train", lambda tokens: tokens)
     assert (len(train), set(train.captions), train.manifest["text"]) == (8, {"a red thing"}, "tokens")
     stage(
         "finetune",

@@ -7,17 +7,17 @@ from diffusers import DiffusionPipeline
 
 from prunella.compute.device import Placement
 from prunella.errors import UserError
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, Finetune, validate_config
 from prunella.profiling.cost import count_macs
 from prunella.pruning.plan import SHIPPED_PLANS
 from prunella.pruning.prune import prune_to_folder
 from prunella.sampling.generate import generate
-from prunella.training.data import heldout_batches
+from prunella.training.data import iter_heldout_batches
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
-from prunella.training.losses import Task
+from prunella.training.losses import DiffusionLoss
 from prunella.training.validate import evaluate_loss
 
 ALIKE = [pytest.param(name, marks=pytest.mark.slow) for name in ("ssd-1b", "koala-1b", "koala-700m")]
@@ -29,7 +29,7 @@ def root(tmp_path, monkeypatch):
 
 
 def test_pairs_carry_size_conditioning(xl_latents):
-    rows = Latents(xl_latents, "heldout").take(range(7))
+    rows = LatentDataset(xl_latents, "heldout").get_batch(range(7))
     # The toy's pictures are 40 to 68 wide and 50 high, and cut to 32 × 32.
     assert {tuple(row[[0, 4, 5]].tolist()) for row in rows["sizes"]} == {(50, 32, 32)}
     assert rows["sizes"][:, 1].min() >= 40 and rows["sizes"][:, 1].max() <= 68
@@ -52,8 +52,8 @@ def test_a_student_learns_and_draws(student, params, xl_teacher, xl_latents, tmp
     )
     before = evaluate_loss(
         load_unet(small),
-        Task(load_scheduler(small)),
-        heldout_batches(Latents(xl_latents, "heldout"), 3, 1000),
+        DiffusionLoss(load_scheduler(small)),
+        iter_heldout_batches(LatentDataset(xl_latents, "heldout"), 3, 1000),
     )
     assert report["heldout"]["task"] < before["task"]
     stock = DiffusionPipeline.from_pretrained(out)
@@ -80,8 +80,8 @@ def test_finetuning_takes_an_sdxl_student(params, xl_teacher, xl_latents, tmp_pa
 
 
 def test_size_and_pooled_text_reach_the_unet(xl_teacher, xl_latents):
-    unet, task = load_unet(xl_teacher), Task(load_scheduler(xl_teacher))
-    batch = next(heldout_batches(Latents(xl_latents, "heldout"), 3, 1000))
+    unet, task = load_unet(xl_teacher), DiffusionLoss(load_scheduler(xl_teacher))
+    batch = next(iter_heldout_batches(LatentDataset(xl_latents, "heldout"), 3, 1000))
     with torch.no_grad():
         as_it_is = task.predict(unet, batch)
         for name in ("pooled", "sizes"):

@@ -14,7 +14,7 @@ from layouts import drawn
 from motoserver import s3
 
 import prunella
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Params, read_params
 
 ROWS = [(f"{i:02d}.png", drawn(i), f"a red thing {i}") for i in range(29)]
@@ -66,7 +66,7 @@ def test_on_s3_and_killed_it_ends_at_the_bits_of_folders_here(teacher, pictures,
         assert subprocess.run(command, cwd=tmp_path / "far", env=threads, check=False).returncode == 9
         server.forget()
         assert distilled(far, teacher, pruned_tiny, tmp_path / "far", monkeypatch) == expected
-        train = Latents(tmp_path / "far" / "data" / "latents", "train")
+        train = LatentDataset(tmp_path / "far" / "data" / "latents", "train")
         assert str(train.place).startswith("s3://pairs/shards/") and len(train.shards) == 6
         asked_of = server.asked()
         # Four shards are left to make, of three files each; what was noted before is not written again.

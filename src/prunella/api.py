@@ -14,7 +14,7 @@ from prunella.compute.device import Placement, make_placement
 from prunella.compute.device import resolve_device as device_of
 from prunella.data.filter import filter_dataset
 from prunella.data.image_checks import load_aesthetic_scorer
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.errors import UserError
 from prunella.models.teacher import describe_pipeline_dir
 from prunella.params import Params, Precision, Runtime, fill_section, validate_config
@@ -24,7 +24,7 @@ from prunella.pruning.prune import prune_to_folder
 from prunella.sampling.generate import generate, load_for_inference
 from prunella.training import distill as distilling
 from prunella.training import finetune as finetuning
-from prunella.training.callback import Observer
+from prunella.training.callback import TrainingCallback
 
 StrPath = Path | str
 
@@ -44,7 +44,7 @@ def encode(params: Params, *, teacher: StrPath, out: StrPath) -> Path:
     device = device_of(params.runtime)
     score_images = load_aesthetic_scorer(params.filter, lambda: device)
     filter_dataset(params.filter, params.seed, manifest_dir, workers, score_images, resume=True)
-    encoded(params.encode, params.seed, _check_teacher_dir(teacher), manifest_dir, latents_dir, device, workers)
+    encode_dataset(params.encode, params.seed, _check_teacher_dir(teacher), manifest_dir, latents_dir, device, workers)
     return latents_dir
 
 
@@ -68,7 +68,7 @@ def distill(
     latents: StrPath,
     student: StrPath,
     out: StrPath,
-    observer: Observer | None = None,
+    observer: TrainingCallback | None = None,
 ) -> dict:
     """Let a pruned student learn from its teacher; write the pipeline folder `out` and return the training's report.
 
@@ -105,7 +105,7 @@ def finetune(
     out: StrPath,
     teacher: StrPath | None = None,
     main: StrPath | None = None,
-    observer: Observer | None = None,
+    observer: TrainingCallback | None = None,
 ) -> dict:
     """Tune a student to pictures of one kind; write the pipeline folder `out` and return the training's report.
 
@@ -128,7 +128,7 @@ def finetune(
         tuning,
         teacher=_check_teacher_dir(teacher) if teacher else Path(student),
         latents=Path(latents),
-        main=Path(main) if main else None,
+        replay_latents=Path(main) if main else None,
         student=Path(student),
         out=Path(out),
         curves=_curves_dir(out),

@@ -15,7 +15,7 @@ from prunella.bench.teacher_made import (
     prepare_arm_latents,
     select_unmeasured_units,
 )
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Distill, validate_config
 
 
@@ -29,9 +29,9 @@ def setting(teacher, latents) -> ExperimentSetting:
 def test_both_arms_learn_from_the_same_captions_and_are_measured_alike(setting, params, tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     folders = prepare_arm_latents(setting, params, [RENDERED, GENERATED], 2, tmp_path / "work")
-    train, made = (Latents(folders[arm], "train") for arm in (RENDERED, GENERATED))
+    train, made = (LatentDataset(folders[arm], "train") for arm in (RENDERED, GENERATED))
     assert len(made) == len(train) - 1 and set(made.captions) <= set(train.captions)  # one is held out there
-    assert made.shards[0].size == (SIDE, SIDE) and not made.take([0])["std"].any()
+    assert made.shards[0].size == (SIDE, SIDE) and not made.get_batch([0])["std"].any()
     rows = []
     for arm, folder in folders.items():
         row = measure_unit(setting, TrainingUnit("sd-tiny", arm, 1), folder, 100, 3, tmp_path / "work")

@@ -11,10 +11,10 @@ from motoserver import s3
 from raycluster import cluster, pids
 
 from prunella.encoding import shard_writer
-from prunella.encoding.encode import encoded
-from prunella.encoding.shard_writer import made_by_cluster
+from prunella.encoding.encode import encode_dataset
+from prunella.encoding.shard_writer import write_shards_on_ray
 from prunella.errors import UserError
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves files and sockets unclosed
 
@@ -55,7 +55,7 @@ def test_the_bytes_are_the_local_engines_with_a_worker_and_a_node_lost(
 ):
     settings = params.encode.model_copy(update={"shard_size": 1, "batch_size": 1})
     given = settings, params.seed, teacher, manifest
-    report = encoded(*given, tmp_path / "local", "cpu")
+    report = encode_dataset(*given, tmp_path / "local", "cpu")
     for path in tmp_path.glob("work/encode/*"):
         path.rename(tmp_path / path.name)
     deeds = {
@@ -63,7 +63,7 @@ def test_the_bytes_are_the_local_engines_with_a_worker_and_a_node_lost(
         10: lambda: two.remove_node(two.second, allow_graceful=False),
     }
     thread, found = harm(tmp_path, deeds)
-    assert encoded(*given, tmp_path / "ray", "cpu", cluster=params.runtime) == report
+    assert encode_dataset(*given, tmp_path / "ray", "cpu", cluster=params.runtime) == report
     thread.join(60)
     assert len(found) == 2 and max(found) < 29  # both were lost before the end
     assert content(tmp_path / "ray") == content(tmp_path / "local")
@@ -76,8 +76,8 @@ def test_shards_may_go_to_a_store_which_alone_is_shared(params, teacher, manifes
         server.put(tmp_path / "nothing", "shards")
         settings = params.encode.model_copy(update={"store": "s3://shards/toy"})
         given = settings, params.seed, teacher, manifest, tmp_path / "out", "cpu"
-        encoded(*given, cluster=params.runtime)
-        home = Latents(tmp_path / "out", "train").place
+        encode_dataset(*given, cluster=params.runtime)
+        home = LatentDataset(tmp_path / "out", "train").place
         assert {path.name: path.read_bytes() for path in home.rglob("*.safetensors")} == {
             name: data
             for name, data in content(latents).items()
@@ -89,11 +89,11 @@ def test_shards_may_go_to_a_store_which_alone_is_shared(params, teacher, manifes
 def test_a_cluster_without_what_is_asked_for_is_named(params, teacher, manifest, tmp_path, two):
     spoilt = params.runtime.model_copy(update={"device": "cuda"})
     with pytest.raises(UserError, match=r"no machine of the cluster has a GPU \(runtime.device\)"):
-        encoded(params.encode, params.seed, teacher, manifest, tmp_path / "out", "cpu", cluster=spoilt)
+        encode_dataset(params.encode, params.seed, teacher, manifest, tmp_path / "out", "cpu", cluster=spoilt)
 
 
 def test_a_work_folder_that_is_not_shared_is_named(params, monkeypatch, tmp_path):
     monkeypatch.setattr("prunella.compute.ray_executor.iter_ray_results", lambda begin, tasks, **_: iter(tasks))
-    task = shard_writer.Task("train", 3, (32, 32), [])
+    task = shard_writer.EncodeTask("train", 3, (32, 32), [])
     with pytest.raises(UserError, match=r"a worker has made train-00003, but it is not in .*share"):
-        made_by_cluster(dict, [task], tmp_path, params.runtime)
+        write_shards_on_ray(dict, [task], tmp_path, params.runtime)

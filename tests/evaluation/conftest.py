@@ -5,7 +5,7 @@ import pytest
 from networks import toy_clip, toy_dino, toy_head, toy_inception, toy_vgg, toy_vqa
 
 from prunella.evaluation.metrics.base import MetricContext
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Backbones, ReferenceImages
 from prunella.sampling.benchmark_prompts import Prompt
 from prunella.sampling.gallery import collect_images, generate_image_shards
@@ -21,7 +21,7 @@ def picture(number: int, width: int = 32, height: int = 32) -> np.ndarray:
 @pytest.fixture
 def prompts(latents) -> list[Prompt]:
     """The seven held-out captions, in the split's order."""
-    return [Prompt(i, text, 32, 32, i) for i, text in enumerate(Latents(latents, "heldout").captions)]
+    return [Prompt(i, text, 32, 32, i) for i, text in enumerate(LatentDataset(latents, "heldout").captions)]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def make_subject(latents, teacher, manifest, prompts, taught, tmp_path):
     def made(drawn: int, batch_size: int = 2, **changes) -> MetricContext:
         given = {
             "teacher_dir": teacher,
-            "heldout": Latents(latents, "heldout"),
+            "heldout": LatentDataset(latents, "heldout"),
             "prompts": prompts[:drawn],
             "manifest": manifest,
             "teacher_images_dir": taught,

@@ -7,13 +7,13 @@ import pytest
 
 from prunella.errors import UserError
 from prunella.evaluation.score import score_student, score_teacher
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.sampling.benchmark_prompts import select_heldout_prompts
 from prunella.sampling.gallery import collect_images, generate_image_shards
 from prunella.sampling.image_shards import split_into_shards
-from prunella.training.data import heldout_batches
-from prunella.training.losses import OUTPUT, Task, squares
+from prunella.training.data import iter_heldout_batches
+from prunella.training.losses import OUTPUT, DiffusionLoss, per_sample_mse
 from prunella.training.validate import evaluate_loss
 
 
@@ -61,12 +61,12 @@ def test_the_output_error_is_the_mean_of_its_pairs(scored, teacher, latents, pru
     _, report, _ = scored
     entry, pairs = report["models"]["tiny/pruned"], report["pairs"]["tiny/pruned"]["output_error"]
     scheduler = load_scheduler(teacher)
-    task, taught = Task(scheduler), load_unet(teacher)
+    task, taught = DiffusionLoss(scheduler), load_unet(teacher)
 
     def loss(model, batch):
-        return {OUTPUT: squares(task.predict(model, batch), task.predict(taught, batch)).mean()}
+        return {OUTPUT: per_sample_mse(task.predict(model, batch), task.predict(taught, batch)).mean()}
 
-    batches = heldout_batches(Latents(latents, "heldout"), 4, scheduler.config.num_train_timesteps)
+    batches = iter_heldout_batches(LatentDataset(latents, "heldout"), 4, scheduler.config.num_train_timesteps)
     expected = evaluate_loss(load_unet(pruned_tiny), loss, batches)[OUTPUT]
     assert entry["output_error"] == pytest.approx(expected, rel=1e-4) and len(pairs) == 7
     assert entry["output_error_estimate"]["n"] == 7
@@ -93,7 +93,7 @@ def test_stages_are_compared_pair_by_pair(scored):
 
 def test_fine_tuning_is_measured_on_its_words_and_on_the_rest(scored, latents):
     change = scored[1]["differences"]["tiny/finetuned - tiny/distilled"]
-    own = sum("red" in caption.split() for caption in Latents(latents, "heldout").captions)
+    own = sum("red" in caption.split() for caption in LatentDataset(latents, "heldout").captions)
     assert 0 < own < 7
     assert [change[part]["output_error"]["n"] for part in ("on_words", "on_rest")] == [own, 7 - own]
     whole = own * change["on_words"]["output_error"]["value"] + (7 - own) * change["on_rest"]["output_error"]["value"]

@@ -7,7 +7,7 @@ import pytest
 from faulty import note, noted, quiet
 
 from prunella.data.filter import filter_dataset
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.params import read_params
 
 FAULT, WORKERS = "1, 2, 3 or 7 workers", (1, 2, 3, 7)
@@ -26,7 +26,7 @@ def test_workers_change_no_bit(tmp_path, monkeypatch):
         place = tmp_path / str(workers)
         monkeypatch.setenv("DVC_ROOT", str(place))
         filter_dataset(params.filter, params.seed, place / "filtered", workers)
-        encoded(
+        encode_dataset(
             params.encode, params.seed, Path(params.teacher.path), place / "filtered", place / "latents", "cpu", workers
         )
         given.append(sums(place / "filtered") | sums(place / "latents"))

@@ -4,13 +4,13 @@ import shutil
 import pytest
 
 from prunella.errors import UserError
-from prunella.latents.compat import check_fit
-from prunella.latents.shards import Latents
+from prunella.latents.compat import check_compatible
+from prunella.latents.shards import LatentDataset
 
 
 def test_a_student_learns_from_its_teachers_pairs(latents, pruned_tiny, xl_latents, xl_teacher):
-    check_fit(Latents(latents, "train"), pruned_tiny)
-    check_fit(Latents(xl_latents, "train"), xl_teacher)
+    check_compatible(LatentDataset(latents, "train"), pruned_tiny)
+    check_compatible(LatentDataset(xl_latents, "train"), xl_teacher)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_student_learns_from_its_teachers_pairs(latents, pruned_tiny, xl_laten
 def test_another_family(request, pairs, model, said):
     pairs, model = request.getfixturevalue(pairs), request.getfixturevalue(model)
     with pytest.raises(UserError, match=f"{pairs} holds {said}; encode pictures") as caught:
-        check_fit(Latents(pairs, "train"), model)
+        check_compatible(LatentDataset(pairs, "train"), model)
     assert str(model) in str(caught.value)
 
 
@@ -40,4 +40,4 @@ def test_another_vae_or_text_encoder(latents, pruned_tiny, tmp_path, part, key, 
     path = model / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError, match=said):
-        check_fit(Latents(latents, "train"), model)
+        check_compatible(LatentDataset(latents, "train"), model)

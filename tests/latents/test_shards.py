@@ -9,7 +9,7 @@ import torch
 
 from prunella.errors import UserError
 from prunella.latents import shards
-from prunella.latents.shards import Latents, whole_shard, write_manifest, write_shard
+from prunella.latents.shards import LatentDataset, verify_shard, write_manifest, write_shard
 from prunella.storage.files import sha256
 
 
@@ -48,8 +48,8 @@ def test_the_manifest_names_the_shards(folder):
 
 
 def test_pairs_come_back_in_the_order_asked_for(folder):
-    train = Latents(folder, "train")
-    taken = train.take([6, 0, 3, 2])
+    train = LatentDataset(folder, "train")
+    taken = train.get_batch([6, 0, 3, 2])
     assert taken["mean"][:, 0, 0, 0].tolist() == [6, 0, 3, 2]
     assert taken["std"][:, 0, 0, 0].tolist() == [-6, 0, -3, -2]
     assert taken["text"][:, 0, 0].tolist() == [60, 0, 30, 20]
@@ -58,19 +58,19 @@ def test_pairs_come_back_in_the_order_asked_for(folder):
 
 
 def test_pairs_are_parted_by_size(folder):
-    train = Latents(folder, "train")
-    assert [group.tolist() for group in train.groups(np.arange(7))] == [[0, 1, 2, 3, 4, 5], [6]]
-    assert [group.tolist() for group in train.groups(np.array([5, 6]))] == [[5], [6]]
-    assert [group.tolist() for group in train.groups(np.array([1, 4]))] == [[1, 4]]
-    assert train.groups(np.array([], int)) == []
+    train = LatentDataset(folder, "train")
+    assert [group.tolist() for group in train.by_size(np.arange(7))] == [[0, 1, 2, 3, 4, 5], [6]]
+    assert [group.tolist() for group in train.by_size(np.array([5, 6]))] == [[5], [6]]
+    assert [group.tolist() for group in train.by_size(np.array([1, 4]))] == [[1, 4]]
+    assert train.by_size(np.array([], int)) == []
 
 
 def test_what_is_stored_in_fewer_bits_comes_back_as_fp32(tmp_path):
     halves = {name: value.half() for name, value in rows(0, 3).items()} | {"sizes": torch.arange(18.0).reshape(3, 6)}
     shard = write_shard(tmp_path, "train", 0, (24, 24), ["a", "b", "c"], halves)
     write_manifest(tmp_path, [shard], {"text": torch.ones(5, 4).half(), "pooled": torch.zeros(2)}, scaling_factor=1.0)
-    train = Latents(tmp_path, "train")
-    taken = train.take([2, 0])
+    train = LatentDataset(tmp_path, "train")
+    taken = train.get_batch([2, 0])
     assert taken["sizes"].tolist() == [[12, 13, 14, 15, 16, 17], [0, 1, 2, 3, 4, 5]]
     assert {value.dtype for value in (*taken.values(), *train.empty.values())} == {torch.float32}
     assert train.empty["pooled"].tolist() == [0, 0]
@@ -81,15 +81,15 @@ def test_of_several_captions_one_is_drawn(tmp_path):
     several = rows(0, 2) | {"text": texts, "captions": torch.tensor([[0, 3], [3, 1]], dtype=torch.int32)}
     shard = write_shard(tmp_path, "train", 0, (24, 24), [["a", "b", "c"], "d"], several)
     write_manifest(tmp_path, [shard], EMPTY, scaling_factor=1.0)
-    train = Latents(tmp_path, "train")
-    assert train.several and train.captions == ["a", "d"]
+    train = LatentDataset(tmp_path, "train")
+    assert train.has_several_captions and train.captions == ["a", "d"]
 
     def taken(*draws):
-        return train.take([0] * len(draws) + [1], np.array([*draws, 0.99]))["text"][:, 0, 0].tolist()
+        return train.get_batch([0] * len(draws) + [1], np.array([*draws, 0.99]))["text"][:, 0, 0].tolist()
 
     assert taken(0.0, 0.32, 0.34, 0.66, 0.67, 0.99) == [0, 0, 1, 1, 2, 2, 3]
-    assert train.take([1, 0])["text"][:, 0, 0].tolist() == [3, 0]
-    assert set(train.take([0])) == {"mean", "std", "text"}
+    assert train.get_batch([1, 0])["text"][:, 0, 0].tolist() == [3, 0]
+    assert set(train.get_batch([0])) == {"mean", "std", "text"}
 
 
 def test_tokens_are_made_text_by_the_encoders(tmp_path):
@@ -97,14 +97,14 @@ def test_tokens_are_made_text_by_the_encoders(tmp_path):
     tokens["tokens"] = torch.tensor([[1, 2], [3, 4]], dtype=torch.int32)
     shard = write_shard(tmp_path, "train", 0, (24, 24), ["a", "b"], tokens)
     write_manifest(tmp_path, [shard], EMPTY, scaling_factor=1.0, text="tokens")
-    train = Latents(tmp_path, "train", texts=lambda given: {"text": 10.0 * given["tokens"]})
-    assert train.take([1, 0])["text"].tolist() == [[30, 40], [10, 20]]
+    train = LatentDataset(tmp_path, "train", texts=lambda given: {"text": 10.0 * given["tokens"]})
+    assert train.get_batch([1, 0])["text"].tolist() == [[30, 40], [10, 20]]
     with pytest.raises(UserError, match="holds tokens; they are opened with the text encoders"):
-        Latents(tmp_path, "train")
+        LatentDataset(tmp_path, "train")
 
 
 def test_captions_of_any_kind_come_back(folder):
-    assert Latents(folder, "heldout").captions == ["h", "ü\n\u2028"]
+    assert LatentDataset(folder, "heldout").captions == ["h", "ü\n\u2028"]
 
 
 def test_the_manifest_names_the_content(tmp_path):
@@ -119,7 +119,7 @@ def test_the_manifest_names_the_content(tmp_path):
 def test_a_folder_without_manifest_is_not_whole(folder):
     (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match="these latents are not whole; run the encode stage again"):
-        Latents(folder, "train")
+        LatentDataset(folder, "train")
 
 
 def test_a_shard_that_is_missing_or_short_is_named(folder):
@@ -129,20 +129,20 @@ def test_a_shard_that_is_missing_or_short_is_named(folder):
     with pytest.raises(
         UserError, match=rf"train-00001.safetensors: {size:,} bytes were written, {size - 1:,} bytes is"
     ):
-        Latents(folder, "train")
+        LatentDataset(folder, "train")
     file.unlink()
     with pytest.raises(UserError, match=r"train-00001.safetensors: .* nothing is there; run the encode stage again"):
-        Latents(folder, "train")
+        LatentDataset(folder, "train")
 
 
 @pytest.mark.parametrize("kind", [".safetensors", ".jsonl", ".json"])
 def test_a_damaged_shard_is_none(folder, kind):
-    assert whole_shard(folder, "train-00000").pairs == 3
+    assert verify_shard(folder, "train-00000").pairs == 3
     file = folder / f"train-00000{kind}"
     file.write_bytes(file.read_bytes()[:-2] + b"xx")
-    assert whole_shard(folder, "train-00000") is None
+    assert verify_shard(folder, "train-00000") is None
     file.unlink()
-    assert whole_shard(folder, "train-00000") is None
+    assert verify_shard(folder, "train-00000") is None
 
 
 def flip(file, place: int = -1) -> None:
@@ -154,39 +154,39 @@ def flip(file, place: int = -1) -> None:
 
 def test_a_rotten_bit_in_a_shard_is_found_when_the_shard_is_first_opened(folder):
     flip(folder / "train-00001.safetensors")
-    train = Latents(folder, "train")
-    assert train.take([0, 6])["mean"][:, 0, 0, 0].tolist() == [0, 6]
+    train = LatentDataset(folder, "train")
+    assert train.get_batch([0, 6])["mean"][:, 0, 0, 0].tolist() == [0, 6]
     with pytest.raises(UserError, match=r"train-00001.safetensors.*encode"):
-        train.take([5])
+        train.get_batch([5])
 
 
 def test_a_rotten_header_is_named(folder):
     flip(folder / "train-00002.safetensors", 8)  # {
     with pytest.raises(UserError, match=r"train-00002.safetensors.*encode"):
-        Latents(folder, "train").several  # noqa: B018
+        LatentDataset(folder, "train").has_several_captions  # noqa: B018
 
 
 def test_rotten_bits_in_captions_empty_and_manifest_are_named(folder):
     (folder / "train-00000.jsonl").write_text('"a"\n"b"\n"C"\n')
     with pytest.raises(UserError, match=r"train-00000.jsonl.*encode"):
-        Latents(folder, "train").captions  # noqa: B018
+        LatentDataset(folder, "train").captions  # noqa: B018
     flip(folder / "empty.safetensors")
     with pytest.raises(UserError, match=r"empty.safetensors.*encode"):
-        Latents(folder, "heldout").empty  # noqa: B018
+        LatentDataset(folder, "heldout").empty  # noqa: B018
     manifest = folder / "manifest.json"
     sound = manifest.read_text()
     for spoilt in (sound.replace('"scaling_factor": 0.5', '"scaling_factor": 0.4'), sound[:-9], "[]"):
         manifest.write_text(spoilt)
         with pytest.raises(UserError, match=r"manifest.json.*encode"):
-            Latents(folder, "train")
+            LatentDataset(folder, "train")
 
 
 def test_a_shard_is_summed_once(folder, monkeypatch):
     summed = []
     monkeypatch.setattr(shards, "sha256", lambda file: summed.append(file.name) or sha256(file))
-    train = Latents(folder, "train")
+    train = LatentDataset(folder, "train")
     for _ in range(3):
-        train.take([0, 1, 6])
+        train.get_batch([0, 1, 6])
     assert summed == ["train-00000.safetensors", "train-00002.safetensors"]
 
 
@@ -200,7 +200,7 @@ def slow(path):
     reading.set()
     time.sleep(60)
 shards.sha256 = slow
-shards.Latents(Path(sys.argv[1]), "train").open_ahead(np.arange(7))
+shards.LatentDataset(Path(sys.argv[1]), "train").prefetch(np.arange(7))
 reading.wait()
 raise SystemExit("ends")
 """
@@ -215,13 +215,13 @@ def test_a_process_ends_without_waiting_for_what_it_reads_ahead(folder):
 def test_what_is_damaged_is_no_matter_until_it_is_taken(folder, capsys):
     path = folder / "train-00001.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    train = Latents(folder, "train")
-    train.open_ahead(np.array([0, 4, 6]))
-    train.open_ahead(np.array([6]))
+    train = LatentDataset(folder, "train")
+    train.prefetch(np.array([0, 4, 6]))
+    train.prefetch(np.array([6]))
     for thread in threading.enumerate():
         if thread.name == "reading ahead":
             thread.join()
-    assert torch.equal(train.take([0, 6])["mean"][:, 0, 0, 0], torch.tensor([0.0, 6.0]))
+    assert torch.equal(train.get_batch([0, 6])["mean"][:, 0, 0, 0], torch.tensor([0.0, 6.0]))
     with pytest.raises(UserError, match=r"train-00001\.safetensors: damaged"):
-        train.take([4])
+        train.get_batch([4])
     assert capsys.readouterr().err == ""

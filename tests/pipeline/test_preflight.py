@@ -8,7 +8,7 @@ import pytest
 from conftest import toy_params
 from stored import put
 
-from prunella.encoding.encode import multiple, vae_factor
+from prunella.encoding.encode import size_multiple, vae_scale_factor
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
 from prunella.models.pipeline import load_unet
@@ -221,7 +221,7 @@ def test_memory_and_disk_are_said_and_a_disk_that_is_too_small_refused(content, 
     check_run(made(content), teacher, 22)
     said = capsys.readouterr().out
     assert "distill sd-tiny: " in said and "finetune sd-tiny: " in said and "hardly" not in said
-    monkeypatch.setattr(memory_estimate, "there", lambda device: 1_000_000)
+    monkeypatch.setattr(memory_estimate, "device_memory", lambda device: 1_000_000)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1_000_000))
     with pytest.raises(UserError, match=r"disk: .* GB are needed at .* for latents and the trainings' states"):
@@ -268,6 +268,6 @@ def test_others_models_take_room_as_well(content, teacher, pruned_tiny, capsys, 
 
 
 def test_a_teachers_factors_are_those_of_its_parts(teacher):
-    factor = Encoders(Path(teacher), "cpu").factor
-    assert vae_factor(teacher) == factor == 4
-    assert multiple(teacher) == 32
+    factor = Encoders(Path(teacher), "cpu").vae_scale_factor
+    assert vae_scale_factor(teacher) == factor == 4
+    assert size_multiple(teacher) == 32

@@ -10,14 +10,14 @@ from prunella.planning.importance import NUM_TIMESTEP_BINS, OutputError, bypass_
 from prunella.planning.units import DropDeepest, DropLayer, ThinStage, plan_without
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.data import heldout_batches
-from prunella.training.losses import Task, squares
+from prunella.training.data import iter_heldout_batches
+from prunella.training.losses import DiffusionLoss, per_sample_mse
 
 
 def measuring(teacher, latents, family, work) -> OutputError:
     scheduler = load_scheduler(teacher)
     heldout = open_latents(latents, teacher, "cpu")[1]
-    batches = heldout_batches(heldout, 3, scheduler.config.num_train_timesteps, np.arange(5))
+    batches = iter_heldout_batches(heldout, 3, scheduler.config.num_train_timesteps, np.arange(5))
     return OutputError(load_unet(teacher), family, scheduler, batches, work)
 
 
@@ -27,12 +27,12 @@ def measure(teacher, latents, tmp_path) -> OutputError:
 
 
 def test_the_error_is_that_of_the_pruned_student(measure, teacher):
-    task, expected = Task(load_scheduler(teacher)), []
+    task, expected = DiffusionLoss(load_scheduler(teacher)), []
     student = prune(load_unet(teacher), STUDENTS["sd-tiny"])
     with torch.no_grad():
         for batch in measure.batches:
             ours, theirs = task.predict(student, batch), task.predict(measure.teacher_unet, batch)
-            expected += squares(ours, theirs).tolist()
+            expected += per_sample_mse(ours, theirs).tolist()
     error = measure.error_of_plan(STUDENTS["sd-tiny"])
     assert error.mean == pytest.approx(sum(expected) / 5, rel=1e-6) and error.mean > 0
     assert len(error.by_timestep) == NUM_TIMESTEP_BINS

@@ -47,7 +47,7 @@ def sources(tmp_path) -> ReportInputs:
         parts = {"unavailable": {"fid": "too few"}, "pairs": pairs, "heldout": {"timesteps": [1, 7] * 16, "last": 8}}
         write(found.scores / f"{owner}.json", {"models": scores, **parts})
         for value, name in enumerate(own):
-            gallery(found.drawn / name, tmp_path / "work" / name, 100 + value)
+            gallery(found.images / name, tmp_path / "work" / name, 100 + value)
     write(found.plans / "sd-tiny.yaml", (SHIPPED_PLANS / "sd-tiny.yaml").read_text())
     costs = {"teacher": COST, "sd-tiny": COST | {"params": 1}}
     write(found.costs, {"hardware": HARDWARE, "settings": COSTED, "models": costs})
@@ -114,7 +114,7 @@ def test_anothers_model_is_reported_as_students_are(sources, tmp_path):
     write(sources.scores / "theirs.json", scores | {"pairs": {name: {"kid_real": [0.5] * 9} for name in names}})
     write(sources.trainings / "finetune" / "theirs.json", {"steps": 3, "seconds": 1.5})
     for value, name in enumerate(names):
-        gallery(sources.drawn / name, tmp_path / "work" / name, 150 + value)
+        gallery(sources.images / name, tmp_path / "work" / name, 150 + value)
     # What a student that had the name before has left: no stage that there still is removes it.
     write(sources.trainings / "distill" / "theirs.json", {"steps": 99})
     write(sources.plans / "theirs.yaml", "no plan")

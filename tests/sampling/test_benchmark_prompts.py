@@ -3,12 +3,12 @@ import torch
 from conftest import ROOT
 
 from prunella.errors import UserError
-from prunella.latents.shards import Latents, write_manifest, write_shard
+from prunella.latents.shards import LatentDataset, write_manifest, write_shard
 from prunella.sampling.benchmark_prompts import Prompt, read_prompt_file, select_heldout_prompts, select_prompts
 
 
 def test_prompts_are_a_seeded_choice_of_held_out_captions(latents):
-    captions = Latents(latents, "heldout").captions
+    captions = LatentDataset(latents, "heldout").captions
     chosen = select_heldout_prompts(latents, 5, seed=0)
     assert [prompt.number for prompt in chosen] == [0, 1, 2, 3, 4]
     assert all(captions[prompt.pair] == prompt.text for prompt in chosen)

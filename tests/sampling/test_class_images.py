@@ -19,7 +19,7 @@ def asked(**changes) -> Finetune:
 
 
 def rows(folder, model) -> dict[str, Tensor]:
-    return open_latents(folder, model, "cpu")[0].take(range(5))
+    return open_latents(folder, model, "cpu")[0].get_batch(range(5))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_pictures_of_the_class_are_pairs_like_those_of_the_thing(request, model,
         rows(pairs, model),
     )
     assert (len(train), len(none), train.captions[:3]) == (5, 0, ["a ring", "a red heart", "a ring"])
-    drawn = train.take(range(5))
+    drawn = train.get_batch(range(5))
     assert {name: part.shape for name, part in drawn.items()} == {name: part.shape for name, part in like.items()}
     assert drawn["mean"].std(0).mean() > 1e-3  # no two alike
     one, other, _, _, again = drawn["text"]

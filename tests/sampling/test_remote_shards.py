@@ -11,9 +11,9 @@ from stored import Watched, emptied
 
 from prunella.data.filter import filter_dataset
 from prunella.data.sources import open_source
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.errors import UserError
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Generate
 from prunella.sampling import image_shards, remote_shards
 from prunella.sampling import training_images as room
@@ -118,8 +118,10 @@ def test_filter_and_encode_read_the_pictures_and_latents_from_there(here, teache
         pairs, out = tmp_path / f"pairs-{folder.name}", tmp_path / f"latents-{folder.name}"
         asked = {"source": "generated", "path": str(folder), "min_contrast": 0.0, "samples": 9, "languages": []}
         filter_dataset(params.filter.model_copy(update=asked), params.seed, pairs)
-        report = encoded(params.encode.model_copy(update={"heldout": 2}), params.seed, teacher, pairs, out, "cpu")
-        taken[folder.name] = report["as_drawn"], Latents(out, "train").take(list(range(7)))
+        report = encode_dataset(
+            params.encode.model_copy(update={"heldout": 2}), params.seed, teacher, pairs, out, "cpu"
+        )
+        taken[folder.name] = report["as_drawn"], LatentDataset(out, "train").get_batch(list(range(7)))
     (count, one), (_, other) = taken["here"], taken["far"]
     assert count == 9 and taken["far"][0] == 9
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)

@@ -12,9 +12,9 @@ from PIL import Image
 from stored import put
 
 from prunella.data.filter import filter_dataset
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.errors import UserError
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.pipeline import load_pipeline
 from prunella.sampling import image_shards
 from prunella.sampling import training_images as room
@@ -136,19 +136,19 @@ def test_a_model_that_is_none_is_refused(tmp_path):
         made(tmp_path, tmp_path)
 
 
-def learned(params, teacher: Path, source: Path, folder: Path, **changes) -> tuple[Latents, dict]:
+def learned(params, teacher: Path, source: Path, folder: Path, **changes) -> tuple[LatentDataset, dict]:
     """What encode makes of generated pictures."""
     asked = params.filter.model_copy(update={"source": "generated", "path": str(source)})
     assert filter_dataset(asked, 0, folder / "pairs")[0]["kept"] == 9
     settings = params.encode.model_copy(update={"heldout": 2} | changes)
-    report = encoded(settings, 0, teacher, folder / "pairs", folder / "latents", "cpu")
-    return Latents(folder / "latents", "train"), report
+    report = encode_dataset(settings, 0, teacher, folder / "pairs", folder / "latents", "cpu")
+    return LatentDataset(folder / "latents", "train"), report
 
 
 def test_encode_takes_the_latents_as_they_were_drawn(whole, params, teacher, tmp_path):
     train, report = learned(params, teacher, whole, tmp_path)
     assert report["as_drawn"] == 9
-    rows, found = train.take(range(len(train))), members(whole)
+    rows, found = train.get_batch(range(len(train))), members(whole)
     drawn = [np.load(io.BytesIO(data)) for name, data in found.items() if name.endswith(".npy")]
     for i, mean in enumerate(rows["mean"].numpy()):
         (same,) = [j for j, each in enumerate(drawn) if np.array_equal(each, mean)]
@@ -160,7 +160,7 @@ def test_a_set_that_was_copied_to_a_store_gives_the_same(whole, params, teacher,
     here, report = learned(params, teacher, whole, tmp_path / "here")
     far, again = learned(params, teacher, put(whole, "generated/whole"), tmp_path / "far")
     assert again == report and again["as_drawn"] == 9
-    taken, expected = far.take(range(len(far))), here.take(range(len(here)))
+    taken, expected = far.get_batch(range(len(far))), here.get_batch(range(len(here)))
     assert all(torch.equal(taken[name], expected[name]) for name in expected)
 
 
@@ -168,11 +168,11 @@ def test_pictures_of_another_size_or_vae_or_to_be_mirrored_are_encoded(whole, pa
     _, report = learned(params, teacher, whole, tmp_path / "size", resolution=2 * SIDE, max_upscale=4.0)
     assert "as_drawn" not in report
     train, report = learned(params, teacher, whole, tmp_path / "mirrored", flip=True)
-    assert "as_drawn" not in report and train.mirrored
+    assert "as_drawn" not in report and train.has_mirrored
     path = own_teacher / "vae" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"scaling_factor": 0.3}))
     train, report = learned(params, own_teacher, whole, tmp_path / "vae")
-    assert "as_drawn" not in report and train.take([0])["std"].any()
+    assert "as_drawn" not in report and train.get_batch([0])["std"].any()
 
 
 def test_a_changed_shard_or_a_folder_that_is_not_whole_is_no_source(params, teacher, tmp_path):

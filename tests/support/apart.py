@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from prunella.compute.device import Placement
 from prunella.compute.launch import rank, world_size
 from prunella.params import Distill, Finetune, validate_config
-from prunella.training.callback import NoObserver
+from prunella.training.callback import NoCallback
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
 
@@ -21,7 +21,7 @@ def held(unet: UNet2DConditionModel) -> int:
     return sum(getattr(part, "to_local", lambda part=part: part)().numel() for part in unet.parameters())
 
 
-class Looking(NoObserver):
+class Looking(NoCallback):
     """Notes what this process holds of student and teacher."""
 
     def around_training(self, job, work, resumed, processes):

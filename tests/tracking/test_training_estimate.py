@@ -7,7 +7,7 @@ from prunella.models.pipeline import load_unet
 from prunella.params import Distill, validate_config
 from prunella.tracking.training_estimate import TrainingEstimate
 from prunella.training import memory_estimate
-from prunella.training.memory_estimate import Subject
+from prunella.training.memory_estimate import MemorySpec
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def coming(teacher) -> TrainingEstimate:
         Distill, DISTILLING | {"steps": 11, "batch_size": 4, "gradient_accumulation_steps": 3}, "distill"
     )
     example = {"latents": (4, LATENT, LATENT), "states": (TOKENS, WIDTH)}
-    return TrainingEstimate("distill", Subject(config, config, example), settings, 4, 22, torch.device("cpu"))
+    return TrainingEstimate("distill", MemorySpec(config, config, example), settings, 4, 22, torch.device("cpu"))
 
 
 def test_it_says_what_is_coming(coming, capsys):
@@ -35,7 +35,7 @@ def test_of_pairs_that_are_not_there_yet_none_are_counted(coming, capsys):
 
 
 def test_what_will_not_fit_is_said_before(coming, capsys, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "there", lambda device: 10**8)
+    monkeypatch.setattr(memory_estimate, "device_memory", lambda device: 10**8)
     coming.print_summary()
     assert "distill: that will hardly fit: " in (said := capsys.readouterr().out)
     assert "precision: bf16 saves 0.0" in said

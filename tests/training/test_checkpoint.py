@@ -10,13 +10,13 @@ def test_the_newest_two_are_kept(tmp_path):
     assert [path.name for path in sorted((tmp_path / "new").glob("*.pt"))] == ["step-000002.pt", "step-000010.pt"]
     assert len(list((tmp_path / "new").iterdir())) == 4
     assert checkpoint.load(tmp_path / "new")["w"].tolist() == [10, 10]
-    assert checkpoint.newest(tmp_path / "new") == 10
+    assert checkpoint.newest_step(tmp_path / "new") == 10
 
 
 def test_nothing_there_is_no_checkpoint(tmp_path):
     assert checkpoint.load(tmp_path) is None
     assert checkpoint.load(None) is None
-    assert checkpoint.newest(tmp_path / "absent") == 0
+    assert checkpoint.newest_step(tmp_path / "absent") == 0
 
 
 def test_a_broken_checkpoint_is_passed_over_with_a_warning(tmp_path):
@@ -32,12 +32,14 @@ def test_a_sum_is_taken_once_until_the_file_changes(tmp_path, monkeypatch):
     real, summed = checkpoint.sha256, []
     monkeypatch.setattr(checkpoint, "sha256", lambda path: summed.append(path.name) or real(path))
     checkpoint.save(tmp_path, 2, {"step": 2})
-    assert [checkpoint.newest(tmp_path) for _ in range(3)] == [2, 2, 2] and checkpoint.load(tmp_path) == {"step": 2}
+    assert [checkpoint.newest_step(tmp_path) for _ in range(3)] == [2, 2, 2] and checkpoint.load(tmp_path) == {
+        "step": 2
+    }
     assert summed == ["step-000002.tmp"]
     newest = tmp_path / "step-000002.pt"
     newest.write_bytes(bytes(reversed(newest.read_bytes())))  # rotten, and as long as before
     with pytest.warns(UserWarning, match="broken"):
-        assert checkpoint.newest(tmp_path) == 0
+        assert checkpoint.newest_step(tmp_path) == 0
     assert len(summed) == 2
 
 

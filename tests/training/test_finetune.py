@@ -81,7 +81,7 @@ def test_killed_it_ends_at_the_same_bits_and_keeps_the_matrices_alone(
     latents, pruned_tiny, tmp_path, monkeypatch, rehearsal
 ):
     params = tuning(steps=3, ema_decay=0.9, learning_rate=3e-3, replay_weight=rehearsal)
-    tune(params, latents, pruned_tiny, tmp_path / "whole", main=latents)
+    tune(params, latents, pruned_tiny, tmp_path / "whole", replay_latents=latents)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "elsewhere"))
 
     def kill(*given, **named):
@@ -91,8 +91,8 @@ def test_killed_it_ends_at_the_same_bits_and_keeps_the_matrices_alone(
     save = checkpoint.save
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(checkpoint, "save", lambda *a, **k: kill() if next(saves) == 3 else save(*a, **k))
-        tune(params, latents, pruned_tiny, tmp_path / "killed", main=latents)
-    tune(params, latents, pruned_tiny, tmp_path / "killed", main=latents)
+        tune(params, latents, pruned_tiny, tmp_path / "killed", replay_latents=latents)
+    tune(params, latents, pruned_tiny, tmp_path / "killed", replay_latents=latents)
     one, two = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     (state,) = (tmp_path / "elsewhere" / "work" / "finetune").glob("*/step-000003.pt")
@@ -126,7 +126,7 @@ def test_dreambooth_learns_the_class_beside_the_thing(request, pruned_tiny, tmp_
     latents = request.getfixturevalue(LATENTS["sd", text])
     params = booth(weights=weights, text_encoder=text)
     prior = make_class_latents(params, pruned_tiny, latents, "cpu")
-    report = tune(params, latents, pruned_tiny, tmp_path, draw_class=lambda: prior)
+    report = tune(params, latents, pruned_tiny, tmp_path, make_class_images=lambda: prior)
     assert set(report["train"]) == {"loss", "task", "prior", "gradient_norm"}
     assert report["train"]["loss"] == pytest.approx(report["train"]["task"] + 0.5 * report["train"]["prior"], rel=1e-5)
     assert set(report["heldout"]) == {"loss", "task"}
@@ -138,14 +138,16 @@ def test_dreambooth_learns_the_class_beside_the_thing(request, pruned_tiny, tmp_
 
 def test_without_a_prior_no_picture_is_drawn(latents, pruned_tiny, tmp_path):
     report = tune(
-        booth(prior_loss_weight=0.0, class_prompts=[]), latents, pruned_tiny, tmp_path, draw_class=pytest.fail
+        booth(prior_loss_weight=0.0, class_prompts=[]), latents, pruned_tiny, tmp_path, make_class_images=pytest.fail
     )
     assert "prior" not in report["train"]
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_the_main_data_are_learned_beside(latents, pruned_tiny, tmp_path, method):
-    report = tune(tuning(method=method, replay_weight=0.25, **PLAIN), latents, pruned_tiny, tmp_path, main=latents)
+    report = tune(
+        tuning(method=method, replay_weight=0.25, **PLAIN), latents, pruned_tiny, tmp_path, replay_latents=latents
+    )
     train = report["train"]
     assert set(train) == {"loss", "task", "rehearsal", "gradient_norm"} and report["pairs"] == 22
     assert train["loss"] == pytest.approx(train["task"] + 0.25 * train["rehearsal"], rel=1e-5)
@@ -157,13 +159,15 @@ def test_the_main_data_are_learned_beside(latents, pruned_tiny, tmp_path, method
 
 def test_pairs_of_another_family_cannot_be_rehearsed(latents, xl_latents, pruned_tiny, tmp_path):
     with pytest.raises(UserError, match=r"holds pairs of Stable Diffusion XL, and .* is a model of family"):
-        tune(tuning(replay_weight=1.0), latents, pruned_tiny, tmp_path, main=xl_latents)
+        tune(tuning(replay_weight=1.0), latents, pruned_tiny, tmp_path, replay_latents=xl_latents)
 
 
 def test_class_and_main_data_go_together_and_text_encoders_learn_from_both(token_latents, pruned_tiny, tmp_path):
     params = booth(text_encoder=True).model_copy(update={"replay_weight": 2.0})
     prior = make_class_latents(params, pruned_tiny, token_latents, "cpu")
-    report = tune(params, token_latents, pruned_tiny, tmp_path, draw_class=lambda: prior, main=token_latents)
+    report = tune(
+        params, token_latents, pruned_tiny, tmp_path, make_class_images=lambda: prior, replay_latents=token_latents
+    )
     train = report["train"]
     total = train["task"] + 0.5 * train["prior"] + 2 * train["rehearsal"]
     assert train["loss"] == pytest.approx(total, rel=1e-5)

@@ -9,7 +9,7 @@ from torch import nn
 from prunella.errors import UserError
 from prunella.params import Training, validate_config
 from prunella.training import checkpoint, loop
-from prunella.training.loop import averaged, ema_weights, numbers, rate, train
+from prunella.training.loop import batch_numbers, ema_weights, lr_multiplier, make_ema, train
 
 
 def settings(**changes) -> Training:
@@ -61,17 +61,17 @@ def test_the_first_step_by_hand():
 
 def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path):
     whole = line()
-    ema = averaged(whole, settings())
+    ema = make_ema(whole, settings())
     expected = run(whole, ema=ema)
 
     broken = line()
     part = train(
-        broken, loss, batches, settings(), folder=tmp_path, checkpoint_every=1, ema=averaged(broken, settings())
+        broken, loss, batches, settings(), folder=tmp_path, checkpoint_every=1, ema=make_ema(broken, settings())
     )
     seen = flat(next(part) for _ in range(4))
     part.close()
     fresh = line(seed=9)
-    second = averaged(fresh, settings())
+    second = make_ema(fresh, settings())
     again = run(fresh, folder=tmp_path, ema=second)
     assert again[0][0] == 4  # a step is kept once the caller comes back for the next, so the fourth is done again
     assert seen[:3] + again == expected
@@ -94,7 +94,7 @@ def test_a_finished_run_does_nothing_again(tmp_path):
 )
 def test_rates_by_hand(schedule, expected):
     chosen = settings(steps=6, lr_warmup_steps=2, lr_scheduler=schedule)
-    assert [rate(done, chosen) for done in (0, 1, 2, 4, 6)] == pytest.approx(expected)
+    assert [lr_multiplier(done, chosen) for done in (0, 1, 2, 4, 6)] == pytest.approx(expected)
 
 
 def test_gradients_are_clipped():
@@ -198,9 +198,9 @@ def test_a_batch_in_unequal_parts_is_the_whole_batch():
 
 def test_processes_share_a_step():
     chosen = settings(steps=5, gradient_accumulation_steps=3)
-    assert list(numbers(3, chosen, 0, 1)) == [9, 10, 11, 12, 13, 14]
-    assert list(numbers(3, chosen, 0, 2)) == [18, 19, 20, 24, 25, 26]
-    assert list(numbers(3, chosen, 1, 2)) == [21, 22, 23, 27, 28, 29]
+    assert list(batch_numbers(3, chosen, 0, 1)) == [9, 10, 11, 12, 13, 14]
+    assert list(batch_numbers(3, chosen, 0, 2)) == [18, 19, 20, 24, 25, 26]
+    assert list(batch_numbers(3, chosen, 1, 2)) == [21, 22, 23, 27, 28, 29]
 
 
 def test_the_gradients_norm_is_told():
@@ -239,7 +239,7 @@ def test_chance_in_the_model_is_the_same_after_resuming(tmp_path):
 
 def test_inside_ema_weights_the_model_is_the_average():
     model = line()
-    ema = averaged(model, settings())
+    ema = make_ema(model, settings())
     run(model, ema=ema)
     own = model.weight.detach().clone()
     model.train()
@@ -250,7 +250,7 @@ def test_inside_ema_weights_the_model_is_the_average():
 
 
 def test_without_decay_there_is_no_average():
-    assert averaged(line(), settings(ema_decay=0)) is None
+    assert make_ema(line(), settings(ema_decay=0)) is None
     with ema_weights(model := line(), None):
         assert not model.training
 
@@ -258,7 +258,7 @@ def test_without_decay_there_is_no_average():
 @pytest.fixture
 def late(monkeypatch):
     """Numbers are looked at a step late, as beside a GPU."""
-    monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
+    monkeypatch.setattr(loop, "defers_reads", lambda device, optimizer: True)
 
 
 def test_read_late_a_run_is_the_same(late, tmp_path, monkeypatch):
@@ -309,7 +309,7 @@ def test_read_late_a_signal_ends_the_run_a_step_later_with_all_of_it_told(late, 
             seen += known
             if done == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-    assert [step for step, _ in seen] == [1, 2, 3, 4, 5] and checkpoint.newest(tmp_path) == 5
+    assert [step for step, _ in seen] == [1, 2, 3, 4, 5] and checkpoint.newest_step(tmp_path) == 5
 
 
 def test_a_term_that_overflows_is_passed_over_in_fp16_as_a_gradient_is():

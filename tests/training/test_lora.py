@@ -12,7 +12,7 @@ from prunella.models.families import predict_with_unet
 from prunella.models.pipeline import load_pipeline, load_unet, save_pipeline
 from prunella.params import Lora, validate_config
 from prunella.training import lora
-from prunella.training.trainable import Learned
+from prunella.training.trainable import TrainableState
 
 
 def lora_params(**changes) -> Lora:
@@ -22,7 +22,7 @@ def lora_params(**changes) -> Lora:
 def adapted(folder, learnt: float = 0.0, **changes) -> UNet2DConditionModel:
     """The folder's UNet with matrices beside its weights; `learnt`: how far they are from where they begin."""
     unet, params = load_unet(folder), lora_params(**changes)
-    lora.put_on(unet, params, params.target_modules, seed=0)
+    lora.add_lora(unet, params, params.target_modules, seed=0)
     with torch.no_grad():
         for name, part in unet.named_parameters():
             if learnt and "lora_B" in name:
@@ -51,7 +51,7 @@ KINDS = [{}, {"dora": True}, {"rslora": True, "rank": 4}, {"target_modules": ["t
 def test_before_the_first_step_no_bit_is_another(request, noise, model, changes):
     folder = request.getfixturevalue(model)
     plain, unet = load_unet(folder), adapted(folder, **changes)
-    merged = lora.merged(unet).state_dict()
+    merged = lora.merge_lora(unet).state_dict()
     assert merged.keys() == plain.state_dict().keys()
     assert all(torch.equal(merged[name], part) for name, part in plain.state_dict().items())
     batch = example(plain, noise)
@@ -64,7 +64,7 @@ def test_merged_and_beside_give_the_same(request, noise, model, changes):
     folder = request.getfixturevalue(model)
     unet, batch = adapted(folder, learnt=0.3, **changes), example(load_unet(folder), noise)
     beside = predicted(unet, batch)
-    assert (predicted(lora.merged(unet), batch) - beside).abs().max() < 1e-5
+    assert (predicted(lora.merge_lora(unet), batch) - beside).abs().max() < 1e-5
     assert (predicted(load_unet(folder), batch) - beside).abs().max() > 1e-3
     assert torch.equal(predicted(unet, batch), beside)  # which merging left as it was
 
@@ -73,14 +73,14 @@ def test_only_the_matrices_learn(pruned_tiny):
     unet = adapted(pruned_tiny, target_modules=["to_q"], rank=3)
     plain = dict(load_unet(pruned_tiny).named_parameters())
     wide = [part.shape for name, part in plain.items() if name.endswith("to_q.weight")]
-    assert Learned(unet).count() == sum(3 * (rows + columns) for rows, columns in wide)
+    assert TrainableState(unet).count() == sum(3 * (rows + columns) for rows, columns in wide)
 
 
 def test_the_same_seed_begins_with_the_same_matrices(pruned_tiny):
     torch.manual_seed(1)
-    one = Learned(adapted(pruned_tiny)).state_dict()
+    one = TrainableState(adapted(pruned_tiny)).state_dict()
     torch.manual_seed(2)
-    two = Learned(adapted(pruned_tiny)).state_dict()
+    two = TrainableState(adapted(pruned_tiny)).state_dict()
     assert all(torch.equal(one[name], part) for name, part in two.items())
 
 
@@ -93,7 +93,7 @@ def test_the_same_seed_begins_with_the_same_matrices(pruned_tiny):
 )
 def test_targets_that_are_none(pruned_tiny, target, said):
     with pytest.raises(UserError, match=f"finetune.lora.target_modules: {said}"):
-        lora.put_on(load_unet(pruned_tiny), lora_params(), ["to_q", target], seed=0)
+        lora.add_lora(load_unet(pruned_tiny), lora_params(), ["to_q", target], seed=0)
 
 
 def test_dora_of_a_text_encoder_is_refused():
@@ -129,13 +129,13 @@ def test_stock_diffusers_draws_the_same_with_adapter_and_merged(request, tmp_pat
         encoders = {name: getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")}
         encoders = {name: part for name, part in encoders.items() if part is not None}
         for encoder in encoders.values():
-            lora.put_on(encoder, lora_params(), lora.ATTENTION, seed=0)
+            lora.add_lora(encoder, lora_params(), lora.ATTENTION_LAYERS, seed=0)
             for name, part in encoder.named_parameters():
                 if "lora_B" in name:
                     torch.nn.init.constant_(part, 0.3)
-    merged = {name: lora.merged(part) for name, part in encoders.items()}
-    save_pipeline(folder, lora.merged(unet), tmp_path / "whole", "fp32", **merged)
-    lora.save(unet, encoders, tmp_path / "whole")
+    merged = {name: lora.merge_lora(part) for name, part in encoders.items()}
+    save_pipeline(folder, lora.merge_lora(unet), tmp_path / "whole", "fp32", **merged)
+    lora.save_lora(unet, encoders, tmp_path / "whole")
     places = [folder, tmp_path / "whole", tmp_path / "whole", tmp_path / "pictures.npz"]
     done = subprocess.run(
         [sys.executable, "-c", STOCK, *map(str, places)],

@@ -6,7 +6,14 @@ from torch import nn
 
 from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import FeaturePair
-from prunella.training.losses import Distillation, Preserving, Task, at, feature_error, squares
+from prunella.training.losses import (
+    DiffusionLoss,
+    DistillationLoss,
+    LossWithAuxiliary,
+    feature_error,
+    per_sample_mse,
+    weight_at,
+)
 
 WEIGHTS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.25}
 
@@ -39,7 +46,9 @@ PAIRS = [FeaturePair("inner", "inner", "inner")]
 
 
 def distillation(scheduler, **weights):
-    return Distillation(Toy(2.0), PAIRS, scheduler, validate_config(Distill, DISTILLING | WEIGHTS | weights, "distill"))
+    return DistillationLoss(
+        Toy(2.0), PAIRS, scheduler, validate_config(Distill, DISTILLING | WEIGHTS | weights, "distill")
+    )
 
 
 def test_every_term_by_hand(scheduler):
@@ -54,7 +63,7 @@ def test_every_term_by_hand(scheduler):
 def test_what_is_beside_counts_by_its_kinds_weight(scheduler):
     kept = {f"prior/{name}": value for name, value in BATCH.items()}
     learned = {f"rehearsal/{name}": 2 * value for name, value in BATCH.items()}
-    loss = Preserving(Task(scheduler), {"prior": 0.5, "rehearsal": 3.0})
+    loss = LossWithAuxiliary(DiffusionLoss(scheduler), {"prior": 0.5, "rehearsal": 3.0})
     terms = loss(Toy(1.0), BATCH | kept | learned)
     # Twice the latents and noise: (2, 4) against (6, 0), at the same timestep.
     assert (terms["task"].item(), terms["prior"].item(), terms["rehearsal"].item()) == (4.0, 4.0, 16.0)
@@ -85,12 +94,12 @@ def test_v_prediction_is_compared_with_v():
     scheduler = DDPMScheduler(num_train_timesteps=2, trained_betas=[0.0, 0.36], prediction_type="v_prediction")
     batch = BATCH | {"timesteps": torch.tensor([1])}
     # Noised: 0.8·(1, 2) + 0.6·(3, 0) = (2.6, 1.6); v: 0.8·(3, 0) - 0.6·(1, 2) = (1.8, -1.2).
-    assert Task(scheduler)(Toy(1.0), batch)["task"].item() == pytest.approx((0.8**2 + 2.8**2) / 2)
+    assert DiffusionLoss(scheduler)(Toy(1.0), batch)["task"].item() == pytest.approx((0.8**2 + 2.8**2) / 2)
 
 
 def test_errors_are_squared_in_fp32():
     ours, theirs = torch.tensor([[300.0]], dtype=torch.float16), torch.tensor([[0.0]], dtype=torch.float16)
-    assert squares(ours, theirs).tolist() == [90_000]
+    assert per_sample_mse(ours, theirs).tolist() == [90_000]
 
 
 def test_a_normalised_feature_error_is_a_share_of_the_teachers_mean_square():
@@ -108,8 +117,8 @@ def test_normalised_features_count_in_the_total(scheduler):
 
 def test_weights_may_go_from_point_to_point():
     points = [(0.25, 1.0), (0.75, 0.0)]
-    assert [at(points, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.0, 0.0]
-    assert at(0.3, 0.9) == 0.3
+    assert [weight_at(points, share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert weight_at(0.3, 0.9) == 0.3
 
 
 def test_a_weights_schedule_follows_the_share_of_the_training(scheduler):
@@ -145,9 +154,9 @@ def test_of_a_batch_that_is_measured_again_the_teacher_is_not_asked_again(schedu
 def test_min_snr_that_leaves_the_last_timestep_out_is_warned_of():
     bare = DDPMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True)
     with pytest.warns(UserWarning, match="snr_gamma: nothing is left of the signal at the teacher's last timestep"):
-        Task(bare, 5.0)
-    Task(bare)
-    Task(DDPMScheduler(prediction_type="v_prediction"), 5.0)
+        DiffusionLoss(bare, 5.0)
+    DiffusionLoss(bare)
+    DiffusionLoss(DDPMScheduler(prediction_type="v_prediction"), 5.0)
 
 
 def test_a_teacher_without_weight_is_left_alone_in_training_and_measured_otherwise(scheduler):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from prunella.params import students_not_finetuned
-from prunella.training.pass_on import pass_on
+from prunella.training.pass_on import skip_finetune
 
 
 def test_a_model_is_passed_on_without_its_best_weights_and_with_empty_tables(tmp_path):
@@ -13,7 +13,7 @@ def test_a_model_is_passed_on_without_its_best_weights_and_with_empty_tables(tmp
         (student / file).write_text(file)
     out.mkdir()
     (out / "old").touch()
-    report = pass_on(student, out, curves)
+    report = skip_finetune(student, out, curves)
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         "model_index.json",
         "unet/weights",

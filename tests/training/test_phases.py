@@ -22,7 +22,7 @@ from prunella.pruning.plan import SHIPPED_PLANS, STUDENTS, read_plan
 from prunella.pruning.within import keep_same_blocks
 from prunella.training import checkpoint, phases, trainer
 from prunella.training.distill import distill
-from prunella.training.phase_refs import write_named
+from prunella.training.phase_refs import write_phase_refs
 
 TERMS = {"task_weight": 1.0, "output_weight": 0.5, "feature_weight": 0.5}
 SHARED = TERMS | {"learning_rate": 3e-3}
@@ -94,10 +94,10 @@ PROGRESSIVE = (phase(2, 0.4), phase(2, "sd-tiny", learning_rate=1e-3, feature_we
 POINTS = {
     "in the first phase": (checkpoint, "save", 2),
     "at the end of the first phase": (checkpoint, "save", 5),
-    "crossing a border": (phases, "carried", 1),
+    "crossing a border": (phases, "slice_state", 1),
     "half a crossing": (checkpoint, "sha256", 8),
     "behind a border": (checkpoint, "save", 7),
-    "crossing another": (phases, "carried", 2),
+    "crossing another": (phases, "slice_state", 2),
     "writing the result": (trainer, "save_pipeline", 1),
 }
 
@@ -158,8 +158,8 @@ def test_each_phase_has_its_plan_and_one_curve_goes_through_all(whole, teacher, 
 
 def test_what_stays_crosses_a_border_with_its_moments_and_average(learn, tmp_path, monkeypatch):
     seen = []
-    real = phases.carried
-    monkeypatch.setattr(phases, "carried", lambda *given: seen.append((given[0], real(*given))) or seen[-1][1])
+    real = phases.slice_state
+    monkeypatch.setattr(phases, "slice_state", lambda *given: seen.append((given[0], real(*given))) or seen[-1][1])
     learn(distilling(phase(2, "sd-small"), phase(1, learning_rate=5e-4), lr_scheduler="constant", lr_warmup_steps=0))
     ((before, after),) = seen
     # By hand: without stage 3 sd-tiny's first up stage is sd-small's second, and its mid block is gone.
@@ -234,7 +234,7 @@ def named(teacher, tmp_path):
     first = pinned(teacher, tmp_path)
 
     def write(params: Distill, out: str = "phases.json") -> Path:
-        write_named(params.phases, first, tmp_path / "teachers", tmp_path / "plans", tmp_path / out)
+        write_phase_refs(params.phases, first, tmp_path / "teachers", tmp_path / "plans", tmp_path / out)
         return tmp_path / out
 
     return write

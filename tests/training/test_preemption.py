@@ -20,9 +20,9 @@ def clock(monkeypatch):
 def test_a_signal_is_noted_and_the_handlers_come_back(number):
     before = signal.getsignal(number)
     with graceful_shutdown() as stop:
-        assert not stop.asked
+        assert not stop.requested
         os.kill(os.getpid(), number)
-        assert stop.asked
+        assert stop.requested
     assert signal.getsignal(number) == before
 
 
@@ -31,7 +31,7 @@ def test_ctrl_c_once_more_ends_at_once(clock, capfd):
         os.kill(os.getpid(), signal.SIGINT)
         clock[0] += 0.5  # the launcher's, which passes it on
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.asked
+        assert stop.requested
         clock[0] += 1.0
         os.kill(os.getpid(), signal.SIGINT)
         pytest.fail("the third should end it")
@@ -43,7 +43,7 @@ def test_sigterm_again_changes_nothing(clock):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
             clock[0] += 10
-    assert stop.asked
+    assert stop.requested
 
 
 def test_outside_the_main_thread_nothing_is_noted():
@@ -51,7 +51,7 @@ def test_outside_the_main_thread_nothing_is_noted():
 
     def there():
         with graceful_shutdown() as stop:
-            seen.append(stop.asked)
+            seen.append(stop.requested)
 
     thread = threading.Thread(target=there)
     thread.start()

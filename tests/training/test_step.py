@@ -8,16 +8,16 @@ from conftest import DISTILLING
 
 from prunella.compute.compile import compile_regions
 from prunella.compute.device import Placement, apply_placement
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
 from prunella.training import loop, step_metrics
-from prunella.training.data import training_batches
+from prunella.training.data import make_training_batches
 from prunella.training.feature_capture import capture_outputs
-from prunella.training.losses import Distillation
+from prunella.training.losses import DistillationLoss
 
 MODES = ("block-bk", "block-segmind", "sub-block", "self-attention")
 SETTINGS = validate_config(Distill, DISTILLING | {"feature_weight": 0.25, "snr_gamma": 2.0}, "distill")
@@ -72,7 +72,9 @@ def step(request, latents, xl_latents, teacher, xl_teacher):
         plan = STUDENTS[name]
         folder, data = (teacher, latents) if plan.family == "sd" else (xl_teacher, xl_latents)
         unet, scheduler = load_unet(folder), load_scheduler(folder)
-        batch = training_batches(Latents(data, "train"), 3, SETTINGS, scheduler.config.num_train_timesteps)(1)
+        batch = make_training_batches(LatentDataset(data, "train"), 3, SETTINGS, scheduler.config.num_train_timesteps)(
+            1
+        )
         pairs = feature_pairs(plan, mode)
         # A pruned student's lower blocks are its teacher's; moved a little, every term has something to say.
         student = prune(unet, plan)
@@ -93,7 +95,7 @@ def step(request, latents, xl_latents, teacher, xl_teacher):
 def test_a_step_is_the_plain_one(step, name, mode, way):
     student, teacher, pairs, scheduler, batch = step(name, mode)
     expected, gradients = plain(student, teacher, pairs, scheduler, batch)
-    loss = Distillation(teacher, pairs, scheduler, SETTINGS)
+    loss = DistillationLoss(teacher, pairs, scheduler, SETTINGS)
     if way == "checkpointed":
         student.enable_gradient_checkpointing()
     if way == "channels last":
@@ -133,9 +135,9 @@ def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeyp
     student, teacher, pairs, scheduler, _ = step(name, "sub-block")
     settings = SETTINGS.model_copy(update={"gradient_accumulation_steps": 2, "steps": 3, "ema_decay": 0.9})
     student, teacher = student.to("meta"), teacher.to("meta")
-    ema = loop.averaged(student, settings)
-    data = Latents(latents if STUDENTS[name].family == "sd" else xl_latents, "train")
-    batches = training_batches(data, 3, settings, scheduler.config.num_train_timesteps)
+    ema = loop.make_ema(student, settings)
+    data = LatentDataset(latents if STUDENTS[name].family == "sd" else xl_latents, "train")
+    batches = make_training_batches(data, 3, settings, scheduler.config.num_train_timesteps)
     read = []
 
     class Reading:
@@ -145,11 +147,11 @@ def test_a_step_asks_the_device_for_no_number(step, latents, xl_latents, monkeyp
         def values(self):
             return [0.0] * len(read[-1])
 
-    monkeypatch.setattr(step_metrics, "Reading", Reading)
-    monkeypatch.setattr(loop, "reads_late", lambda device, optimizer: True)
+    monkeypatch.setattr(step_metrics, "AsyncTensor", Reading)
+    monkeypatch.setattr(loop, "defers_reads", lambda device, optimizer: True)
     monkeypatch.setattr(loop, "autocast", lambda *_, **__: nullcontext())  # knows no such device
-    monkeypatch.setattr(loop, "adamw", Descent)  # torch's fused AdamW knows no such device either
-    loss = Distillation(teacher, pairs, scheduler, settings)
+    monkeypatch.setattr(loop, "make_adamw", Descent)  # torch's fused AdamW knows no such device either
+    loss = DistillationLoss(teacher, pairs, scheduler, settings)
     steps = list(loop.train(student, loss, batches, settings, ema=ema, micro_batch=micro_batch))
     assert len(steps) == len(read) == 3 and all(numbers.device.type == "meta" for numbers in read)
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
@@ -164,8 +166,10 @@ def test_inductor_trains_in_bf16_as_eager_does(step, latents):
     for compile in (False, True):
         student, teacher, pairs, scheduler, _ = step("sd-tiny", "block-segmind")
         teacher.bfloat16()
-        loss = Distillation(teacher, pairs, scheduler, settings, compile=compile)
-        batches = training_batches(Latents(latents, "train"), 3, settings, scheduler.config.num_train_timesteps)
+        loss = DistillationLoss(teacher, pairs, scheduler, settings, compile=compile)
+        batches = make_training_batches(
+            LatentDataset(latents, "train"), 3, settings, scheduler.config.num_train_timesteps
+        )
         place = Placement(compile=compile)
         with (
             apply_placement(teacher, [pair.teacher for pair in pairs], place),

@@ -16,9 +16,9 @@ from prunella.params import Distill, validate_config
 from prunella.pruning.mapping import FeaturePair
 from prunella.pruning.plan import SHIPPED_PLANS
 from prunella.pruning.prune import prune_to_folder
-from prunella.training.data import heldout_batches
+from prunella.training.data import iter_heldout_batches
 from prunella.training.distill import distill
-from prunella.training.losses import Distillation
+from prunella.training.losses import DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 TINY = SHIPPED_PLANS / "sd-tiny.yaml"
@@ -72,8 +72,8 @@ def test_it_learns_as_if_it_had_been_pruned_by_hand(params, small, latents, tmp_
     pairs.append(FeaturePair("down_blocks.2", "down_blocks.2", "up_blocks.0"))
     pairs += [FeaturePair(name, name, f"up_blocks.{number + 1}") for number, name in enumerate(up)]
     scheduler = load_scheduler(small)
-    loss = Distillation(load_unet(small), pairs, scheduler, learning)
-    batches = heldout_batches(open_latents(latents, small, "cpu")[1], learning.batch_size, 1000)
+    loss = DistillationLoss(load_unet(small), pairs, scheduler, learning)
+    batches = iter_heldout_batches(open_latents(latents, small, "cpu")[1], learning.batch_size, 1000)
     expected = evaluate_loss(load_unet(students["by-hand"]), loss, batches)
     with (tmp_path / "ours-curves" / "heldout.csv").open() as file:
         before = next(csv.DictReader(file))

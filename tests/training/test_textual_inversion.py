@@ -11,9 +11,9 @@ from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Finetune, validate_config
-from prunella.training.text_encoders import speaking
-from prunella.training.textual_inversion import FILE, TABLES, Word
-from prunella.training.trainable import Learned
+from prunella.training.text_encoders import load_with_text_encoders
+from prunella.training.textual_inversion import FILE, TABLES, PlaceholderToken
+from prunella.training.trainable import TrainableState
 
 STUDENT = {"sd": "pruned_tiny", "sdxl": "xl_teacher"}
 LATENTS = {"sd": "token_latents", "sdxl": "xl_token_latents"}
@@ -75,8 +75,8 @@ def tables(student) -> dict[str, str]:
 @pytest.fixture
 def word(pruned_tiny):
     """A word that the tokenizer cuts into several pieces, with two tokens of its own."""
-    speaks = speaking(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
-    return Word(tuning("zqx", vectors=2).inversion, speaks, pruned_tiny), speaks
+    speaks = load_with_text_encoders(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
+    return PlaceholderToken(tuning("zqx", vectors=2).inversion, speaks, pruned_tiny), speaks
 
 
 def test_the_words_tokens_stand_in_place_of_its_pieces(word, pruned_tiny):
@@ -86,29 +86,29 @@ def test_the_words_tokens_stand_in_place_of_its_pieces(word, pruned_tiny):
     assert (one, two) == (len(tokenizer), len(tokenizer) + 1) and len(pieces) > 2
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
     row = [1, *pieces, 7, *pieces, end, pad]
-    made = its.told({"tokens": torch.tensor([row], dtype=torch.int32)})["tokens"]
+    made = its.replace_tokens({"tokens": torch.tensor([row], dtype=torch.int32)})["tokens"]
     assert made.dtype == torch.int32 and made.tolist() == [
         [1, one, two, 7, one, two, end, pad, *[pad] * (2 * len(pieces) - 4)]
     ]
     full = torch.tensor([[1, *pieces, end]])  # which leaves room
-    assert its.told({"tokens": full})["tokens"].tolist() == [[1, one, two, end, *[pad] * (len(pieces) - 2)]]
+    assert its.replace_tokens({"tokens": full})["tokens"].tolist() == [[1, one, two, end, *[pad] * (len(pieces) - 2)]]
 
 
 def test_a_caption_that_the_words_tokens_make_too_long_is_cut_before_its_end(pruned_tiny):
-    speaks = speaking(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
-    its = Word(tuning(vectors=3).inversion, speaks, pruned_tiny)
+    speaks = load_with_text_encoders(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
+    its = PlaceholderToken(tuning(vectors=3).inversion, speaks, pruned_tiny)
     tokenizer, tokens = its.tokenizers["tokenizer"], its.tokens["text_encoder"]
-    row = torch.tensor([[1, *its.pieces["text_encoder"], 5, tokenizer.eos_token_id]])
-    assert its.told({"tokens": row})["tokens"].tolist() == [[1, tokens[0], tokens[1], tokenizer.eos_token_id]]
+    row = torch.tensor([[1, *its.initial_tokens["text_encoder"], 5, tokenizer.eos_token_id]])
+    assert its.replace_tokens({"tokens": row})["tokens"].tolist() == [[1, tokens[0], tokens[1], tokenizer.eos_token_id]]
 
 
 def test_the_word_begins_as_the_mean_of_its_pieces_or_as_another(word, pruned_tiny):
     (its, speaks), known = word, load_pipeline(pruned_tiny).text_encoder.get_input_embeddings().weight
     rows = speaks.encoders["text_encoder"].get_input_embeddings().rows
-    assert torch.allclose(rows, known[its.pieces["text_encoder"]].mean(0).expand(2, -1))
-    assert Learned(speaks).count() == rows.numel()
-    other = speaking(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
-    Word(tuning("zqx", begin="ring").inversion, other, pruned_tiny)
+    assert torch.allclose(rows, known[its.initial_tokens["text_encoder"]].mean(0).expand(2, -1))
+    assert TrainableState(speaks).count() == rows.numel()
+    other = load_with_text_encoders(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
+    PlaceholderToken(tuning("zqx", begin="ring").inversion, other, pruned_tiny)
     (ring,) = CLIPTokenizer.from_pretrained(pruned_tiny / "tokenizer")("ring", add_special_tokens=False).input_ids
     assert torch.equal(other.encoders["text_encoder"].get_input_embeddings().rows[0], known[ring])
 
@@ -122,8 +122,8 @@ def test_words_that_cannot_be_learned(token_latents, latents, pruned_tiny, tmp_p
         tuning(None)
     with pytest.raises(UserError, match=r"inversion\.placeholder_token: string should match"):
         tuning("two words")
-    speaks = speaking(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
+    speaks = load_with_text_encoders(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
     with pytest.raises(
         UserError, match=r"finetune\.inversion\.placeholder_token: 'a' is a token of .*tokenizer already"
     ):
-        Word(tuning("a").inversion, speaks, pruned_tiny)
+        PlaceholderToken(tuning("a").inversion, speaks, pruned_tiny)

@@ -16,7 +16,7 @@ from PIL import Image
 from prunella.compute.device import Placement
 from prunella.compute.resume import DONE_FILE
 from prunella.errors import UserError
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill, Finetune, Monitoring, validate_config
 from prunella.pruning.plan import read_plan
@@ -24,7 +24,7 @@ from prunella.tracking import training_callback
 from prunella.tracking.training_callback import NullTracker, TrackingCallback
 from prunella.training import checkpoint, trainer, validation
 from prunella.training.distill import distill
-from prunella.training.finetune import caption_contains, finetune
+from prunella.training.finetune import find_captions_with, finetune
 from prunella.training.metrics_log import MetricsLog
 
 WATCH = {
@@ -123,13 +123,13 @@ def whole(teacher, latents, pruned_tiny, tmp_path_factory) -> Path:
 
 POINTS = {
     "before a checkpoint": (checkpoint, "save", 4),
-    "after a checkpoint": (checkpoint, "_found", 9),
+    "after a checkpoint": (checkpoint, "list_checkpoints", 9),
     "half a checkpoint": (checkpoint, "sha256", 6),
     "measuring": (validation, "evaluate_loss", 3),
     "keeping the best": (checkpoint, "save", 3),
     "drawing": (training_callback, "generate", 3),
     "writing the result": (trainer, "save_pipeline", 1),
-    "writing the curves": (MetricsLog, "tables", 1),
+    "writing the curves": (MetricsLog, "export_csv", 1),
 }
 
 
@@ -207,10 +207,10 @@ def test_in_sixteen_bits_the_teacher_is_too_and_pictures_are_drawn(learn, tmp_pa
 
 
 def test_a_word_of_no_held_out_caption_is_learned_unwatched(latents, pruned_tiny, tmp_path):
-    train, held = (Latents(latents, split).captions for split in ("train", "heldout"))
+    train, held = (LatentDataset(latents, split).captions for split in ("train", "heldout"))
     words = {word.strip(".,").lower() for caption in train for word in caption.split()}
     word = sorted(
-        word for word in words if not caption_contains(held, [word]).size and caption_contains(train, [word]).size
+        word for word in words if not find_captions_with(held, [word]).size and find_captions_with(train, [word]).size
     )[0]
     report = tune(finetuning(caption_keywords=[word]), latents, pruned_tiny, tmp_path)
     assert report["heldout"] == report["best"] == {}
@@ -248,18 +248,18 @@ def test_memory_is_reckoned_for_the_largest_size_of_pictures():
         shards = tuple(SimpleNamespace(size=size) for size in ((64, 32), (48, 64), (64, 48), (32, 32)))
         starts = np.array([0, 4, 5, 9, 11])
 
-        def take(self, indices):
+        def get_batch(self, indices):
             return {"mean": torch.zeros(1, 4, *{4: (8, 6)}[indices[0]]), "text": torch.zeros(1, 19, 24)}
 
-    shapes = trainer.example_of(validation.Data(Several(), None))
+    shapes = trainer.example_shapes(validation.TrainingData(Several(), None))
     assert shapes == {"latents": (4, 8, 6), "states": (19, 24)}
 
 
 def test_words_choose_pairs_as_whole_words():
     captions = ["A red Heart.", "hearts of red", "a heartless ring", "a blue ring, heart"]
-    assert caption_contains(captions, ["heart"]).tolist() == [0, 3]
-    assert caption_contains(captions, ["heart", "hearts"]).tolist() == [0, 1, 3]
-    assert caption_contains(captions, []).tolist() == [0, 1, 2, 3]
+    assert find_captions_with(captions, ["heart"]).tolist() == [0, 3]
+    assert find_captions_with(captions, ["heart", "hearts"]).tolist() == [0, 1, 3]
+    assert find_captions_with(captions, []).tolist() == [0, 1, 2, 3]
 
 
 def tune(params: Finetune, latents: Path, student: Path, folder: Path, teacher: Path | None = None) -> dict:
@@ -281,11 +281,11 @@ def finetuning(**changes) -> Finetune:
 
 
 def test_finetuning_learns_from_its_words_only(latents, pruned_tiny, tmp_path):
-    captions = Latents(latents, "train").captions
-    word = next(w for w in ("heart", "ring", "disc", "square") if caption_contains(captions, [w]).size)
+    captions = LatentDataset(latents, "train").captions
+    word = next(w for w in ("heart", "ring", "disc", "square") if find_captions_with(captions, [w]).size)
     params = finetuning(caption_keywords=[word])
     report = tune(params, latents, pruned_tiny, tmp_path)
-    assert report["pairs"] == len(caption_contains(captions, [word]))
+    assert report["pairs"] == len(find_captions_with(captions, [word]))
     assert set(report["heldout"]) == {"loss", "task"}
     assert np.isfinite(report["heldout"]["task"])
 

@@ -5,7 +5,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from prunella.data.buckets import assign_buckets, bucket_sizes
-from prunella.encoding.encode import halved
+from prunella.encoding.encode import unet_downscale
 from prunella.models.families import detect_teacher_family
 from prunella.params import Params, load_shipped_defaults, validate_config
 from prunella.verify.toys import NUM_IMAGES, TOYS, build_toy_params, write_toys
@@ -47,7 +47,7 @@ def test_pictures_fall_into_several_buckets(shared):
     encode = validate_config(
         Params, build_toy_params(TOYS["buckets"], shared, load_shipped_defaults()), "buckets"
     ).encode
-    among = bucket_sizes(encode.buckets, encode.resolution, 4 * halved(shared / "sd"))
+    among = bucket_sizes(encode.buckets, encode.resolution, 4 * unet_downscale(shared / "sd"))
     pictures = []
     for path in (shared / "pictures").glob("*.png"):
         with Image.open(path) as picture:

@@ -24,9 +24,9 @@ from prunella.pruning.plan import STUDENTS, Plan
 from prunella.pruning.prune import prune
 from prunella.stats import estimate_fraction
 from prunella.storage.files import atomic_write_text, json_digest, sha256
-from prunella.training.data import heldout_batches, training_batches
+from prunella.training.data import iter_heldout_batches, make_training_batches
 from prunella.training.loop import train
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 TASK_LOSS_ONLY = {"output_weight": 0.0, "feature_weight": 0.0}
@@ -105,16 +105,18 @@ def train_and_measure_variant(
         settings = settings.model_copy(update=_match_teacher_flops(settings, teacher_unet, student_unet))
     block_pairs, num_train_timesteps = feature_pairs(plan, settings.features), scheduler.config.num_train_timesteps
     train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
-    batches = training_batches(train_latents, settings.batch_size, settings, num_train_timesteps)
+    batches = make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps)
     start_time = time.perf_counter()
     for _ in train(
-        student_unet, Distillation(teacher_unet, block_pairs, scheduler, settings), batches, settings, title=title
+        student_unet, DistillationLoss(teacher_unet, block_pairs, scheduler, settings), batches, settings, title=title
     ):
         pass
     seconds = time.perf_counter() - start_time
-    eval_loss = Distillation(teacher_unet, block_pairs, scheduler, setting.distill)  # the same terms for every variant
+    eval_loss = DistillationLoss(
+        teacher_unet, block_pairs, scheduler, setting.distill
+    )  # the same terms for every variant
     terms = evaluate_loss(
-        student_unet.eval(), eval_loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+        student_unet.eval(), eval_loss, iter_heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
     )
     correct = setting.judge_generated_images(student_unet, heldout_latents.captions[: setting.benchmark.prompts])
     return {"steps": settings.steps, "seconds": seconds, **terms, "right": sum(correct), "pictures": len(correct)}

@@ -18,12 +18,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from prunella.bench.workload import Workload, make_random_text_encoders, make_random_unet, make_random_vae
 from prunella.compute.device import apply_placement
 from prunella.compute.precision import AUTOCAST_DTYPES, autocast
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Precision
 from prunella.pruning.mapping import feature_pairs
-from prunella.training.data import Batch, training_batches
-from prunella.training.loop import averaged, train
-from prunella.training.losses import Distillation
+from prunella.training.data import Batch, make_training_batches
+from prunella.training.loop import make_ema, train
+from prunella.training.losses import DistillationLoss
 
 MarkCallback = Callable[[str], None]  # is told at the end of each part of a step
 
@@ -47,7 +47,7 @@ class Ours:
             student_unet.enable_gradient_checkpointing()
         stack.enter_context(apply_placement(teacher_unet, [pair.teacher for pair in block_pairs], workload.placement))
         stack.enter_context(apply_placement(student_unet, [pair.student for pair in block_pairs], workload.placement))
-        self.loss = Distillation(
+        self.loss = DistillationLoss(
             teacher_unet, block_pairs, DDPMScheduler(), settings, compile=workload.placement.compile
         )
         self.mark: MarkCallback = lambda name: None
@@ -57,9 +57,9 @@ class Ours:
         self.step_iterator = train(
             student_unet,
             self._compute_marked_loss,
-            training_batches(Latents(latents_dir, "train"), settings.batch_size, settings, 1000),
+            make_training_batches(LatentDataset(latents_dir, "train"), settings.batch_size, settings, 1000),
             settings,
-            ema=averaged(student_unet, settings),
+            ema=make_ema(student_unet, settings),
             micro_batch=workload.micro_batch,
             title="bench",
         )
@@ -100,7 +100,7 @@ class Published:
         )
         self.vocab_size = min(text.config.vocab_size for text in self.text_encoders)
         block_pairs = feature_pairs(workload.plan, workload.settings.features)
-        self.loss = Distillation(self.teacher_unet, block_pairs, DDPMScheduler(), workload.settings)
+        self.loss = DistillationLoss(self.teacher_unet, block_pairs, DDPMScheduler(), workload.settings)
         self.optimizer = torch.optim.AdamW(self.student_unet.parameters(), lr=workload.settings.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         # Made once, in the scripts' favour: without workers, as their commands are, they read and decode in every step.

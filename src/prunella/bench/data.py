@@ -17,12 +17,12 @@ from prunella.data.filter import filter_dataset
 from prunella.data.prefetch import count_threads
 from prunella.data.rejections import RejectionStats
 from prunella.data.scan_rows import scan_source
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
 from prunella.params import Filter, Params, fill_section, validate_config
-from prunella.training.data import training_batches
-from prunella.training.sampler import grouped, line
+from prunella.training.data import make_training_batches
+from prunella.training.sampler import batch_positions, sample_by_bucket
 
 MAIN_THREAD_PHASES = (
     "vae",
@@ -50,7 +50,7 @@ def measure_data_pipeline(params: Params, device: str) -> dict:
         filter_seconds = time.perf_counter() - start_time
         total_timings = Timings()
         with total_timings("all"):
-            counts = encoded(
+            counts = encode_dataset(
                 params.encode,
                 params.seed,
                 teacher_dir,
@@ -95,14 +95,17 @@ def _measure_read_back(
     """Pairs per second of training's batches: read, and read and noised."""
     train_latents, _ = open_latents(latents_dir, teacher_dir, device)
     batch_size = params.distill.batch_size
-    indices_by_size = train_latents.groups(np.arange(len(train_latents)))
-    batch_indices = [grouped(line(number, batch_size), indices_by_size, batch_size, 0) for number in range(num_batches)]
-    train_latents.take(batch_indices[0])
+    indices_by_size = train_latents.by_size(np.arange(len(train_latents)))
+    batch_indices = [
+        sample_by_bucket(batch_positions(number, batch_size), indices_by_size, batch_size, 0)
+        for number in range(num_batches)
+    ]
+    train_latents.get_batch(batch_indices[0])
     start_time = time.perf_counter()
     for indices in batch_indices:
-        train_latents.take(indices)
+        train_latents.get_batch(indices)
     read_seconds = time.perf_counter() - start_time
-    make_batch = training_batches(train_latents, batch_size, params.distill, 1000)
+    make_batch = make_training_batches(train_latents, batch_size, params.distill, 1000)
     start_time = time.perf_counter()
     for number in range(num_batches):
         make_batch(number)

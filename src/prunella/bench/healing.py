@@ -16,7 +16,7 @@ from prunella.bench.evidence import EvidenceRow, load_or_measure_row
 from prunella.bench.setting import ExperimentSetting, judge_images
 from prunella.evaluation.latent_features import pool_latents
 from prunella.evaluation.mmd import evaluate_cubic_kernel, measure_mmd
-from prunella.latents.encoders import open_latents, raw_latents
+from prunella.latents.encoders import encode_images, open_latents
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
@@ -25,9 +25,9 @@ from prunella.pruning.prune import prune
 from prunella.sampling.generate import generate, load_for_inference
 from prunella.scenes.generator import render_sample
 from prunella.stats import estimate_fraction
-from prunella.training.data import heldout_batches, training_batches
-from prunella.training.loop import averaged, ema_weights, train
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.data import iter_heldout_batches, make_training_batches
+from prunella.training.loop import ema_weights, make_ema, train
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 UNSEEN_SEED = 10_000  # seed of scenes that no training has seen
@@ -73,21 +73,21 @@ def heal(
     student_unet, plan = prune(teacher_unet, STUDENTS[student_name]), STUDENTS[student_name]
     block_pairs, num_train_timesteps = feature_pairs(plan, settings.features), scheduler.config.num_train_timesteps
     train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
-    loss, ema = Distillation(teacher_unet, block_pairs, scheduler, settings), averaged(student_unet, settings)
+    loss, ema = DistillationLoss(teacher_unet, block_pairs, scheduler, settings), make_ema(student_unet, settings)
     start_time = time.perf_counter()
 
     def measure_step(step: int) -> EvidenceRow:
         seconds = time.perf_counter() - start_time
         with ema_weights(student_unet, ema if step else None):
             terms = evaluate_loss(
-                student_unet, loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+                student_unet, loss, iter_heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
             )
             image_metrics = image_evaluator.measure_images(student_unet) if step in image_milestones else {}
         return {"seconds": round(seconds, 1), **{name: terms[name] for name in (TASK, OUTPUT)}, **image_metrics}
 
     yield ledger.load_or_measure(student_name, seed, 0, partial(measure_step, 0))
     batches, student_dir = (
-        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
         work_dir / ledger.settings_digest / student_name,
     )
     step_iterator = train(
@@ -140,7 +140,7 @@ class SceneImageEvaluator:
 
     def _compute_features(self, images: list[np.ndarray]) -> np.ndarray:
         vae = self.pipeline.vae
-        mean, _ = raw_latents(vae, np.stack(images), batch_size=self.sampling_kwargs["batch_size"])
+        mean, _ = encode_images(vae, np.stack(images), batch_size=self.sampling_kwargs["batch_size"])
         return pool_latents(mean * vae.config.scaling_factor)
 
 

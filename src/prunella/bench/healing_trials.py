@@ -11,9 +11,9 @@ from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.data import heldout_batches, training_batches
-from prunella.training.loop import averaged, ema_weights, train
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.data import iter_heldout_batches, make_training_batches
+from prunella.training.loop import ema_weights, make_ema, train
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 TRIALS: dict[str, dict[str, Any]] = {
@@ -32,10 +32,10 @@ def run_healing_trial(setting: ExperimentSetting, student_name: str, name: str, 
     teacher_unet, scheduler = load_unet(setting.teacher_dir, setting.device), load_scheduler(setting.teacher_dir)
     num_train_timesteps, student_unet = scheduler.config.num_train_timesteps, prune(teacher_unet, plan)
     train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
-    loss = Distillation(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
+    loss = DistillationLoss(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
     batches, ema = (
-        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
-        averaged(student_unet, settings),
+        make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        make_ema(student_unet, settings),
     )
     start_time = time.process_time()
     for _ in train(student_unet, loss, batches, settings, title=f"{student_name}, {name}, seed {seed}", ema=ema):
@@ -43,7 +43,7 @@ def run_healing_trial(setting: ExperimentSetting, student_name: str, name: str, 
     seconds = time.process_time() - start_time
     with ema_weights(student_unet, ema):
         terms = evaluate_loss(
-            student_unet, loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+            student_unet, loss, iter_heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
         )
         image_metrics = SceneImageEvaluator(setting).measure_images(student_unet) if setting.benchmark.prompts else {}
     return {

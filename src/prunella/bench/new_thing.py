@@ -16,8 +16,8 @@ from PIL import Image
 
 from prunella.compute.device import Placement
 from prunella.data.filter import filter_dataset
-from prunella.encoding.encode import encoded
-from prunella.latents.encoders import reconstructed
+from prunella.encoding.encode import encode_dataset
+from prunella.latents.encoders import reconstruct_images
 from prunella.latents.shards import MANIFEST
 from prunella.params import Encode, Filter, Finetune, validate_config
 from prunella.params.validation import fill_section
@@ -141,7 +141,7 @@ def measure_subject_finetuning(
         _judge_claims(image, scene_caption, case.vocabulary)[claim]
         for image, scene_caption in zip(images, new_captions, strict=False)
     ]
-    reconstructions = reconstructed(
+    reconstructions = reconstruct_images(
         pipeline.vae, np.stack([render_scene(scene, case.vocabulary, rng) for scene, _, rng in test_scenes])
     )
     reconstruction_correct = [
@@ -177,18 +177,18 @@ def _finetune_on_subject(case: SubjectCase, params: Finetune) -> tuple[Path, dic
         encode_params = validate_config(
             Encode, fill_section("encode", {"heldout": 2, "text": text_format, "flip": case.flip}), "encode"
         )
-        encoded(encode_params, 0, case.student, case.work / "pairs", latents_dir, case.device)
+        encode_dataset(encode_params, 0, case.student, case.work / "pairs", latents_dir, case.device)
     report = finetune(
         params,
         teacher=case.student,
         latents=latents_dir,
-        main=case.main,
+        replay_latents=case.main,
         student=case.student,
         out=out,
         curves=case.work / "curves",
         placement=Placement(case.device),
         checkpoint_every=50,
-        draw_class=lambda: make_class_latents(params, case.student, latents_dir, case.device),
+        make_class_images=lambda: make_class_latents(params, case.student, latents_dir, case.device),
     )
     return out, report
 

@@ -85,7 +85,7 @@ def estimate_training_costs(recipe_workload: RecipeWorkload, assumptions: CostAs
     encodes_per_second, trains_per_second = (
         assumptions.gpus * flops_per_second / flops for flops in (encode_flops, step_flops)
     )  # a second, by a node
-    gradient_bytes = 4 * memory_estimate.parameters(recipe_workload.workload.student_unet_config)
+    gradient_bytes = 4 * memory_estimate.count_parameters(recipe_workload.workload.student_unet_config)
     return {
         "pictures, TB": recipe_workload.num_samples * image_bytes / 1e12,
         "latents and embeddings, TB": recipe_workload.num_samples * (latent_bytes + embedding_bytes) / 1e12,

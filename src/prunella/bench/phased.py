@@ -24,10 +24,10 @@ from prunella.pruning.plan import Plan, find_plan, read_plan
 from prunella.pruning.progressive import plan_at_fraction
 from prunella.pruning.prune import prune_to_folder
 from prunella.storage.files import atomic_write_text
-from prunella.training.data import heldout_batches
+from prunella.training.data import iter_heldout_batches
 from prunella.training.distill import distill
 from prunella.training.finetune import finetune
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 SECOND_TEACHER, SINGLE_TRAINING = "second", "at once"
@@ -125,12 +125,12 @@ def train_phase_method(benchmark: PhasesBenchmark, method: str, seed: int) -> Ev
 def _evaluate_heldout_errors(setting: ExperimentSetting, plan: Plan, student_dir: Path) -> EvidenceRow:
     teacher_unet, student_unet = (load_unet(folder, setting.device) for folder in (setting.teacher_dir, student_dir))
     scheduler = load_scheduler(setting.teacher_dir)
-    loss = Distillation(teacher_unet, feature_pairs(plan), scheduler, setting.distill)
+    loss = DistillationLoss(teacher_unet, feature_pairs(plan), scheduler, setting.distill)
     _, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
     terms = evaluate_loss(
         student_unet.eval(),
         loss,
-        heldout_batches(heldout_latents, EVAL_BATCH_SIZE, scheduler.config.num_train_timesteps),
+        iter_heldout_batches(heldout_latents, EVAL_BATCH_SIZE, scheduler.config.num_train_timesteps),
     )
     return {name: terms[name] for name in (TASK, OUTPUT)}
 

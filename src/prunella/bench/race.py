@@ -29,9 +29,9 @@ from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import STUDENTS
 from prunella.pruning.prune import prune
-from prunella.training.data import heldout_batches, training_batches
+from prunella.training.data import iter_heldout_batches, make_training_batches
 from prunella.training.loop import train
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 PUBLISHED, OURS, TIMING = "published", "ours", "turns"
@@ -146,19 +146,19 @@ def train_race_arm(setting: ExperimentSetting, student: str, settings: Distill, 
     plan, num_train_timesteps = STUDENTS[student], scheduler.config.num_train_timesteps
     student_unet = prune(teacher_unet, plan)
     train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
-    loss = Distillation(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
+    loss = DistillationLoss(teacher_unet, feature_pairs(plan, settings.features), scheduler, settings)
     start_time = time.process_time()
     for _ in train(
         student_unet,
         loss,
-        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
         settings,
         title=title,
     ):
         pass
     seconds = time.process_time() - start_time
     terms = evaluate_loss(
-        student_unet.eval(), loss, heldout_batches(heldout_latents, EVAL_BATCH_SIZE, num_train_timesteps)
+        student_unet.eval(), loss, iter_heldout_batches(heldout_latents, EVAL_BATCH_SIZE, num_train_timesteps)
     )
     num_examples, workload = settings.steps * settings.batch_size, _make_race_workload(setting, student, settings)
     return {

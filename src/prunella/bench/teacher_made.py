@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from prunella.bench.setting import ExperimentSetting
 from prunella.data.filter import filter_dataset
-from prunella.encoding.encode import encoded
+from prunella.encoding.encode import encode_dataset
 from prunella.latents.encoders import open_latents
-from prunella.latents.shards import MANIFEST, Latents
+from prunella.latents.shards import MANIFEST, LatentDataset
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Generate, Params
 from prunella.pruning.mapping import feature_pairs
@@ -25,9 +25,9 @@ from prunella.sampling.training_images import generate_images
 from prunella.scenes.generator import make_caption
 from prunella.stats import Estimate, estimate_paired_difference
 from prunella.storage.files import atomic_write_text
-from prunella.training.data import heldout_batches, training_batches
+from prunella.training.data import iter_heldout_batches, make_training_batches
 from prunella.training.loop import train
-from prunella.training.losses import OUTPUT, TASK, Distillation
+from prunella.training.losses import OUTPUT, TASK, DistillationLoss
 from prunella.training.validate import evaluate_loss
 
 RENDERED, GENERATED = "rendered", "generated"
@@ -60,7 +60,7 @@ def make_generated_latents(
     latents_dir = work_dir / "latents"
     if (latents_dir / MANIFEST).is_file():
         return latents_dir
-    captions = Latents(setting.latents_dir, "train", texts=dict).captions
+    captions = LatentDataset(setting.latents_dir, "train", texts=dict).captions
     prompts_path = work_dir / "captions.jsonl"
     atomic_write_text(prompts_path, "".join(json.dumps({"prompt": text}) + "\n" for text in captions))
     generate_params = Generate(
@@ -82,7 +82,9 @@ def make_generated_latents(
     filter_dataset(filter_params, params.seed, work_dir / "pairs")
     encode_params = params.encode.model_copy(update={"heldout": 1})
     print(
-        encoded(encode_params, params.seed, setting.teacher_dir, work_dir / "pairs", latents_dir, setting.device),
+        encode_dataset(
+            encode_params, params.seed, setting.teacher_dir, work_dir / "pairs", latents_dir, setting.device
+        ),
         flush=True,
     )
     return latents_dir
@@ -105,12 +107,12 @@ def measure_unit(
     student_unet = prune(teacher_unet, STUDENTS[unit.student])
     settings = setting.distill.model_copy(update={"seed": unit.seed})
     run_dir = work_dir / "-".join(map(str, [*unit, settings.steps]))
-    loss = Distillation(teacher_unet, feature_pairs(STUDENTS[unit.student], settings.features), scheduler, settings)
+    loss = DistillationLoss(teacher_unet, feature_pairs(STUDENTS[unit.student], settings.features), scheduler, settings)
     num_train_timesteps = scheduler.config.num_train_timesteps
     train_latents, _ = open_latents(train_latents_dir, setting.teacher_dir, setting.device)
     _, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
     batches, title = (
-        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
         " ".join(map(str, unit)),
     )
     for _ in train(
@@ -118,7 +120,7 @@ def measure_unit(
     ):
         pass
     terms = evaluate_loss(
-        student_unet.eval(), loss, heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+        student_unet.eval(), loss, iter_heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
     )
     correct = setting.judge_generated_images(
         student_unet, [make_caption(setting.vocabulary, 0, first_unseen + i) for i in range(num_images)]

@@ -15,7 +15,7 @@ from prunella.bench.workload import Workload, count_encoder_flops, write_random_
 from prunella.compute.precision import AUTOCAST_DTYPES, tf32_context
 from prunella.params import Precision
 from prunella.profiling.timing import synchronize_gpu
-from prunella.training.memory_estimate import GB, needed
+from prunella.training.memory_estimate import GB, estimate_memory
 
 
 class StepTiming(NamedTuple):
@@ -85,7 +85,7 @@ def make_step_report(workload: Workload, timings: dict[str, list[StepTiming]]) -
     step_report = {
         "tflop_an_image": flops_per_image / 1e12,
         "matrix_peak_tflops": peak_flops / 1e12,
-        "memory_gb_reckoned": needed(workload.memory_spec, workload.settings, workload.micro_batch).total / GB,
+        "memory_gb_reckoned": estimate_memory(workload.memory_spec, workload.settings, workload.micro_batch).total / GB,
         "ways": result_by_procedure,
     }
     if len(result_by_procedure) == 2:

@@ -24,9 +24,9 @@ from prunella.pruning.prune import prune
 from prunella.scenes.generator import make_caption
 from prunella.stats import estimate_mean
 from prunella.storage.files import json_digest
-from prunella.training.data import heldout_batches, training_batches
+from prunella.training.data import iter_heldout_batches, make_training_batches
 from prunella.training.loop import train
-from prunella.training.losses import Distillation
+from prunella.training.losses import DistillationLoss
 
 PROMPTS_SEED = 400  # a series of captions of its own, apart from the filter's
 
@@ -71,7 +71,7 @@ def train_and_measure_plan(setting: ExperimentSetting, plan: Plan, seed: int) ->
     num_train_timesteps = scheduler.config.num_train_timesteps
     settings = setting.distill.model_copy(update={"seed": seed})
     train_latents, heldout_latents = open_latents(setting.latents_dir, setting.teacher_dir, setting.device)
-    batches = heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
+    batches = iter_heldout_batches(heldout_latents, settings.batch_size, num_train_timesteps)
     output_error = OutputError(teacher_unet, plan.family, scheduler, batches, Path())
     student_unet, block_pairs = prune(teacher_unet, plan), feature_pairs(plan, settings.features)
     error_before = output_error.measure_student(student_unet).mean
@@ -79,8 +79,8 @@ def train_and_measure_plan(setting: ExperimentSetting, plan: Plan, seed: int) ->
     start_time = time.perf_counter()
     for _ in train(
         student_unet,
-        Distillation(teacher_unet, block_pairs, scheduler, settings),
-        training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
+        DistillationLoss(teacher_unet, block_pairs, scheduler, settings),
+        make_training_batches(train_latents, settings.batch_size, settings, num_train_timesteps),
         settings,
         folder=run_dir,
         checkpoint_every=50,

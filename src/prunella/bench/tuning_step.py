@@ -11,16 +11,16 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.bench.workload import Workload, make_random_unet, write_random_latents
 from prunella.compute.device import apply_placement
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Finetune, validate_config
 from prunella.params.validation import fill_section
 from prunella.profiling.timing import synchronize_gpu
-from prunella.training.data import training_batches, with_others
+from prunella.training.data import add_auxiliary_batches, make_training_batches
 from prunella.training.loop import train
-from prunella.training.lora import put_on
-from prunella.training.losses import Preserving, Task
-from prunella.training.memory_estimate import GB, Subject, needed
-from prunella.training.trainable import Learned
+from prunella.training.lora import add_lora
+from prunella.training.losses import DiffusionLoss, LossWithAuxiliary
+from prunella.training.memory_estimate import GB, MemorySpec, estimate_memory
+from prunella.training.trainable import TrainableState
 
 FINETUNE_METHODS: dict[str, dict] = {
     "full": {"method": "full"},
@@ -36,7 +36,7 @@ class FinetuneStepResult(NamedTuple):
     way: str
     learned: int  # numbers
     seconds: list[float]  # of each step
-    reckoned: int  # bytes: weights, gradients, moments and activations of `needed`
+    reckoned: int  # bytes: weights, gradients, moments and activations of `estimate_memory`
     peak: int | None  # bytes as the GPU's allocator counts them
 
 
@@ -60,15 +60,20 @@ def time_finetune_step(workload: Workload, model: str, method: str, steps: int) 
         torch.cuda.reset_peak_memory_stats()
     unet = make_random_unet(unet_config, device if steps else torch.device("meta")).train()
     if params.uses_lora:
-        put_on(unet, params.lora, params.lora.target_modules, seed=0)
+        add_lora(unet, params.lora, params.lora.target_modules, seed=0)
     seconds = _time_finetune_steps(unet, workload, params) if steps else []
     num_passes = 1 + len(params.auxiliary_weights)
-    memory_spec = Subject(
-        unet_config, None, workload.example_shapes, gpu=is_gpu, passes=num_passes, learned=Learned(unet).count()
+    memory_spec = MemorySpec(
+        unet_config,
+        None,
+        workload.example_shapes,
+        gpu=is_gpu,
+        passes=num_passes,
+        num_trainable=TrainableState(unet).count(),
     )
-    total_bytes = needed(memory_spec, params).total
+    total_bytes = estimate_memory(memory_spec, params).total
     peak_bytes = torch.cuda.max_memory_allocated() if is_gpu and steps else None
-    return FinetuneStepResult(model, method, Learned(unet).count(), seconds, total_bytes, peak_bytes)
+    return FinetuneStepResult(model, method, TrainableState(unet).count(), seconds, total_bytes, peak_bytes)
 
 
 def _time_finetune_steps(unet: UNet2DConditionModel, workload: Workload, params: Finetune) -> list[float]:
@@ -78,12 +83,12 @@ def _time_finetune_steps(unet: UNet2DConditionModel, workload: Workload, params:
     step_seconds: list[float] = []
     with tempfile.TemporaryDirectory() as latents_dir, apply_placement(unet, [], workload.placement):
         write_random_latents(workload, Path(latents_dir))
-        latents, loss = Latents(Path(latents_dir), "train"), Task(DDPMScheduler())
+        latents, loss = LatentDataset(Path(latents_dir), "train"), DiffusionLoss(DDPMScheduler())
         auxiliary_latents = dict.fromkeys(params.auxiliary_weights, latents)
-        batches = training_batches(latents, params.batch_size, params, 1000)
-        batches = with_others(batches, auxiliary_latents, params.batch_size, params, 1000)
+        batches = make_training_batches(latents, params.batch_size, params, 1000)
+        batches = add_auxiliary_batches(batches, auxiliary_latents, params.batch_size, params, 1000)
         start_time = time.perf_counter()
-        for step, _ in train(unet, Preserving(loss, params.auxiliary_weights), batches, params, title="bench"):
+        for step, _ in train(unet, LossWithAuxiliary(loss, params.auxiliary_weights), batches, params, title="bench"):
             synchronize_gpu()
             if step > WARMUP_STEPS:
                 step_seconds.append(time.perf_counter() - start_time)

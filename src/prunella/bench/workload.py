@@ -17,7 +17,7 @@ from prunella.params import Distill, load_shipped_defaults, validate_config
 from prunella.profiling.cost import count_macs
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
-from prunella.training.memory_estimate import Example, Subject, examples_at_once, memory_of
+from prunella.training.memory_estimate import Example, MemorySpec, choose_micro_batch, memory_per_process
 
 NUM_SAMPLES = 64  # of the random set that is learned from
 
@@ -78,19 +78,23 @@ class Workload(NamedTuple):
         )
 
     @property
-    def memory_spec(self) -> Subject:
+    def memory_spec(self) -> MemorySpec:
         block_pairs = feature_pairs(self.plan, self.settings.features, self.teacher_unet_config)
         hooked_modules = tuple(pair.student for pair in block_pairs)
         is_gpu = self.placement.device.startswith("cuda")
-        return Subject(
-            self.student_unet_config, self.teacher_unet_config, self.example_shapes, gpu=is_gpu, hooked=hooked_modules
+        return MemorySpec(
+            self.student_unet_config,
+            self.teacher_unet_config,
+            self.example_shapes,
+            gpu=is_gpu,
+            hooked_modules=hooked_modules,
         )
 
     @property
     def micro_batch(self) -> int:
         """Examples of a batch in one pass."""
-        memory = memory_of(torch.device(self.placement.device))
-        return examples_at_once(self.placement.micro_batch, self.memory_spec, self.settings, memory)
+        memory = memory_per_process(torch.device(self.placement.device))
+        return choose_micro_batch(self.placement.micro_batch, self.memory_spec, self.settings, memory)
 
     def count_flops_per_image(self) -> float:
         """Of an image: the teacher's forward, the student's forward and twice that for its backward pass."""

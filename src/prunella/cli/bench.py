@@ -146,7 +146,9 @@ def _add_heal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--student", required=True, help=STUDENT_HELP)
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 300, 1000], help="milestones")
-    parser.add_argument("--drawn", type=int, nargs="+", default=[0, 100, 1000, 3000], help="those with pictures")
+    parser.add_argument(
+        "--sample-steps", type=int, nargs="+", default=[0, 100, 1000, 3000], help="milestones with images"
+    )
     parser.add_argument("--prompts", type=int, default=400, help="pictures of a measurement")
     parser.add_argument("--learning-rate", type=float, help="constant (default: distill.learning_rate)")
     parser.add_argument("--ema-decay", type=float, default=0.99)
@@ -321,7 +323,7 @@ def _run_bench_heal(args: argparse.Namespace) -> None:
         distill=make_healing_settings(setting.distill, learning_rate, args.ema_decay),
         benchmark=setting.benchmark.model_copy(update={"prompts": args.prompts}),
     )
-    for row in heal(setting, args.student, args.seed, args.steps, args.drawn, args.out, Path("work/healing")):
+    for row in heal(setting, args.student, args.seed, args.steps, args.sample_steps, args.out, Path("work/healing")):
         print(json.dumps({name: value for name, value in row.items() if name != "verdicts"}), flush=True)
 
 

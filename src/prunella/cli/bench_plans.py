@@ -61,14 +61,16 @@ def _run_bench_every_plan(args: argparse.Namespace) -> None:
     from prunella.planning.solver import removable_levels
     from prunella.planning.units import list_units, plan_without
     from prunella.storage.files import json_digest
-    from prunella.training.data import heldout_batches
+    from prunella.training.data import iter_heldout_batches
 
     params = read_params()
     teacher_dir = Path(params.teacher.path)
     teacher_unet, scheduler = load_unet(teacher_dir), load_scheduler(teacher_dir)
     heldout_latents = open_latents(args.latents, teacher_dir, "cpu")[1]
     num_train_timesteps = scheduler.config.num_train_timesteps
-    batches = heldout_batches(heldout_latents, params.encode.batch_size, num_train_timesteps, np.arange(args.pairs))
+    batches = iter_heldout_batches(
+        heldout_latents, params.encode.batch_size, num_train_timesteps, np.arange(args.pairs)
+    )
     work_dir = work_root() / "bench" / json_digest([str(args.latents), args.pairs])
     output_error = OutputError(teacher_unet, "sd", scheduler, batches, work_dir)
     config = dict(teacher_unet.config)

@@ -31,7 +31,7 @@ def _run_encode(args: argparse.Namespace) -> None:
     silence_libraries(offline=False)
     from prunella.compute.device import resolve_device
     from prunella.compute.slices import parse_slice
-    from prunella.encoding.slices import encode_part, merge_parts
+    from prunella.encoding.slices import encode_slice, merge_encode_slices
     from prunella.models.pipeline import resolve_teacher_dir
 
     shard_slice = parse_slice(args.shards) if args.shards else None
@@ -45,12 +45,12 @@ def _run_encode(args: argparse.Namespace) -> None:
             raise UserError(
                 "encode --merge: of which parts? Name their folders, or have shards on a store (encode.store)"
             )
-        num_shards = merge_parts(*encode_args, args.merge)
+        num_shards = merge_encode_slices(*encode_args, args.merge)
         stage = f"own_encode@{args.own}" if args.own else "encode"
         print(f"all {num_shards} shards are there; `dvc repro {stage}` lists them")
         return
     out_dir = args.out or work_root() / "parts" / f"{shard_slice.number}-of-{shard_slice.total}"
-    tasks, location = encode_part(
+    tasks, location = encode_slice(
         *encode_args, out_dir, resolve_device(params.runtime), shard_slice, params.runtime.workers
     )
     print(f"part {shard_slice}: {len(tasks)} shards, {sum(len(task.pairs) for task in tasks):,} pairs in {location}")

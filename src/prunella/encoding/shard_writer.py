@@ -24,29 +24,29 @@ from prunella.data.prefetch import count_threads, prefetch
 from prunella.data.sources import open_source
 from prunella.data.sources.base import Source
 from prunella.data.sources.generated import GeneratedImages
-from prunella.encoding.remote_shards import carried, noted
+from prunella.encoding.remote_shards import read_remote_note, upload_shard
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import MIRRORED, noted_shard, whole_shard, write_shard
+from prunella.latents.shards import MIRRORED, read_shard_note, verify_shard, write_shard
 from prunella.params import Encode, Runtime
 from prunella.storage.remote import PathOrRemote
 from prunella.storage.upload import BackgroundUploader
 
-SWAPPED = "another picture than when it was filtered"
-AHEAD = 3  # batches of pictures that wait decoded
-STORED = {"fp32": torch.float32, "fp16": torch.float16}
+CHANGED_IMAGE = "another picture than when it was filtered"
+PREFETCHED_BATCHES = 3  # batches of pictures that wait decoded
+STORAGE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
-class Drawn(NamedTuple):
+class StoredLatents(NamedTuple):
     """Raw latents (CHW) that a picture was decoded from, in place of it."""
 
     mean: np.ndarray
 
 
-Found = np.ndarray | Drawn | RejectedImage  # HWC uint8, or what stands for it
+LoadedImage = np.ndarray | StoredLatents | RejectedImage  # HWC uint8, or what stands for it
 
 
-class Task(NamedTuple):
+class EncodeTask(NamedTuple):
     """A shard to be made: its pairs, all cut to one size (width, height)."""
 
     split: str
@@ -59,157 +59,168 @@ class Task(NamedTuple):
         return f"{self.split}-{self.number:05d}"
 
 
-class ShardMaker:
+class ShardEncoder:
     """Makes a shard at a time in a process of a cluster."""
 
     def __init__(
-        self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime, home: PathOrRemote | None
+        self, teacher: Path, params: Encode, source: dict, work: Path, runtime: Runtime, remote_dir: PathOrRemote | None
     ):
         self.encoders = Encoders(teacher, resolve_device(runtime), params.precision)
-        self.given, self.home = (params, source, work, count_threads(runtime.workers), Timings()), home
+        self.shared_args, self.remote_dir = (
+            (params, source, work, count_threads(runtime.workers), Timings()),
+            remote_dir,
+        )
 
-    def __call__(self, task: Task) -> None:
-        make_shards([task], self.encoders, *self.given, bar=False, home=self.home)
+    def __call__(self, task: EncodeTask) -> None:
+        write_shards([task], self.encoders, *self.shared_args, show_progress=False, remote_dir=self.remote_dir)
 
 
-def made_by_cluster(
-    begin: Callable[[], ShardMaker], tasks: list[Task], work: Path, cluster: Runtime, home: PathOrRemote | None = None
+def write_shards_on_ray(
+    make_shard_encoder: Callable[[], ShardEncoder],
+    tasks: list[EncodeTask],
+    work: Path,
+    cluster: Runtime,
+    remote_dir: PathOrRemote | None = None,
 ) -> None:
-    """Have the workers of a cluster make the shards in `work`, or on a store at `home`."""
+    """Have the workers of a cluster make the shards in `work`, or on a store at `remote_dir`."""
 
-    def there(task: Task) -> bool:
-        return (noted(home / f"{task.name}.json") if home else noted_shard(work, task.name)) is not None
+    def is_written(task: EncodeTask) -> bool:
+        return (
+            read_remote_note(remote_dir / f"{task.name}.json") if remote_dir else read_shard_note(work, task.name)
+        ) is not None
 
     run_shards_on_ray(
-        begin,
-        tasks if home else [task for task in tasks if whole_shard(work, task.name) is None],
+        make_shard_encoder,
+        tasks if remote_dir else [task for task in tasks if verify_shard(work, task.name) is None],
         cluster,
         work,
         format_task=lambda task: task.name,
         count_items=lambda task: len(task.pairs),
-        is_written=there,
+        is_written=is_written,
         description="encode",
         unit="pair",
     )
 
 
-def make_shards(
-    tasks: list[Task],
+def write_shards(
+    tasks: list[EncodeTask],
     encoders: Encoders,
     params: Encode,
     source: dict,
     work: Path,
     workers: int,
-    clock: Timings,
-    bar: bool = True,
-    home: PathOrRemote | None = None,
+    timings: Timings,
+    show_progress: bool = True,
+    remote_dir: PathOrRemote | None = None,
 ) -> None:
-    """Make the shards of `tasks` that are not there yet in `work`; a `bar` says how far it is.
+    """Make the shards of `tasks` that are not there yet in `work`; `show_progress` draws a progress bar.
 
-    With `home` they are carried there, on a store, and `tasks` are those that are not there.
+    With `remote_dir` they are uploaded there, on a store, and `tasks` are those that are not there.
     """
     work.mkdir(parents=True, exist_ok=True)
-    made_before = {task.name for task in tasks if whole_shard(work, task.name)}
-    waiting = [task for task in tasks if task.name not in made_before]
-    pictures_of, swapped = open_source(source), []
-    drawn_of = None if params.flip else _with_latents_of(pictures_of, encoders)
+    existing_names = {task.name for task in tasks if verify_shard(work, task.name)}
+    missing_tasks = [task for task in tasks if task.name not in existing_names]
+    image_source, changed_keys = open_source(source), []
+    latent_source = None if params.flip else _find_latent_source(image_source, encoders)
 
-    def made(it: tuple[Task, Sample]) -> Found:
-        task, pair = it
+    def load_image(task_and_pair: tuple[EncodeTask, Sample]) -> LoadedImage:
+        task, pair = task_and_pair
         try:
-            with raise_system_errors(pair.key), ExitStack() as in_use:
-                if drawn_of and (pair.width, pair.height) == task.size:
-                    return _as_drawn(drawn_of, pair)
-                with clock("decode"):
-                    drawn = in_use.enter_context(_as_filtered(pictures_of, pair))
-                with clock("resize"):
-                    return center_crop_resize(drawn, *task.size)
+            with raise_system_errors(pair.key), ExitStack() as stack:
+                if latent_source and (pair.width, pair.height) == task.size:
+                    return _read_stored_latents(latent_source, pair)
+                with timings("decode"):
+                    image = stack.enter_context(_open_unchanged_image(image_source, pair))
+                with timings("resize"):
+                    return center_crop_resize(image, *task.size)
         except RejectedImage as rejected:
-            if rejected.cause == SWAPPED:
-                swapped.append(pair.key)
+            if rejected.cause == CHANGED_IMAGE:
+                changed_keys.append(pair.key)
             return rejected
 
-    asked = ((task, pair) for task in waiting for pair in task.pairs)
-    pictures = prefetch(made, asked, workers, AHEAD * params.batch_size, label=lambda it: it[1].key)
-    total = sum(len(task.pairs) for task in waiting)
+    task_pairs = ((task, pair) for task in missing_tasks for pair in task.pairs)
+    loaded_images = prefetch(
+        load_image, task_pairs, workers, PREFETCHED_BATCHES * params.batch_size, label=lambda it: it[1].key
+    )
+    total = sum(len(task.pairs) for task in missing_tasks)
     with (
-        BackgroundUploader(partial(carried, work, home) if home else None) as porter,
-        tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not bar) as shown,
+        BackgroundUploader(partial(upload_shard, work, remote_dir) if remote_dir else None) as uploader,
+        tqdm(total=total, desc="encode", unit="pair", mininterval=1.0, disable=not show_progress) as progress_bar,
     ):
-        for name in sorted(made_before):
-            porter.submit(name)  # whose carrying was killed
-        for task in waiting:
-            parts: list[Part] = []
+        for name in sorted(existing_names):
+            uploader.submit(name)  # whose carrying was killed
+        for task in missing_tasks:
+            parts: list[EncodedBatch] = []
             notes: Counter[str] = Counter()
             for batch in batched(task.pairs, params.batch_size):
-                with clock("waiting for pictures"):
-                    found = [next(pictures) for _ in batch]
-                parts += _tensors(batch, found, task, encoders, params, notes, clock)
-                shown.update(len(batch))
-            with clock("writing"):
-                _written(task, parts, notes, work)
-            porter.submit(task.name)
-    if swapped:
-        more = f" and {len(swapped) - 10} more" if len(swapped) > 10 else ""
-        print(f"encode: left out, {SWAPPED}: {', '.join(swapped[:10])}{more}", file=sys.stderr)
+                with timings("waiting for pictures"):
+                    batch_images = [next(loaded_images) for _ in batch]
+                parts += _encode_batch(batch, batch_images, task, encoders, params, notes, timings)
+                progress_bar.update(len(batch))
+            with timings("writing"):
+                _write_shard(task, parts, notes, work)
+            uploader.submit(task.name)
+    if changed_keys:
+        more_text = f" and {len(changed_keys) - 10} more" if len(changed_keys) > 10 else ""
+        print(f"encode: left out, {CHANGED_IMAGE}: {', '.join(changed_keys[:10])}{more_text}", file=sys.stderr)
 
 
 @contextmanager
-def _as_filtered(source: Source, pair: Sample) -> Iterator[Image.Image]:
+def _open_unchanged_image(source: Source, pair: Sample) -> Iterator[Image.Image]:
     """The pair's picture, unpacked. Raises RejectedImage where it is not the one that the filter saw."""
     data = b"" if source.rendered else source.read_image_bytes(pair.key)
-    with source.open_image(pair.key) if source.rendered else open_rgb(data) as picture:
-        if picture.size != (pair.width, pair.height):
+    with source.open_image(pair.key) if source.rendered else open_rgb(data) as image:
+        if image.size != (pair.width, pair.height):
             raise RejectedImage("another size than when it was filtered")
         if data and hashlib.sha256(data).hexdigest() != pair.sum:
-            raise RejectedImage(SWAPPED)
-        yield picture
+            raise RejectedImage(CHANGED_IMAGE)
+        yield image
 
 
-def _as_drawn(source: GeneratedImages, pair: Sample) -> Drawn:
+def _read_stored_latents(source: GeneratedImages, pair: Sample) -> StoredLatents:
     """The latents of the pair's picture. Raises RejectedImage where it is not the one that the filter saw."""
     if hashlib.sha256(source.read_image_bytes(pair.key)).hexdigest() != pair.sum:
-        raise RejectedImage(SWAPPED)
-    return Drawn(source.read_latents(pair.key))
+        raise RejectedImage(CHANGED_IMAGE)
+    return StoredLatents(source.read_latents(pair.key))
 
 
-def _with_latents_of(source: Source, encoders: Encoders) -> GeneratedImages | None:
+def _find_latent_source(source: Source, encoders: Encoders) -> GeneratedImages | None:
     """The source, where its pictures were decoded from latents of the teacher's own VAE."""
     return source if isinstance(source, GeneratedImages) and source.latent_space == encoders.latent_space else None
 
 
-class Part(NamedTuple):
+class EncodedBatch(NamedTuple):
     captions: list[str | list[str]]
     tensors: dict[str, Tensor]
 
 
-def _tensors(
+def _encode_batch(
     batch: Sequence[Sample],
-    found: Sequence[Found],
-    task: Task,
+    images: Sequence[LoadedImage],
+    task: EncodeTask,
     encoders: Encoders,
     params: Encode,
     notes: Counter[str],
-    clock: Timings,
-) -> Iterator[Part]:
+    timings: Timings,
+) -> Iterator[EncodedBatch]:
     """What is stored of a batch; pictures that can no longer be read are counted in `notes` and left out."""
-    notes.update(unfit.cause for unfit in found if isinstance(unfit, RejectedImage))
-    both = [
-        (pair, picture) for pair, picture in zip(batch, found, strict=True) if not isinstance(picture, RejectedImage)
+    notes.update(num_rejected.cause for num_rejected in images if isinstance(num_rejected, RejectedImage))
+    loaded_pairs = [
+        (pair, picture) for pair, picture in zip(batch, images, strict=True) if not isinstance(picture, RejectedImage)
     ]
-    if not both:
+    if not loaded_pairs:
         return
-    pairs = [pair for pair, _ in both]
+    pairs = [pair for pair, _ in loaded_pairs]
     captions = [caption for pair in pairs for caption in pair.captions]
-    with clock("vae"):
-        latents = _latents([picture for _, picture in both], encoders, params.flip)
-    if as_drawn := sum(isinstance(picture, Drawn) for _, picture in both):
-        notes["as_drawn"] += as_drawn
-    with clock("text"):
-        tokens, cut = encoders.tokens(captions)
-        text = encoders.text(captions) if params.text == "embeddings" else tokens
+    with timings("vae"):
+        latents = _encode_latents([picture for _, picture in loaded_pairs], encoders, params.flip)
+    if num_reused_latents := sum(isinstance(picture, StoredLatents) for _, picture in loaded_pairs):
+        notes["as_drawn"] += num_reused_latents
+    with timings("text"):
+        tokens, cut = encoders.tokenize(captions)
+        text = encoders.encode_captions(captions) if params.text == "embeddings" else tokens
     notes["captions_cut"] += cut
-    kind = STORED[params.storage]
+    kind = STORAGE_DTYPES[params.storage]
     tensors = {name: value.to(kind) for name, value in latents.items()}
     tensors |= {name: value.to(kind) if value.is_floating_point() else value for name, value in text.items()}
     if "pooled" in text or "tokens_2" in text:
@@ -218,26 +229,28 @@ def _tensors(
     if any(isinstance(pair.text, list) for pair in task.pairs):
         tensors["captions"] = torch.tensor([len(pair.captions) for pair in pairs])
     _check_finite(tensors, params, pairs)
-    yield Part([pair.text for pair in pairs], tensors)
+    yield EncodedBatch([pair.text for pair in pairs], tensors)
 
 
-def _latents(found: list[np.ndarray | Drawn], encoders: Encoders, flip: bool) -> dict[str, Tensor]:
+def _encode_latents(images: list[np.ndarray | StoredLatents], encoders: Encoders, flip: bool) -> dict[str, Tensor]:
     """ "mean" and "std" (NCHW), and with `flip` those of the mirrored pictures: the VAE mirrors none by itself.
 
     Latents as drawn are their own mean, without a std.
     """
-    pictures = [picture for picture in found if not isinstance(picture, Drawn)]
+    pictures = [picture for picture in images if not isinstance(picture, StoredLatents)]
     mean = std = torch.empty(0)
     if pictures:
-        mean, std = encoders.latents(np.stack(pictures))
-    if len(pictures) < len(found):
+        mean, std = encoders.encode_images(np.stack(pictures))
+    if len(pictures) < len(images):
         rows = iter(zip(mean, std, strict=True))
-        drawn = [torch.from_numpy(each.mean).float() if isinstance(each, Drawn) else None for each in found]
-        every = [next(rows) if each is None else (each, torch.zeros_like(each)) for each in drawn]
-        mean, std = (torch.stack(part) for part in zip(*every, strict=True))
+        stored_latents = [
+            torch.from_numpy(each.mean).float() if isinstance(each, StoredLatents) else None for each in images
+        ]
+        all_latents = [next(rows) if each is None else (each, torch.zeros_like(each)) for each in stored_latents]
+        mean, std = (torch.stack(part) for part in zip(*all_latents, strict=True))
     if not flip:
         return {"mean": mean, "std": std}
-    mirrored = encoders.latents(np.stack([picture[:, ::-1] for picture in pictures]))
+    mirrored = encoders.encode_images(np.stack([picture[:, ::-1] for picture in pictures]))
     return {"mean": mean, "std": std} | dict(zip(MIRRORED, mirrored, strict=True))
 
 
@@ -253,11 +266,11 @@ def _check_finite(tensors: dict[str, Tensor], params: Encode, pairs: list[Sample
             )
 
 
-def _written(task: Task, parts: list[Part], notes: Counter, work: Path) -> None:
+def _write_shard(task: EncodeTask, parts: list[EncodedBatch], notes: Counter, work: Path) -> None:
     if not parts:
         raise UserError(f"encode: not one of the {len(task.pairs)} pictures of {task.name} can be read any more")
-    whole = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
-    if (counts := whole.get("captions")) is not None:
-        whole["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
+    tensors = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    if (counts := tensors.get("captions")) is not None:
+        tensors["captions"] = torch.stack([counts.cumsum(0) - counts, counts], 1).int()
     captions = [text for part in parts for text in part.captions]
-    write_shard(work, task.split, task.number, task.size, captions, whole, notes)
+    write_shard(work, task.split, task.number, task.size, captions, tensors, notes)

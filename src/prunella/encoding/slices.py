@@ -9,12 +9,12 @@ from prunella.compute.resume import open_run_dir
 from prunella.compute.slices import Slice, SliceKind, merge_slices, open_slice, shorten_names, validate_slice
 from prunella.compute.timing import Timings
 from prunella.data.prefetch import count_threads
-from prunella.encoding.encode import BEGUN, asked, check_room
-from prunella.encoding.remote_shards import stored
-from prunella.encoding.shard_writer import Task, make_shards
+from prunella.encoding.encode import STARTED_GLOB, check_disk_space, plan_encode_job
+from prunella.encoding.remote_shards import list_remote_shards
+from prunella.encoding.shard_writer import EncodeTask, write_shards
 from prunella.errors import UserError
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import adopt_shard, whole_shard
+from prunella.latents.shards import link_shard, verify_shard
 from prunella.params import Encode
 from prunella.storage.remote import PathOrRemote
 from prunella.storage.upload import make_remote_prefix
@@ -22,55 +22,65 @@ from prunella.storage.upload import make_remote_prefix
 KIND = SliceKind("encode", "an encoding", "shards", "teacher or pairs")
 
 
-def encode_part(
-    params: Encode, seed: int, teacher: Path, manifest: Path, out: Path, device: str, which: Slice, workers: int = 0
-) -> tuple[list[Task], PathOrRemote]:
-    """Make the part `which` of the shards in the folder `out`; what is whole there already is not made again.
+def encode_slice(
+    params: Encode,
+    seed: int,
+    teacher: Path,
+    manifest: Path,
+    out: Path,
+    device: str,
+    slice_spec: Slice,
+    workers: int = 0,
+) -> tuple[list[EncodeTask], PathOrRemote]:
+    """Make the part `slice_spec` of the shards in the folder `out`; what is whole there already is not made again.
 
     Returns its tasks and where their shards lie: with `encode.store` there, and `out` is for what is under way. Raises
     UserError where `out` holds another part, or one of other parameters, teacher, pairs or code.
     """
-    tasks, _, source, known = asked(params, seed, teacher, manifest)
-    open_slice(out, which, known, KIND)
-    ours, encoders = which.select(tasks), Encoders(teacher, device, params.precision)
-    at = make_remote_prefix(params.store, known)
-    check_room(ours, encoders, params, out, out, at)
-    there = stored(at) if at else {}
-    waiting = [task for task in ours if task.name not in there]
-    make_shards(waiting, encoders, params, source, out, count_threads(workers), Timings(), home=at)
-    return ours, at or out
+    tasks, _, source, identity = plan_encode_job(params, seed, teacher, manifest)
+    open_slice(out, slice_spec, identity, KIND)
+    own_tasks, encoders = slice_spec.select(tasks), Encoders(teacher, device, params.precision)
+    remote_prefix = make_remote_prefix(params.store, identity)
+    check_disk_space(own_tasks, encoders, params, out, out, remote_prefix)
+    existing_names = list_remote_shards(remote_prefix) if remote_prefix else {}
+    missing_tasks = [task for task in own_tasks if task.name not in existing_names]
+    write_shards(
+        missing_tasks, encoders, params, source, out, count_threads(workers), Timings(), remote_dir=remote_prefix
+    )
+    return own_tasks, remote_prefix or out
 
 
-def merge_parts(params: Encode, seed: int, teacher: Path, manifest: Path, parts: list[Path]) -> int:
+def merge_encode_slices(params: Encode, seed: int, teacher: Path, manifest: Path, parts: list[Path]) -> int:
     """Give the encode stage the shards of all `parts`; how many there are. With `encode.store` all must lie there.
 
     Raises UserError where one is missing or damaged, naming the parts that are to be made, and where a part is of
     other parameters, teacher, pairs or code; nothing is given then.
     """
-    tasks, _, _, known = asked(params, seed, teacher, manifest)
-    if at := make_remote_prefix(params.store, known):
-        _all_stored(tasks, at)
+    tasks, _, _, identity = plan_encode_job(params, seed, teacher, manifest)
+    if remote_prefix := make_remote_prefix(params.store, identity):
+        _check_all_stored(tasks, remote_prefix)
         return len(tasks)
-    counts = {validate_slice(part, known, KIND).total for part in parts}
-    with open_run_dir("encode", known, started_glob=BEGUN) as work:
-        merge_slices(tasks, work, parts, counts, KIND, is_complete=_whole, link_result=_adopt)
+    counts = {validate_slice(part, identity, KIND).total for part in parts}
+    with open_run_dir("encode", identity, started_glob=STARTED_GLOB) as work:
+        merge_slices(tasks, work, parts, counts, KIND, is_complete=_has_whole_shard, link_result=_link_task)
     return len(tasks)
 
 
-def _whole(folder: Path, task: Task) -> bool:
-    return whole_shard(folder, task.name) is not None
+def _has_whole_shard(folder: Path, task: EncodeTask) -> bool:
+    return verify_shard(folder, task.name) is not None
 
 
-def _adopt(origin: Path, work: Path, task: Task) -> None:
-    adopt_shard(origin, work, task.name)
+def _link_task(origin: Path, work: Path, task: EncodeTask) -> None:
+    link_shard(origin, work, task.name)
 
 
-def _all_stored(tasks: list[Task], at: PathOrRemote) -> None:
+def _check_all_stored(tasks: list[EncodeTask], remote_prefix: PathOrRemote) -> None:
     """Raises UserError where a shard is missing on the store."""
-    there = stored(at)
-    if absent := [task.name for task in tasks if task.name not in there]:
+    existing_names = list_remote_shards(remote_prefix)
+    if missing_names := [task.name for task in tasks if task.name not in existing_names]:
         raise UserError(
-            f"encode --merge: {len(absent)} of {len(tasks)} shards are missing in {at} ({shorten_names(absent)}); the "
+            f"encode --merge: {len(missing_names)} of {len(tasks)} shards are missing in {remote_prefix} "
+            f"({shorten_names(missing_names)}); the "
             "same "
             "--shards K/N as before, or the encode stage, makes those that are missing alone"
         )

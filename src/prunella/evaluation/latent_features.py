@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from prunella.evaluation.metrics.base import Images, MetricContext
-from prunella.latents.encoders import raw_latents
+from prunella.latents.encoders import encode_images
 
 GRID_CELLS = 4  # to a side: 4 × 4 cells × 4 channels = 64 features
 
@@ -40,16 +40,16 @@ class LatentFeatureSpace:
     def __call__(self, images: Images) -> np.ndarray:
         """NF features of pictures (HWC uint8) of one size; a batch that two metrics ask for is encoded once."""
         if self.last_batch is None or self.last_batch[0] is not images:
-            mean, _ = raw_latents(self.vae, np.stack(images), batch_size=self.context.batch_size)
+            mean, _ = encode_images(self.vae, np.stack(images), batch_size=self.context.batch_size)
             self.last_batch = images, pool_latents(mean * self.context.heldout.scaling_factor)
         return self.last_batch[1]
 
     def _read_features(self, indices: np.ndarray) -> np.ndarray:
         """NF features of held-out pairs, from their latents."""
         heldout, size, feature_batches = self.context.heldout, self.context.batch_size, [np.zeros((0, 0))]
-        for group in heldout.groups(indices):
+        for group in heldout.by_size(indices):
             for start in range(0, len(group), size):
-                rows = heldout.take(group[start : start + size])
+                rows = heldout.get_batch(group[start : start + size])
                 feature_batches.append(pool_latents(rows["mean"] * heldout.scaling_factor))
         return np.concatenate(feature_batches[1:] or feature_batches)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunella.errors import UserError
 from prunella.training.data import Batch
-from prunella.training.losses import Task, squares
+from prunella.training.losses import DiffusionLoss, per_sample_mse
 
 
 class OutputErrors(NamedTuple):
@@ -46,7 +46,7 @@ def measure_output_errors(
     errors: dict[int, float] = {}
     timesteps: dict[int, int] = {}
     for number, (batch, prediction) in enumerate(_iter_predictions(unet, scheduler, batches)):
-        errors |= _map_by_sample(batch, squares(prediction, _load_prediction(predictions, number, batch)))
+        errors |= _map_by_sample(batch, per_sample_mse(prediction, _load_prediction(predictions, number, batch)))
         timesteps |= _map_by_sample(batch, batch["timesteps"])
     return OutputErrors([errors[index] for index in sorted(errors)], [timesteps[index] for index in sorted(timesteps)])
 
@@ -60,7 +60,7 @@ def _iter_predictions(
     unet: nn.Module, scheduler: DDPMScheduler, batches: Iterable[Batch]
 ) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with its prediction, fp32, on the CPU."""
-    loss, device = Task(scheduler), next(unet.parameters()).device
+    loss, device = DiffusionLoss(scheduler), next(unet.parameters()).device
     for batch in batches:
         yield batch, loss.predict(unet, Batch(batch).to(device)).float().cpu()
 

@@ -12,15 +12,15 @@ from prunella.evaluation.metrics.base import Metric, MetricContext, Unavailable,
 from prunella.evaluation.output_error import measure_output_errors, write_teacher_predictions
 from prunella.evaluation.preprocess import preprocess_images
 from prunella.latents.encoders import open_latents
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.alike import describe_incompatibilities
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.models.quantized import load_quantized_unet
 from prunella.params import Benchmark, parse_quantized_dtype
 from prunella.sampling.gallery import BASE_STAGE, ImageShards
 from prunella.stats import estimate_mean
-from prunella.training.data import heldout_batches
-from prunella.training.finetune import caption_contains
+from prunella.training.data import iter_heldout_batches
+from prunella.training.finetune import find_captions_with
 
 Report = dict[str, Any]
 
@@ -44,7 +44,7 @@ def score_teacher(
     check_metrics(params.metrics)
     heldout, scheduler = open_latents(latents, teacher_dir, device)[1], load_scheduler(teacher_dir)
     num_train_timesteps = scheduler.config.num_train_timesteps
-    batches = heldout_batches(heldout, params.batch_size, num_train_timesteps)
+    batches = iter_heldout_batches(heldout, params.batch_size, num_train_timesteps)
     timesteps = write_teacher_predictions(load_unet(teacher_dir, device), scheduler, batches, predictions)
     runner = _MetricRunner(params, teacher_dir, heldout, manifest, images_dir, device)
     metric_entries, values = runner.score_folder(images_dir)
@@ -99,7 +99,7 @@ def score_student(
         name = f"{student}/{stage}"
         entries[name], values[name] = {}, {}
         if not incompatibility:
-            batches = heldout_batches(heldout, params.batch_size, num_train_timesteps)
+            batches = iter_heldout_batches(heldout, params.batch_size, num_train_timesteps)
             dtype = parse_quantized_dtype(stage)
             unet = load_quantized_unet(folder, dtype, torch.float32, device) if dtype else load_unet(folder, device)
             errors, timesteps = measure_output_errors(unet, scheduler, batches, predictions)
@@ -150,7 +150,7 @@ def _compare_stages(
     ]:
         comparisons[f"{after} - {before}"] = comparison = compare_values(values[after], values[before], bins)
         if keywords and after.endswith("/finetuned"):
-            on_keywords = [set(caption_contains(texts, keywords).tolist()) for texts in (captions, prompts)]
+            on_keywords = [set(find_captions_with(texts, keywords).tolist()) for texts in (captions, prompts)]
             on_rest = [
                 set(range(len(texts))) - matching
                 for texts, matching in zip((captions, prompts), on_keywords, strict=True)
@@ -179,7 +179,7 @@ class _MetricRunner:
         self,
         params: Benchmark,
         teacher_dir: Path,
-        heldout: Latents,
+        heldout: LatentDataset,
         manifest: Path,
         teacher_images_dir: Path,
         device: str,

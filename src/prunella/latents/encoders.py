@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prunella.compute.precision import AUTOCAST_DTYPES, autocast, tf32_context
 from prunella.errors import UserError
-from prunella.latents.shards import Latents, read_manifest
+from prunella.latents.shards import LatentDataset, read_manifest
 from prunella.models.fingerprint import vae_fingerprint
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Precision
@@ -26,25 +26,25 @@ TOKENS = {"text_encoder": "tokens", "text_encoder_2": "tokens_2"}  # text encode
 
 
 @torch.no_grad()
-def raw_latents(
-    vae: AutoencoderKL, pictures: np.ndarray, precision: Precision = "fp32", batch_size: int = 64
+def encode_images(
+    vae: AutoencoderKL, images: np.ndarray, precision: Precision = "fp32", batch_size: int = 64
 ) -> tuple[Tensor, Tensor]:
     """Mean and std (NCHW fp32, on the CPU) that `vae` gives of pictures (NHWC uint8), `batch_size` at a time."""
     parts = []
-    for start in range(0, len(pictures), batch_size):
-        chunk = torch.from_numpy(pictures[start : start + batch_size]).permute(0, 3, 1, 2)
+    for start in range(0, len(images), batch_size):
+        chunk = torch.from_numpy(images[start : start + batch_size]).permute(0, 3, 1, 2)
         with tf32_context(precision), autocast(vae.device, precision):
             parts.append(vae.encode(chunk.to(vae.device).float() / 127.5 - 1).latent_dist)
     return torch.cat([part.mean.float().cpu() for part in parts]), torch.cat([part.std.float().cpu() for part in parts])
 
 
 @torch.no_grad()
-def reconstructed(vae: AutoencoderKL, pictures: np.ndarray) -> np.ndarray:
+def reconstruct_images(vae: AutoencoderKL, images: np.ndarray) -> np.ndarray:
     """Pictures (NHWC uint8) as `vae` gives them back from the means of their latents, fp32."""
     parts = []
-    for means in raw_latents(vae, pictures)[0].split(64):
-        images = vae.decode(means.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1).permute(0, 2, 3, 1)
-        parts.append(((images + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+    for means in encode_images(vae, images)[0].split(64):
+        decoded = vae.decode(means.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1).permute(0, 2, 3, 1)
+        parts.append(((decoded + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -61,7 +61,7 @@ class Encoders:
         self.pipeline = load_pipeline(folder, device, unet=None)
         self.vae = self.pipeline.vae.eval()
         self.scaling_factor = float(self.vae.config.scaling_factor)
-        self.factor = self.pipeline.vae_scale_factor
+        self.vae_scale_factor = self.pipeline.vae_scale_factor
         overflows = isinstance(self.pipeline, StableDiffusionXLPipeline) and self.vae.config.force_upcast
         self.precision = "fp32" if precision == "fp16" and overflows else precision
         self.device = torch.device(device)
@@ -72,46 +72,46 @@ class Encoders:
         """See `prunella.models.fingerprint`."""
         return vae_fingerprint(self.folder)
 
-    def latents(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pictures: np.ndarray) -> tuple[Tensor, Tensor]:
         """Mean and std (NCHW fp32, on the CPU) of pictures (NHWC uint8)."""
-        return raw_latents(self.vae, pictures, self.precision, batch_size=len(pictures))
+        return encode_images(self.vae, pictures, self.precision, batch_size=len(pictures))
 
-    def text(self, captions: list[str]) -> dict[str, Tensor]:
+    def encode_captions(self, captions: list[str]) -> dict[str, Tensor]:
         """ "text" (NLD) and, of an SDXL teacher, "pooled" (NP): fp32, on the CPU, as the stock pipeline makes them."""
-        return self._encoded(captions, guided=False)[0]
+        return self._encode_prompt(captions, guided=False)[0]
 
-    def empty(self) -> dict[str, Tensor]:
+    def encode_empty(self) -> dict[str, Tensor]:
         """The same without N, for no caption: of "", or zeros where the stock pipeline guides away from zeros."""
-        return {name: value[0] for name, value in self._encoded(["a"], guided=True)[1].items()}
+        return {name: value[0] for name, value in self._encode_prompt(["a"], guided=True)[1].items()}
 
-    def tokens(self, captions: list[str]) -> tuple[dict[str, Tensor], int]:
+    def tokenize(self, captions: list[str]) -> tuple[dict[str, Tensor], int]:
         """ "tokens" (NL) and, of an SDXL teacher, "tokens_2": int32; and how many captions are longer than those."""
-        made, longer = {}, np.zeros(len(captions), bool)
+        tokens, longer = {}, np.zeros(len(captions), bool)
         for name in ("tokenizer", "tokenizer_2"):
             if (tokenizer := getattr(self.pipeline, name, None)) is not None:
-                longest = tokenizer.model_max_length
+                max_length = tokenizer.model_max_length
                 whole = tokenizer(captions, verbose=False).input_ids
-                longer |= np.array([len(ids) > longest for ids in whole], bool)
-                cut = tokenizer(captions, padding="max_length", max_length=longest, truncation=True)
-                made[name.replace("tokenizer", "tokens")] = torch.tensor(cut.input_ids, dtype=torch.int32)
-        return made, int(longer.sum())
+                longer |= np.array([len(ids) > max_length for ids in whole], bool)
+                truncated = tokenizer(captions, padding="max_length", max_length=max_length, truncation=True)
+                tokens[name.replace("tokenizer", "tokens")] = torch.tensor(truncated.input_ids, dtype=torch.int32)
+        return tokens, int(longer.sum())
 
     @torch.no_grad()
-    def _encoded(self, captions: list[str], guided: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _encode_prompt(self, captions: list[str], guided: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the captions are encoded to, and what guidance leads away from (empty where not `guided`)."""
-        made = self.pipeline.encode_prompt(
+        outputs = self.pipeline.encode_prompt(
             prompt=captions, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )
         # SD gives (text, text of nothing); SDXL has the pooled embeddings, in the same order, after them.
-        kinds = {"text": made[:2], "pooled": made[2:]}
-        given, nothing = (
+        kinds = {"text": outputs[:2], "pooled": outputs[2:]}
+        conditional, unconditional = (
             {kind: pair[i].float().cpu() for kind, pair in kinds.items() if pair and pair[i] is not None}
             for i in (0, 1)
         )
-        return given, nothing
+        return conditional, unconditional
 
 
-class Texts:
+class TextEncoders:
     """The text encoders of a pipeline: tokens as `Encoders.tokens` makes them to what stock `encode_prompt` gives.
 
     They have the bits of the training's `precision`.
@@ -129,11 +129,11 @@ class Texts:
         """ "text" (NLD) and, of SDXL, "pooled" (NP): fp32, on the CPU."""
         with torch.cuda.stream(self.stream) if self.stream else nullcontext():
             encoders = {name: part for name in TOKENS if (part := getattr(self.pipeline, name, None)) is not None}
-            made = embedded(encoders, {name: each.to(self.device) for name, each in tokens.items()})
-            return {name: value.float().cpu() for name, value in made.items()}
+            embeddings = encode_tokens(encoders, {name: each.to(self.device) for name, each in tokens.items()})
+            return {name: value.float().cpu() for name, value in embeddings.items()}
 
 
-def embedded(encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def encode_tokens(encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """ "text" (NLD) and, of SDXL, "pooled" (NP) of tokens, on the encoders' device.
 
     `encoders` are those of a pipeline by their names there, "text_encoder" and "text_encoder_2".
@@ -146,26 +146,32 @@ def embedded(encoders: Mapping[str, Any], tokens: Mapping[str, Tensor]) -> dict[
             )
         return {"text": encoder(tokens["tokens"].long(), attention_mask=None)[0]}
     # The last but one layer of both encoders side by side, and the second's projection (arXiv 2307.01952).
-    made = [encoders[name](tokens[kind].long(), output_hidden_states=True) for name, kind in TOKENS.items()]
-    return {"text": torch.cat([each.hidden_states[-2] for each in made], -1), "pooled": made[-1][0]}
+    outputs = [encoders[name](tokens[kind].long(), output_hidden_states=True) for name, kind in TOKENS.items()]
+    return {"text": torch.cat([each.hidden_states[-2] for each in outputs], -1), "pooled": outputs[-1][0]}
 
 
 def open_latents(
-    folder: Path, pipeline: Path, device: str, precision: Precision = "fp32", texts_learn: bool = False
-) -> tuple[Latents, Latents]:
+    folder: Path, pipeline: Path, device: str, precision: Precision = "fp32", trains_text_encoder: bool = False
+) -> tuple[LatentDataset, LatentDataset]:
     """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens.
 
     Where text encoders learn, tokens are left as they are. Raises UserError where the folder then holds none.
     """
-    holds = read_manifest(folder).get("text")
-    if texts_learn and holds != "tokens":
+    text_kind = read_manifest(folder).get("text")
+    if trains_text_encoder and text_kind != "tokens":
         raise UserError(
             f"{folder} holds text embeddings, and text encoders that learn (text_encoder: true) need tokens; "
             "encode.text: tokens stores those"
         )
-    texts = None if holds != "tokens" else _unchanged if texts_learn else Texts(pipeline, device, precision)
-    return Latents(folder, "train", texts), Latents(folder, "heldout", texts)
+    encode_text = (
+        None
+        if text_kind != "tokens"
+        else _keep_tokens
+        if trains_text_encoder
+        else TextEncoders(pipeline, device, precision)
+    )
+    return LatentDataset(folder, "train", encode_text), LatentDataset(folder, "heldout", encode_text)
 
 
-def _unchanged(tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+def _keep_tokens(tokens: dict[str, Tensor]) -> dict[str, Tensor]:
     return tokens

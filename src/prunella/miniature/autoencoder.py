@@ -17,7 +17,7 @@ from prunella.compute.seeds import make_generator
 from prunella.miniature.recipe import AutoencoderConfig
 from prunella.miniature.zero_init import zero_init
 from prunella.params import Training
-from prunella.training.sampler import examples, line
+from prunella.training.sampler import batch_positions, sample_indices
 
 
 def build_autoencoder(recipe: AutoencoderConfig) -> AutoencoderKL:
@@ -66,7 +66,9 @@ def make_autoencoder_batches(
 
     def make_batch(step: int) -> dict[str, Tensor]:
         rng = make_generator(settings.seed, step)
-        selected = images[torch.from_numpy(examples(line(step, settings.batch_size), len(images), settings.seed))]
+        selected = images[
+            torch.from_numpy(sample_indices(batch_positions(step, settings.batch_size), len(images), settings.seed))
+        ]
         if step < full_images_from:
             x, y = torch.randint(0, images.shape[-1] - recipe.crop + 1, (2,), generator=rng).tolist()
             selected = selected[:, :, y : y + recipe.crop, x : x + recipe.crop]

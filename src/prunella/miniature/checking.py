@@ -13,7 +13,7 @@ from prunella.errors import UserError
 from prunella.evaluation.frechet import measure_frechet
 from prunella.evaluation.latent_features import pool_latents
 from prunella.evaluation.metrics.composition import measure_composition
-from prunella.latents.encoders import raw_latents, reconstructed
+from prunella.latents.encoders import encode_images, reconstruct_images
 from prunella.miniature.recipe import MiniatureRecipe
 from prunella.models.pipeline import load_pipeline
 from prunella.reporting.image_grid import render_grid
@@ -109,7 +109,7 @@ def _generate_scene_images(
 
 def measure_reconstructions(vae: AutoencoderKL, scenes: SceneSamples, vocabulary: Vocabulary) -> dict:
     """Gate 1: the judge on pictures that went through the VAE and back, and their peak signal-to-noise ratio in dB."""
-    restored_images = list(reconstructed(vae, np.stack([image for _, image in scenes])))
+    restored_images = list(reconstruct_images(vae, np.stack([image for _, image in scenes])))
     errors = [np.square(a.astype(float) - b).mean() for a, (_, b) in zip(restored_images, scenes, strict=True)]
     psnr = 10 * np.log10(255**2 / np.mean(errors))
     return {"psnr_db": round(float(psnr), 2)} | measure_composition(
@@ -118,7 +118,7 @@ def measure_reconstructions(vae: AutoencoderKL, scenes: SceneSamples, vocabulary
 
 
 def _encode_latent_means(vae: AutoencoderKL, images: list[np.ndarray]) -> torch.Tensor:
-    return raw_latents(vae, np.stack(images))[0]
+    return encode_images(vae, np.stack(images))[0]
 
 
 def measure_chance_level(scenes: SceneSamples, vocabulary: Vocabulary) -> dict:

@@ -12,7 +12,7 @@ from prunella.compute import seeds
 from prunella.miniature.recipe import DenoiserConfig
 from prunella.miniature.zero_init import zero_init
 from prunella.training import objectives
-from prunella.training.sampler import examples, line
+from prunella.training.sampler import batch_positions, sample_indices
 
 
 class UNetAndTextEncoder(nn.Module):
@@ -38,7 +38,7 @@ class DenoisingLoss:
         noisy_latents = self.scheduler.add_noise(batch["latents"], batch["noise"], batch["timesteps"])
         text_embeddings = model.text(batch["tokens"]).last_hidden_state
         prediction = model.unet(noisy_latents, batch["timesteps"], text_embeddings).sample
-        target = objectives.objective(self.scheduler).target(batch["latents"], batch["noise"], batch["timesteps"])
+        target = objectives.make_objective(self.scheduler).target(batch["latents"], batch["noise"], batch["timesteps"])
         return {"loss": F.mse_loss(prediction, target)}
 
 
@@ -56,8 +56,8 @@ def make_denoiser_batches(
 
     def make_batch(step: int) -> dict[str, Tensor]:
         generator = seeds.make_generator(settings.seed, step)
-        indices = torch.from_numpy(examples(line(step, settings.batch_size), len(mean), settings.seed))
-        latents = objectives.sampled(mean[indices], std[indices], generator, scaling_factor)
+        indices = torch.from_numpy(sample_indices(batch_positions(step, settings.batch_size), len(mean), settings.seed))
+        latents = objectives.sample_latents(mean[indices], std[indices], generator, scaling_factor)
         n = len(indices)
         dropped = torch.rand(n, generator=generator) < recipe.caption_dropout
         min_timesteps = torch.where(torch.rand(n, generator=generator) < recipe.noisier, num_train_timesteps // 2, 0)

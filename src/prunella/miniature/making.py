@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from prunella.latents.encoders import raw_latents
+from prunella.latents.encoders import encode_images
 from prunella.miniature import autoencoder, denoiser, naming
 from prunella.miniature.recipe import ComponentTraining, MiniatureRecipe
 from prunella.models.pipeline import to_storage_dtype
 from prunella.scenes import tokenizer
 from prunella.scenes.generator import Vocabulary, render_sample
 from prunella.training import checkpoint
-from prunella.training.loop import averaged, ema_weights, train
+from prunella.training.loop import ema_weights, make_ema, train
 from prunella.training.metrics_log import MetricsLog
-from prunella.training.trainable import Learned
+from prunella.training.trainable import TrainableState
 
 PREVIEW_EVERY = 250  # steps
 
@@ -52,7 +52,7 @@ def train_miniature(
     if not start_dir:
         component_reports["autoencoder"] = _train_autoencoder(vae, images, recipe, work_dir / "autoencoder")
         component_reports["decoder"] = _polish_decoder(vae, images, recipe, work_dir / "decoder")
-    mean, std = raw_latents(vae.eval(), images.permute(0, 2, 3, 1).numpy())
+    mean, std = encode_images(vae.eval(), images.permute(0, 2, 3, 1).numpy())
     scaling_factor = vae.config.scaling_factor if start_dir else float((mean.var() + std.square().mean()).rsqrt())
     vae.register_to_config(scaling_factor=scaling_factor)
     clip_tokenizer = tokenizer.build_tokenizer(vocabulary, recipe.denoiser.text["max_position_embeddings"])
@@ -169,8 +169,8 @@ def _run_training(
     preview: Callable[[], None] | None = None,
 ) -> dict:
     """Train to the end, from where `folder` stands; the model then holds its average. Seconds and mean curves."""
-    ema, metrics_log = averaged(model, settings), MetricsLog(work_dir / "metrics.jsonl")
-    metrics_log.resume(checkpoint.newest(work_dir))
+    ema, metrics_log = make_ema(model, settings), MetricsLog(work_dir / "metrics.jsonl")
+    metrics_log.resume(checkpoint.newest_step(work_dir))
     start_time = time.perf_counter()
     checkpoint_every = settings.checkpoint_every
     steps = train(
@@ -178,7 +178,7 @@ def _run_training(
     )
     for completed_steps, step_terms in steps:
         for step, terms in step_terms:
-            metrics_log.metrics(
+            metrics_log.log_metrics(
                 step, "train", {**terms, "seconds": (time.perf_counter() - start_time) / len(step_terms)}
             )
         start_time = time.perf_counter()
@@ -186,7 +186,7 @@ def _run_training(
             with ema_weights(model, ema):
                 preview()
     if ema:
-        ema.copy_to(Learned(model).parameters())
+        ema.copy_to(TrainableState(model).parameters())
     rows = metrics_log.rows()
     seconds = round(sum(row["seconds"] for row in rows), 1)
     names = [name for name in rows[0] if name not in ("step", "split", "seconds")]

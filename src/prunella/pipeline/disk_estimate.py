@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prunella.compute.resume import work_root
-from prunella.encoding.encode import vae_factor
+from prunella.encoding.encode import vae_scale_factor
 from prunella.errors import UserError
 from prunella.models.configs import list_model_components, weights_stem
 from prunella.models.families import FAMILIES
@@ -16,7 +16,7 @@ from prunella.params import DiffusionTraining, Params, students_with_fixed_plan
 from prunella.pruning.layout import is_student
 from prunella.pruning.mapping import student_config
 from prunella.pruning.plan import STUDENTS
-from prunella.training.memory_estimate import GB, parameters, tokens
+from prunella.training.memory_estimate import GB, count_parameters, count_tokens
 
 RUN_DIRS = ("work", "data", "models")  # folders of what a run writes
 BYTES_PER_NUMBER = {"fp32": 4, "fp16": 2}  # bytes of a stored number
@@ -55,9 +55,10 @@ def estimate_bytes(params: Params, folder: Path, num_samples: int) -> dict[str, 
     """Bytes by what they are for."""
     teacher_info = describe_pipeline_dir(folder, is_student)
     student_sizes = [
-        parameters(student_config(STUDENTS[name], teacher_info["unet"])) for name in students_with_fixed_plan(params)
+        count_parameters(student_config(STUDENTS[name], teacher_info["unet"]))
+        for name in students_with_fixed_plan(params)
     ]
-    student_sizes += [parameters(teacher_info["unet"])] * (
+    student_sizes += [count_parameters(teacher_info["unet"])] * (
         len(params.students) - len(student_sizes)
     )  # not chosen yet: at most
     trainings = (params.distill, params.finetune)
@@ -97,7 +98,10 @@ def _count_base_parameters(params: Params) -> dict[str, tuple[int, int]]:
                 pipeline_info = describe_pipeline_dir(folder, lambda _: True)
             except UserError as error:  # which names the section `teacher`
                 raise UserError(str(error).replace("teacher.", f"finetune.base.{name}.model.")) from None
-            counts[name] = parameters(pipeline_info["unet"]), _count_other_parameters(folder, pipeline_info["family"])
+            counts[name] = (
+                count_parameters(pipeline_info["unet"]),
+                _count_other_parameters(folder, pipeline_info["family"]),
+            )
     return counts
 
 
@@ -113,14 +117,14 @@ def _estimate_extra_peak_bytes(size: int, training: DiffusionTraining) -> int:
 
 def _estimate_sample_bytes(params: Params, folder: Path, teacher_info: dict) -> int:
     """Bytes of an encoded pair with one caption."""
-    latent_size = params.encode.resolution // vae_factor(folder)
+    latent_size = params.encode.resolution // vae_scale_factor(folder)
     shapes = FAMILIES[teacher_info["family"]].example_shapes(
-        teacher_info["unet"], (latent_size, latent_size), tokens(folder)
+        teacher_info["unet"], (latent_size, latent_size), count_tokens(folder)
     )
     number_bytes = BYTES_PER_NUMBER[params.encode.storage]
     text_bytes = sum(math.prod(shapes[name]) for name in ("states", "pooled") if name in shapes) * number_bytes
     if params.encode.text == "tokens":
-        text_bytes = 4 * tokens(folder) * len(FAMILIES[teacher_info["family"]].text_encoders)
+        text_bytes = 4 * count_tokens(folder) * len(FAMILIES[teacher_info["family"]].text_encoders)
     orientations = 2 if params.encode.flip else 1
     return 2 * orientations * math.prod(shapes["latents"]) * number_bytes + text_bytes  # mean and std
 

@@ -12,7 +12,7 @@ import torch
 from prunella.compute.device import resolve_device
 from prunella.data.buckets import bucket_sizes
 from prunella.data.manifest import read_sample_manifest
-from prunella.encoding.encode import multiple, planned, vae_factor
+from prunella.encoding.encode import plan_shards, size_multiple, vae_scale_factor
 from prunella.errors import UserError
 from prunella.evaluation.metrics import check_metrics, find_unavailable_metrics
 from prunella.models.families import FAMILIES
@@ -33,8 +33,8 @@ from prunella.pruning.succession import resolve_phase_plans
 from prunella.sampling.benchmark_prompts import read_prompt_file
 from prunella.storage.remote import parse_location
 from prunella.tracking.training_estimate import TrainingEstimate, make_memory_spec
-from prunella.training.finetune import caption_contains
-from prunella.training.memory_estimate import examples_at_once, memory_of, tokens
+from prunella.training.finetune import find_captions_with
+from prunella.training.memory_estimate import choose_micro_batch, count_tokens, memory_per_process
 
 TEACHER_PIN = Path("models/teacher.json")
 GENERATED_DIR = Path("data/generated")
@@ -74,7 +74,7 @@ def check_run(params: Params, folder: Path, num_samples: int) -> None:
     Raises UserError where the disk is too small; memory is estimated, so that there a word has to do.
     """
     check_plans(params, describe_pipeline_dir(folder, is_student)["unet"])
-    bucket_sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
+    bucket_sizes(params.encode.buckets, params.encode.resolution, size_multiple(folder))
     finetune = params.finetune
     samples_by_section = {
         "distill": num_samples,
@@ -91,8 +91,8 @@ def check_filtered_samples(params: Params, folder: Path, manifest: Path) -> tupl
 
     `folder` is the teacher's. Raises UserError as `encode` and `finetune` would.
     """
-    allowed_sizes = bucket_sizes(params.encode.buckets, params.encode.resolution, multiple(folder))
-    tasks, num_too_small = planned(read_sample_manifest(manifest)[1], params.encode, params.seed, allowed_sizes)
+    allowed_sizes = bucket_sizes(params.encode.buckets, params.encode.resolution, size_multiple(folder))
+    tasks, num_too_small = plan_shards(read_sample_manifest(manifest)[1], params.encode, params.seed, allowed_sizes)
     samples = {split: [sample for task in tasks if task.split == split for sample in task.pairs] for split in SPLITS}
     split_captions = {
         split: [caption for sample in split_samples for caption in sample.captions]
@@ -103,7 +103,7 @@ def check_filtered_samples(params: Params, folder: Path, manifest: Path) -> tupl
     )  # words of a set of fine-tuning's own are looked for there
     words = params.finetune.caption_keywords if uses_main_data else []
     matches = {
-        split: len(caption_contains(captions_of_split, words)) for split, captions_of_split in split_captions.items()
+        split: len(find_captions_with(captions_of_split, words)) for split, captions_of_split in split_captions.items()
     }
     if not matches["train"] and len(students_not_finetuned(params)) < len(params.students):
         raise UserError(
@@ -204,14 +204,14 @@ def _estimate_student_training(
 ) -> TrainingEstimate:
     teacher_info, settings = describe_pipeline_dir(folder, is_student), getattr(params, section)
     torch_device = torch.device(resolve_device(params.runtime))
-    latent_size = params.encode.resolution // vae_factor(folder)
+    latent_size = params.encode.resolution // vae_scale_factor(folder)
     example = FAMILIES[teacher_info["family"]].example_shapes(
-        teacher_info["unet"], (latent_size, latent_size), tokens(folder)
+        teacher_info["unet"], (latent_size, latent_size), count_tokens(folder)
     )
     processes, on_gpu = params.runtime.processes, torch_device.type == "cuda"
     memory_spec = make_memory_spec(
         STUDENTS[student], teacher_info["unet"], example, settings, processes=processes, gpu=on_gpu
     )
-    memory_bytes = memory_of(torch_device, processes)
-    micro_batch = examples_at_once(params.runtime.micro_batch, memory_spec, settings, memory_bytes)
+    memory_bytes = memory_per_process(torch_device, processes)
+    micro_batch = choose_micro_batch(params.runtime.micro_batch, memory_spec, settings, memory_bytes)
     return TrainingEstimate(f"{section} {student}", memory_spec, settings, micro_batch, num_samples, torch_device)

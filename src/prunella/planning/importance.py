@@ -22,7 +22,7 @@ from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.storage.files import atomic_write_text, json_digest, read_json
 from prunella.training.data import Batch
-from prunella.training.losses import Task, squares
+from prunella.training.losses import DiffusionLoss, per_sample_mse
 
 NUM_TIMESTEP_BINS = 4  # of timesteps, equally wide
 ERROR_DIGITS = 9  # that are kept of an error
@@ -48,7 +48,7 @@ class OutputError:
         precision: Precision = "fp32",
     ):
         self.teacher_unet, self.family, self.work_dir, self.precision = teacher_unet.eval(), family, work_dir, precision
-        self.diffusion_loss, self.num_train_timesteps = Task(scheduler), scheduler.config.num_train_timesteps
+        self.diffusion_loss, self.num_train_timesteps = DiffusionLoss(scheduler), scheduler.config.num_train_timesteps
         self.batches = [Batch(batch).to(teacher_unet.device) for batch in batches]
         self.timesteps = torch.cat([batch["timesteps"] for batch in self.batches]).tolist()
         self.teacher_outputs: list[Tensor] = []
@@ -101,7 +101,7 @@ class OutputError:
         errors = [
             error
             for student_output, teacher_output in output_pairs
-            for error in squares(student_output, teacher_output).tolist()
+            for error in per_sample_mse(student_output, teacher_output).tolist()
         ]
         return [float(f"{error:.{ERROR_DIGITS}g}") for error in errors]
 

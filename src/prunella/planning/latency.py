@@ -20,7 +20,7 @@ from torch import nn
 from prunella.compute.precision import autocast, tf32_context
 from prunella.errors import UserError
 from prunella.latents.encoders import open_latents
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.models.families import family_of_unet, predict_with_unet
 from prunella.models.pipeline import load_unet
 from prunella.params import Precision
@@ -82,9 +82,9 @@ def load_or_measure_latency(
     return f"{sum(table['0'].values()):.2f} ms the teacher's UNet, {len(table['0'])} parts of it measured"
 
 
-def read_latent_size(dataset: Latents) -> tuple[int, int]:
+def read_latent_size(dataset: LatentDataset) -> tuple[int, int]:
     """Width and height of the first pair's latents."""
-    height, width = dataset.take(np.arange(1))["mean"].shape[-2:]
+    height, width = dataset.get_batch(np.arange(1))["mean"].shape[-2:]
     return int(width), int(height)
 
 

@@ -32,7 +32,7 @@ from prunella.planning.units import DropDeepest, Unit, full_plan, list_units, pl
 from prunella.pruning.layout import require_full_family
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.storage.files import atomic_write_text, read_json
-from prunella.training.data import heldout_batches
+from prunella.training.data import iter_heldout_batches
 
 CODE_DEPS = ("compute", "latents", "models", "planning", "pruning", "training")
 CURVE_POINTS = 8  # points of the curve of quality against size
@@ -114,7 +114,7 @@ def search_plan(
         unet, scheduler = load_unet(teacher_dir, device), load_scheduler(teacher_dir)
         num_train_timesteps = scheduler.config.num_train_timesteps
         indices = np.arange(min(params.samples, len(heldout)))
-        batches = heldout_batches(heldout, params.batch_size, num_train_timesteps, indices)
+        batches = iter_heldout_batches(heldout, params.batch_size, num_train_timesteps, indices)
         output_error = OutputError(unet, space.family, scheduler, batches, run_dir / "measured", params.precision)
         start_time = time.perf_counter()
         _print_cost_estimate(name, space, params, output_error)

@@ -10,16 +10,16 @@ from pathlib import Path
 from diffusers import DDPMScheduler, UNet2DConditionModel
 
 from prunella.compute.launch import world_size
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Distill, PlanSearch, validate_config
 from prunella.params.validation import fill_section
 from prunella.planning.importance import ErrorStats, OutputError
 from prunella.pruning.plan import Plan
 from prunella.pruning.prune import prune
 from prunella.storage.files import json_digest
-from prunella.training.data import training_batches
+from prunella.training.data import make_training_batches
 from prunella.training.loop import train
-from prunella.training.losses import Distillation
+from prunella.training.losses import DistillationLoss
 
 # The plainest training there is: towards the teacher's output alone, at a constant rate, so that rounds add up.
 PLAIN_DISTILLATION = {
@@ -68,7 +68,7 @@ def run_tournament(
     finalists: Sequence[Plan],
     teacher_unet: UNet2DConditionModel,
     scheduler: DDPMScheduler,
-    latents: Latents,
+    latents: LatentDataset,
     output_error: OutputError,
     run_dir: Path,
 ) -> list[list[ErrorStats]]:
@@ -92,20 +92,20 @@ def _train_round(
     plan: Plan,
     teacher_unet: UNet2DConditionModel,
     scheduler: DDPMScheduler,
-    latents: Latents,
+    latents: LatentDataset,
     output_error: OutputError,
     run_dir: Path,
 ) -> ErrorStats:
     """The error of a student that has trained so long, going on from the round before."""
     student = prune(teacher_unet, plan)
-    batches = training_batches(
+    batches = make_training_batches(
         latents, round_settings.batch_size // world_size(), round_settings, scheduler.config.num_train_timesteps
     )
     identity = round_settings.model_dump(exclude={"steps", "evaluate_every"})
     checkpoint_dir = (
         run_dir / "tournament" / json_digest([plan.model_dump(include={"down", "mid", "up", "layers"}), identity])
     )
-    loss = Distillation(teacher_unet, [], scheduler, round_settings)
+    loss = DistillationLoss(teacher_unet, [], scheduler, round_settings)
     for _ in train(student, loss, batches, round_settings, folder=checkpoint_dir, title="tournament"):
         pass
     return output_error.measure_student(student.eval())

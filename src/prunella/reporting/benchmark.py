@@ -48,7 +48,7 @@ class ReportInputs:
 
     teacher: Path  # as the teacher stage pinned it, a file
     plans: Path  # STUDENT.yaml
-    drawn: Path  # galleries: teacher, STUDENT/STAGE
+    images: Path  # galleries: teacher, STUDENT/STAGE
     speeds: Path  # of drawing: teacher.json, STUDENT.json
     scores: Path  # teacher.json, STUDENT.json
     costs: Path  # a file
@@ -163,9 +163,9 @@ def write_report_pages(
     models = [name for name in report["models"]]
     # Of others: a student that once had such a name has left its plan and its distillation, which are not theirs.
     base_models = [name for name in students if f"{name}/{BASE_STAGE}" in models]
-    max_side = max(max(prompt.width, prompt.height) for prompt in ImageShards(inputs.drawn / "teacher").prompts)
+    max_side = max(max(prompt.width, prompt.height) for prompt in ImageShards(inputs.images / "teacher").prompts)
     images_by_model = _load_images(
-        inputs.drawn, models, limit_prompts(len(models), max_side, report["settings"]["prompts"])
+        inputs.images, models, limit_prompts(len(models), max_side, report["settings"]["prompts"])
     )
     _write_image_grids(images_by_model, students, out / "images", image_callback)
     (out / "headline.json").write_text(json.dumps(_headline_without_latency(report), indent=1) + "\n")

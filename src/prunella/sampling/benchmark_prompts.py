@@ -134,9 +134,9 @@ def _read_resolution(latents_dir: Path) -> int:
 
 
 def _open_heldout(latents_dir: Path) -> Any:
-    from prunella.latents.shards import Latents  # torch, which what only reads a gallery does without
+    from prunella.latents.shards import LatentDataset  # torch, which what only reads a gallery does without
 
-    return Latents(latents_dir, "heldout", texts=_reject_tokens)
+    return LatentDataset(latents_dir, "heldout", texts=_reject_tokens)
 
 
 def _reject_tokens(tokens: dict) -> dict:

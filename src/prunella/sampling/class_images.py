@@ -13,7 +13,7 @@ from prunella.compute.distributed import get_accelerator
 from prunella.compute.launch import rank
 from prunella.compute.resume import DONE_FILE, compute_identity, open_run_dir
 from prunella.latents.encoders import Encoders
-from prunella.latents.shards import read_manifest, whole_shard, write_manifest, write_shard
+from prunella.latents.shards import read_manifest, verify_shard, write_manifest, write_shard
 from prunella.params import Finetune
 from prunella.sampling.generate import generate, load_for_inference
 from prunella.storage.files import atomic_write_text
@@ -66,14 +66,14 @@ def _generate_class_images(
     shards = []
     for number, first in enumerate(range(0, len(prompt_list), batch_size)):
         prompts = prompt_list[first : first + batch_size]
-        if (shard := whole_shard(work_dir, f"{TRAIN_SPLIT}-{number:05d}")) is None:
+        if (shard := verify_shard(work_dir, f"{TRAIN_SPLIT}-{number:05d}")) is None:
             images = list(generate(pipeline, prompts, batch_size=batch_size, first_noise_id=first, **sampling_settings))
             tensors = _encode_class_images(encoders, images, prompts, text_storage, resolution)
             shard = write_shard(work_dir, TRAIN_SPLIT, number, (resolution, resolution), prompts, tensors)
         print(f"class pictures: {first + len(prompts)} of {len(prompt_list)}", flush=True)
         shards.append(shard)
     metadata = {"scaling_factor": encoders.scaling_factor, "resolution": resolution, "text": text_storage}
-    write_manifest(work_dir, shards, encoders.empty(), **metadata)
+    write_manifest(work_dir, shards, encoders.encode_empty(), **metadata)
     atomic_write_text(work_dir / DONE_FILE, "{}")
 
 
@@ -81,8 +81,8 @@ def _encode_class_images(
     encoders: Encoders, images: list[np.ndarray], prompts: list[str], text_storage: str, resolution: int
 ) -> dict[str, torch.Tensor]:
     """What a shard holds of the pictures, as `prunella.latents.shards` says."""
-    mean, std = encoders.latents(np.stack(images))
-    text_tensors = encoders.tokens(prompts)[0] if text_storage == "tokens" else encoders.text(prompts)
+    mean, std = encoders.encode_images(np.stack(images))
+    text_tensors = encoders.tokenize(prompts)[0] if text_storage == "tokens" else encoders.encode_captions(prompts)
     if "pooled" in text_tensors or "tokens_2" in text_tensors:
         text_tensors["sizes"] = torch.tensor(
             [[resolution, resolution, 0, 0, resolution, resolution]] * len(images)

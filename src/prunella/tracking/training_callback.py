@@ -24,8 +24,8 @@ from prunella.sampling.generate import generate
 from prunella.tracking.training_estimate import ETA_AFTER_STEPS, TrainingEstimate
 from prunella.training.loop import ema_weights
 from prunella.training.metrics_log import MetricsLog
-from prunella.training.trainer import METRICS, SECONDS, TrainingJob
-from prunella.training.validation import Data
+from prunella.training.trainer import METRICS, STEP_SECONDS, TrainingJob
+from prunella.training.validation import TrainingData
 
 SAMPLES_NAME = "samples"
 BATCH_SIZE = 8  # pictures drawn at once
@@ -73,7 +73,7 @@ class TrackingCallback:
                 sample_images(done, ema)
             if rank() == 0 and done == resumed + ETA_AFTER_STEPS < job.params.steps:
                 rows = MetricsLog(work / METRICS).rows("train")[-ETA_AFTER_STEPS:]
-                estimate.print_eta([row[SECONDS] for row in rows], done)
+                estimate.print_eta([row[STEP_SECONDS] for row in rows], done)
 
         with estimate.explain_oom():
             yield step_hook
@@ -98,7 +98,7 @@ class SampleImages:
         if not self.prompts:
             return
         # VAE and text encoders are there while drawing alone, so that they take no memory from the training.
-        pipeline = load_pipeline(self.job.student, self.job.placement.device, unet=None, **self.job.encoders)
+        pipeline = load_pipeline(self.job.student, self.job.placement.device, unet=None, **self.job.text_encoders)
         with ema_weights(self.job.model, ema), disable_compile():
             rows = {f"step {done}": self._generate_images(pipeline, self.job.unet)}
             if self.job.teacher is not None:
@@ -146,14 +146,16 @@ def split_evenly(count: int, processes: int) -> list[range]:
     return [range(*ends) for ends in pairwise(starts)]
 
 
-def select_heldout_captions(data: Data, count: int) -> list[str]:
+def select_heldout_captions(data: TrainingData, count: int) -> list[str]:
     """The first `count` held-out captions that are trained for."""
     heldout_captions = data.heldout.captions
-    indices = range(len(heldout_captions)) if data.heldout_among is None else data.heldout_among
+    indices = range(len(heldout_captions)) if data.heldout_indices is None else data.heldout_indices
     return [heldout_captions[i] for i in indices][:count]
 
 
 def _make_estimate(job: TrainingJob, processes: int) -> TrainingEstimate:
-    num_samples = len(job.data.train) if job.data.among is None else len(job.data.among)
-    micro_batch = job.examples_at_once(processes)
-    return TrainingEstimate(job.title, job.subject(processes), job.params, micro_batch, num_samples, job.unet.device)
+    num_samples = len(job.data.train) if job.data.indices is None else len(job.data.indices)
+    micro_batch = job.choose_micro_batch(processes)
+    return TrainingEstimate(
+        job.title, job.memory_spec(processes), job.params, micro_batch, num_samples, job.unet.device
+    )

@@ -14,14 +14,23 @@ from prunella.errors import UserError
 from prunella.params import DiffusionTraining, Distill, Finetune
 from prunella.pruning.mapping import feature_pairs, student_config
 from prunella.pruning.plan import Plan
-from prunella.training.memory_estimate import GB, PLANNED, Example, Subject, advice, knobs, memory_of, needed
+from prunella.training.memory_estimate import (
+    GB,
+    USABLE_FRACTION,
+    Example,
+    MemorySpec,
+    estimate_memory,
+    format_savers,
+    memory_per_process,
+    memory_savers,
+)
 
 ETA_AFTER_STEPS = 10  # steps until it is known how long one takes
 
 
 def make_memory_spec(
     plan: Plan, teacher_config: dict, example: Example, settings: DiffusionTraining, *, processes: int = 1, gpu: bool
-) -> Subject:
+) -> MemorySpec:
     """What a training of the plan's student takes memory for: beside the `teacher_config` (its UNet's config) if it
     distils.
 
@@ -30,9 +39,9 @@ def make_memory_spec(
     student = student_config(plan, teacher_config)
     if not isinstance(settings, Distill):
         passes = 1 + len(settings.auxiliary_weights) if isinstance(settings, Finetune) else 1
-        return Subject(student, None, example, processes, gpu, passes=passes)
+        return MemorySpec(student, None, example, processes, gpu, passes=passes)
     hooked_modules = tuple(pair.student for pair in feature_pairs(plan, settings.features, teacher_config))
-    return Subject(student, teacher_config, example, processes, gpu, hooked_modules)
+    return MemorySpec(student, teacher_config, example, processes, gpu, hooked_modules)
 
 
 class TrainingEstimate(NamedTuple):
@@ -43,7 +52,7 @@ class TrainingEstimate(NamedTuple):
     """
 
     title: str
-    memory_spec: Subject
+    memory_spec: MemorySpec
     params: DiffusionTraining
     micro_batch: int
     num_samples: int | None
@@ -54,8 +63,8 @@ class TrainingEstimate(NamedTuple):
         num_images = self.params.steps * self.params.batch_size * self.params.gradient_accumulation_steps
         processes = self.memory_spec.processes
         estimate, device_memory = (
-            needed(self.memory_spec, self.params, self.micro_batch),
-            memory_of(self.device, processes),
+            estimate_memory(self.memory_spec, self.params, self.micro_batch),
+            memory_per_process(self.device, processes),
         )
         breakdown_gb = {name: size / GB for name, size in estimate._asdict().items() if size}
         epochs_text = (
@@ -69,7 +78,7 @@ class TrainingEstimate(NamedTuple):
             f"{device_memory / GB:.1f} GB",
             flush=True,
         )
-        if estimate.total > PLANNED * device_memory:
+        if estimate.total > USABLE_FRACTION * device_memory:
             print(f"{self.title}: that will hardly fit: {self._format_advice()}", flush=True)
         figures = {"images": num_images} | ({"epochs": num_images / self.num_samples} if self.num_samples else {})
         memory_gb = {**breakdown_gb, "needed": estimate.total / GB, "there": device_memory / GB}
@@ -95,4 +104,4 @@ class TrainingEstimate(NamedTuple):
             raise UserError(f"out of memory: {str(error).splitlines()[0]}\n{self._format_advice()}") from error
 
     def _format_advice(self) -> str:
-        return advice(knobs(self.memory_spec, self.params, self.micro_batch))
+        return format_savers(memory_savers(self.memory_spec, self.params, self.micro_batch))

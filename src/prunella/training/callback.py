@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from prunella.training.trainer import TrainingJob
 
 # Called with the steps done, after what they gave is written down; of several processes in each, together.
-Look = Callable[[int, EMAModel | None], None]
+StepHook = Callable[[int, EMAModel | None], None]
 
 
-class Observer(Protocol):
+class TrainingCallback(Protocol):
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Told of every row of the metrics log, names as "split/name"."""
 
     def around_training(
         self, job: "TrainingJob", work: Path, resumed: int, processes: int
-    ) -> AbstractContextManager[Look]:
+    ) -> AbstractContextManager[StepHook]:
         """Around a training that goes on from step `resumed`. It may turn what is raised inside into a better error."""
 
 
-class NoObserver:
+class NoCallback:
     """Nobody watches."""
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
@@ -32,5 +32,5 @@ class NoObserver:
 
     def around_training(
         self, job: "TrainingJob", work: Path, resumed: int, processes: int
-    ) -> AbstractContextManager[Look]:
+    ) -> AbstractContextManager[StepHook]:
         return nullcontext(lambda done, ema: None)

@@ -7,11 +7,11 @@ from prunella.compute.device import Placement
 from prunella.models.pipeline import load_unet
 from prunella.params import Distill
 from prunella.pruning.plan import PLAN_FILE, read_plan
-from prunella.training.callback import Observer
-from prunella.training.lesson import lesson
-from prunella.training.phase_refs import read_named
-from prunella.training.phases import taught_in_phases
-from prunella.training.trainer import run_job, state_folder
+from prunella.training.callback import TrainingCallback
+from prunella.training.lesson import make_distillation_job
+from prunella.training.phase_refs import read_phase_refs
+from prunella.training.phases import distill_in_phases
+from prunella.training.trainer import open_training_dir, run_job
 
 
 def distill(
@@ -24,7 +24,7 @@ def distill(
     curves: Path,
     placement: Placement,
     checkpoint_every: int,
-    observer: Observer | None = None,
+    observer: TrainingCallback | None = None,
     phases: Path | None = None,
 ) -> dict:
     """Teach the pruned `student` folder with the `teacher` folder; write the pipeline `out` and return the report.
@@ -35,18 +35,18 @@ def distill(
     plan, inputs = read_plan(student / "unet" / PLAN_FILE), [student, latents / "manifest.json", teacher / "unet"]
     if params.phases and phases:
         inputs.append(phases)
-    given: dict[str, Any] = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
-    given |= {"checkpoint_every": checkpoint_every}
-    with state_folder("distill", params, inputs, continuable=continuable(params)) as work:
+    start_inputs: dict[str, Any] = {"teacher": teacher, "latents": latents, "student": student, "placement": placement}
+    start_inputs |= {"checkpoint_every": checkpoint_every}
+    with open_training_dir("distill", params, inputs, continuable=is_continuable(params)) as work:
         paths: dict[str, Any] = {"out": out, "curves": curves, "work": work, "observer": observer}
         if params.phases:
-            return taught_in_phases(params, plan, read_named(phases), **given, **paths)
+            return distill_in_phases(params, plan, read_phase_refs(phases), **start_inputs, **paths)
         unet = load_unet(student, placement.device)
-        job = lesson(params, unet, plan, title="distill", **given)
+        job = make_distillation_job(params, unet, plan, title="distill", **start_inputs)
         return run_job(job, **paths)
 
 
-def continuable(params: Distill) -> bool:
+def is_continuable(params: Distill) -> bool:
     """Whether a step does not depend on how many there are: a constant rate, and weights that are numbers."""
     weights = (params.task_weight, params.output_weight, params.feature_weight)
     return (

@@ -11,41 +11,43 @@ from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Distill
 from prunella.pruning.mapping import feature_pairs
 from prunella.pruning.plan import Plan
-from prunella.training.losses import OUTPUT, Distillation
+from prunella.training.losses import OUTPUT, DistillationLoss
 from prunella.training.trainer import TrainingJob
-from prunella.training.validation import Data
+from prunella.training.validation import TrainingData
 
 
-def lesson(
+def make_distillation_job(
     params: Distill,
     unet: UNet2DConditionModel,
     plan: Plan,
     *,
     teacher: Path,
-    taught_by: Path | None = None,
+    loss_teacher_dir: Path | None = None,
     latents: Path,
     student: Path,
     placement: Placement,
     checkpoint_every: int,
-    **more: Any,
+    **job_fields: Any,
 ) -> TrainingJob:
-    """The training of `unet`, the student of `plan`, by the pipeline folder `taught_by` (None: by `teacher`).
+    """The training of `unet`, the student of `plan`, by the pipeline folder `loss_teacher_dir` (None: by `teacher`).
 
-    `student` is the folder that its other parts are of; `teacher` made the latents; `more` are fields of the job.
+    `student` is the folder that its other parts are of; `teacher` made the latents; `job_fields` are fields of the job.
     """
-    taught_by = taught_by or teacher
-    shown = load_unet(taught_by, placement.device)
-    pairs = tuple(feature_pairs(plan, params.features, shown.config))
+    loss_teacher_dir = loss_teacher_dir or teacher
+    teacher_unet = load_unet(loss_teacher_dir, placement.device)
+    pairs = tuple(feature_pairs(plan, params.features, teacher_unet.config))
     return TrainingJob(
         unet=unet,
-        loss=Distillation(shown, list(pairs), load_scheduler(taught_by), params, compile=placement.compile),
+        loss=DistillationLoss(
+            teacher_unet, list(pairs), load_scheduler(loss_teacher_dir), params, compile=placement.compile
+        ),
         params=params,
-        data=Data(*open_latents(latents, teacher, placement.device, params.precision)),
+        data=TrainingData(*open_latents(latents, teacher, placement.device, params.precision)),
         student=student,
         placement=placement,
-        decided_by=OUTPUT,
+        monitor=OUTPUT,
         checkpoint_every=checkpoint_every,
-        teacher=shown,
+        teacher=teacher_unet,
         pairs=pairs,
-        **more,
+        **job_fields,
     )

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from prunella.training.data import Batch
 
-AHEAD = 4  # batches that are being made, a thread each: rows that are not in memory yet are waited for side by side
+PREFETCHED_BATCHES = (
+    4  # batches that are being made, a thread each: rows that are not in memory yet are waited for side by side
+)
 
 
-def loaded_batches(
+def iter_loaded_batches(
     batches: Callable[[int], dict[str, Tensor]], numbers: Iterator[int], device: torch.device
 ) -> Iterator[Batch]:
     """The batches of `numbers` on `device`, one after the other.
@@ -24,16 +26,16 @@ def loaded_batches(
         yield from (Batch(batches(number)) for number in numbers)
         return
 
-    def made(number: int) -> Batch:
+    def load_batch(number: int) -> Batch:
         batch = Batch(batches(number))
         return batch.pin_memory() if device.type == "cuda" else batch
 
-    threads = ThreadPoolExecutor(AHEAD, thread_name_prefix="loading")
+    threads = ThreadPoolExecutor(PREFETCHED_BATCHES, thread_name_prefix="loading")
     try:
-        waiting = deque(threads.submit(made, number) for number in islice(numbers, AHEAD))
-        while waiting:
-            batch = waiting.popleft().result()
-            waiting += [threads.submit(made, number) for number in islice(numbers, 1)]
+        futures = deque(threads.submit(load_batch, number) for number in islice(numbers, PREFETCHED_BATCHES))
+        while futures:
+            batch = futures.popleft().result()
+            futures += [threads.submit(load_batch, number) for number in islice(numbers, 1)]
             yield batch.to(device, non_blocking=True)
     finally:
         threads.shutdown(cancel_futures=True)

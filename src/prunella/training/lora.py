@@ -21,18 +21,18 @@ from prunella.errors import UserError
 from prunella.models.families import family_of_unet
 from prunella.params import Lora
 
-ATTENTION = ["q_proj", "k_proj", "v_proj", "out_proj"]  # of a text encoder
+ATTENTION_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]  # of a text encoder
 FILE = "pytorch_lora_weights.safetensors"
 NAME = "default"  # peft's and diffusers' own
 
 
-def put_on(model: Any, params: Lora, targets: list[str], seed: int) -> None:
+def add_lora(model: Any, params: Lora, targets: list[str], seed: int) -> None:
     """Freeze `model`, a UNet or a text encoder, and put matrices that learn beside the modules of `targets`.
 
     They begin so that the model computes what it did. Raises UserError for a target that names no such module.
     """
     for target in targets:
-        _there(model, target)
+        _check_target(model, target)
     config = LoraConfig(
         r=params.rank,
         lora_alpha=params.alpha,
@@ -47,16 +47,16 @@ def put_on(model: Any, params: Lora, targets: list[str], seed: int) -> None:
         model.add_adapter(config, NAME)
 
 
-def _there(model: nn.Module, target: str) -> None:
+def _check_target(model: nn.Module, target: str) -> None:
     """Raises UserError where no module that peft can adapt has a name that ends so."""
-    named = {name: module for name, module in model.named_modules() if name == target or name.endswith(f".{target}")}
-    if not named:
+    matching = {name: module for name, module in model.named_modules() if name == target or name.endswith(f".{target}")}
+    if not matching:
         linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-        ends = sorted({_end(name) for name in linear})
+        ends = sorted({_layer_suffix(name) for name in linear})
         raise UserError(
             f"finetune.lora.target_modules: no module's name ends with {target!r}; there are: {', '.join(ends)}"
         )
-    for name, module in named.items():
+    for name, module in matching.items():
         if not isinstance(module, nn.Linear | nn.Conv2d):
             raise UserError(
                 f"finetune.lora.target_modules: {target!r} names {name}, a {type(module).__name__}; linear layers and "
@@ -64,33 +64,33 @@ def _there(model: nn.Module, target: str) -> None:
             )
 
 
-def _end(name: str) -> str:
+def _layer_suffix(name: str) -> str:
     """The end of a module's name that tells what it does: with the name before it where that is but a number."""
     *before, last = name.split(".")
     return ".".join([*before[-1:], last]) if last.isdecimal() else last
 
 
-def merged(model: Any) -> Any:
+def merge_lora(model: Any) -> Any:
     """A copy of the model with the matrices taken into its weights, as it was before they were put on."""
-    whole = copy.deepcopy(model)
-    for module in whole.modules():
+    merged_model = copy.deepcopy(model)
+    for module in merged_model.modules():
         if isinstance(module, BaseTunerLayer):
             module.merge(safe_merge=True)  # which refuses numbers that are not finite
-    recurse_remove_peft_layers(whole)
-    del whole.peft_config
-    whole._hf_peft_config_loaded = False  # of both libraries: else they look for the layers that are gone
-    return whole
+    recurse_remove_peft_layers(merged_model)
+    del merged_model.peft_config
+    merged_model._hf_peft_config_loaded = False  # of both libraries: else they look for the layers that are gone
+    return merged_model
 
 
-def save(unet: Any, encoders: Mapping[str, Any], folder: Path) -> None:
+def save_lora(unet: Any, encoders: Mapping[str, Any], folder: Path) -> None:
     """Write the matrices of the UNet and of `encoders` (by their names in the pipeline) as FILE in `folder`."""
     kind = getattr(diffusers, family_of_unet(unet.config).pipeline_class)
     parts = {"unet": unet, **encoders}
-    layers = {f"{name}_lora_layers": _layers(part) for name, part in parts.items()}
-    about = {f"{name}_lora_adapter_metadata": part.peft_config[NAME].to_dict() for name, part in parts.items()}
-    kind.save_lora_weights(folder, **layers, **about)
+    layers = {f"{name}_lora_layers": _lora_state_dict(part) for name, part in parts.items()}
+    metadata = {f"{name}_lora_adapter_metadata": part.peft_config[NAME].to_dict() for name, part in parts.items()}
+    kind.save_lora_weights(folder, **layers, **metadata)
 
 
-def _layers(model: nn.Module) -> dict[str, torch.Tensor]:
+def _lora_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     state = convert_state_dict_to_diffusers(get_peft_model_state_dict(model, adapter_name=NAME))
     return {name: value.detach().to("cpu").contiguous() for name, value in state.items()}

@@ -24,11 +24,11 @@ from prunella.params import DiffusionTraining, Precision
 from prunella.training.feature_capture import capture_outputs
 
 GB = 1e9
-PLANNED = 0.8  # of the memory that is there; kernels' buffers and gaps between tensors take the rest
+USABLE_FRACTION = 0.8  # of the memory that is there; kernels' buffers and gaps between tensors take the rest
 Example = dict[str, tuple[int, ...]]  # shapes of one example: "latents" CHW, "states" LD, for SDXL "pooled" and "sizes"
 
 
-class Subject(NamedTuple):
+class MemorySpec(NamedTuple):
     """What is trained: UNet configs of student and teacher (None: none), the shapes of one example, on what."""
 
     student: dict
@@ -36,14 +36,14 @@ class Subject(NamedTuple):
     example: Example
     processes: int = 1
     gpu: bool = False
-    hooked: tuple[str, ...] = ()  # modules of the student whose outputs are compared with the teacher's
-    beside: int = 0  # bytes of what else is on the device: VAE and text encoders, for pictures
+    hooked_modules: tuple[str, ...] = ()  # modules of the student whose outputs are compared with the teacher's
+    other_bytes: int = 0  # bytes of what else is on the device: VAE and text encoders, for pictures
     passes: int = 1  # that wait for one backward pass: pictures of a thing, and of its class
-    learned: int | None = None  # how many numbers are learned; None: all of the student's
-    parts: int = 1  # that weights, gradients and moments are cut into, of which a process has one (FSDP)
+    num_trainable: int | None = None  # how many numbers are learned; None: all of the student's
+    num_shards: int = 1  # that weights, gradients and moments are cut into, of which a process has one (FSDP)
 
 
-class Need(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """Bytes of a training, by what they are for."""
 
     weights: int  # the student's, in fp32, and their copies in the precision of the computation
@@ -51,7 +51,7 @@ class Need(NamedTuple):
     optimizer: int
     average: int  # EMA
     teacher: int
-    beside: int
+    other: int
     activations: int  # what the backward pass needs of a batch
     features: int  # of a batch: the teacher's, and the differences in fp32
 
@@ -60,63 +60,72 @@ class Need(NamedTuple):
         return sum(self)
 
 
-def needed(subject: Subject, settings: DiffusionTraining, at_once: int | None = None) -> Need:
-    """What one of the subject's processes needs with `at_once` examples in a pass (None: its share of a batch).
+def estimate_memory(spec: MemorySpec, settings: DiffusionTraining, micro_batch: int | None = None) -> MemoryEstimate:
+    """What one of the subject's processes needs with `micro_batch` examples in a pass (None: its share of a batch).
 
     Buffers that a kernel needs while it runs are not counted. Where weights are cut into parts, two layers are whole at
     a time; what autocast made of the others waits for the backward pass, unless checkpointing does without.
     """
-    bits = 2 if settings.precision in AUTOCAST_DTYPES else 4
-    size, batch = parameters(subject.student), settings.batch_size // subject.processes if at_once is None else at_once
-    learned = size if subject.learned is None else subject.learned
-    kept, elements = _known(
-        json.dumps([subject.student, subject.example, subject.gpu, subject.hooked]),
+    bytes_per_value = 2 if settings.precision in AUTOCAST_DTYPES else 4
+    size, batch = (
+        count_parameters(spec.student),
+        settings.batch_size // spec.processes if micro_batch is None else micro_batch,
+    )
+    num_trainable = size if spec.num_trainable is None else spec.num_trainable
+    activation_bytes, feature_elements = _load_or_trace(
+        json.dumps([spec.student, spec.example, spec.gpu, spec.hooked_modules]),
         json.dumps([settings.precision, settings.gradient_checkpointing]),
     )
-    cast, parts = bits if bits < 4 else 0, subject.parts
-    whole, theirs = (
-        2 * largest(config) if config and parts > 1 else 0 for config in (subject.student, subject.teacher)
+    cast_bytes, num_shards = bytes_per_value if bytes_per_value < 4 else 0, spec.num_shards
+    gathered_student, gathered_teacher = (
+        2 * largest_layer(config) if config and num_shards > 1 else 0 for config in (spec.student, spec.teacher)
     )
-    copies = whole if parts > 1 and settings.gradient_checkpointing else size
-    return Need(
-        weights=4 * size // parts + 4 * whole + cast * copies,
-        gradients=4 * learned // parts + 4 * min(whole, learned),
-        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * learned // parts,
-        average=4 * learned // parts if settings.ema_decay else 0,
-        teacher=bits * (parameters(subject.teacher) // parts + theirs) if subject.teacher else 0,
-        beside=subject.beside,
-        activations=batch * kept * subject.passes,
-        features=batch * elements * (bits + 4),
+    cast_values = gathered_student if num_shards > 1 and settings.gradient_checkpointing else size
+    return MemoryEstimate(
+        weights=4 * size // num_shards + 4 * gathered_student + cast_bytes * cast_values,
+        gradients=4 * num_trainable // num_shards + 4 * min(gathered_student, num_trainable),
+        optimizer={"adamw": 8, "adamw-8bit": 2}[settings.optimizer] * num_trainable // num_shards,
+        average=4 * num_trainable // num_shards if settings.ema_decay else 0,
+        teacher=bytes_per_value * (count_parameters(spec.teacher) // num_shards + gathered_teacher)
+        if spec.teacher
+        else 0,
+        other=spec.other_bytes,
+        activations=batch * activation_bytes * spec.passes,
+        features=batch * feature_elements * (bytes_per_value + 4),
     )
 
 
-def examples_at_once(asked: Literal["auto"] | int, subject: Subject, settings: DiffusionTraining, memory: int) -> int:
+def choose_micro_batch(
+    requested: Literal["auto"] | int, spec: MemorySpec, settings: DiffusionTraining, memory: int
+) -> int:
     """How many examples of its batch a process of the subject takes in one pass, of `memory` bytes on its device.
 
     "auto" takes the whole where that fits. Else the largest part that divides it, so that all passes have one shape;
     where none is half of what fits, parts as equal as can be. One example is taken whether it fits or not.
     """
-    share = settings.batch_size // subject.processes
-    if asked != "auto":
-        return min(asked, share)
-    none, one = (needed(subject, settings, count).total for count in (0, 1))
-    fits = max(1, min(share, int((PLANNED * memory - none) // (one - none))))
-    divisor = max(count for count in range(1, fits + 1) if share % count == 0)
-    return divisor if 2 * divisor >= fits else -(-share // -(-share // fits))
+    batch_share = settings.batch_size // spec.processes
+    if requested != "auto":
+        return min(requested, batch_share)
+    none, one = (estimate_memory(spec, settings, count).total for count in (0, 1))
+    max_fitting = max(1, min(batch_share, int((USABLE_FRACTION * memory - none) // (one - none))))
+    divisor = max(count for count in range(1, max_fitting + 1) if batch_share % count == 0)
+    return divisor if 2 * divisor >= max_fitting else -(-batch_share // -(-batch_share // max_fitting))
 
 
-def memory_of(device: torch.device, processes: int = 1) -> int:
+def memory_per_process(device: torch.device, processes: int = 1) -> int:
     """Bytes of memory for each of the `processes` that train together: a GPU's, or a part of this machine's."""
-    return there(device) // (1 if device.type == "cuda" else processes)
+    return device_memory(device) // (1 if device.type == "cuda" else processes)
 
 
-def knobs(subject: Subject, settings: DiffusionTraining, at_once: int | None = None) -> dict[str, int]:
+def memory_savers(spec: MemorySpec, settings: DiffusionTraining, micro_batch: int | None = None) -> dict[str, int]:
     """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
-    at_once = at_once or settings.batch_size // subject.processes
-    now = needed(subject, settings, at_once).total
-    saved = {}
-    if at_once > 1:
-        saved[f"runtime.micro_batch: {at_once // 2}"] = now - needed(subject, settings, at_once // 2).total
+    micro_batch = micro_batch or settings.batch_size // spec.processes
+    now = estimate_memory(spec, settings, micro_batch).total
+    savings = {}
+    if micro_batch > 1:
+        savings[f"runtime.micro_batch: {micro_batch // 2}"] = (
+            now - estimate_memory(spec, settings, micro_batch // 2).total
+        )
     changes: dict[str, dict[str, Any]] = {}
     if not settings.gradient_checkpointing:
         changes["gradient_checkpointing: true"] = {"gradient_checkpointing": True}
@@ -126,21 +135,21 @@ def knobs(subject: Subject, settings: DiffusionTraining, at_once: int | None = N
         changes["ema_decay: 0"] = {"ema_decay": 0.0}
     if settings.precision not in AUTOCAST_DTYPES:
         changes["precision: bf16"] = {"precision": "bf16"}
-    if subject.processes > 1 and subject.parts == 1 and settings.optimizer == "adamw" and not subject.beside:
-        cut = subject._replace(parts=subject.processes)
-        saved["runtime.fsdp: true"] = now - needed(cut, settings, at_once).total
-    for said, change in changes.items():
-        saved[said] = now - needed(subject, settings.model_copy(update=change), at_once).total
-    return saved
+    if spec.processes > 1 and spec.num_shards == 1 and settings.optimizer == "adamw" and not spec.other_bytes:
+        sharded = spec._replace(num_shards=spec.processes)
+        savings["runtime.fsdp: true"] = now - estimate_memory(sharded, settings, micro_batch).total
+    for change_text, change in changes.items():
+        savings[change_text] = now - estimate_memory(spec, settings.model_copy(update=change), micro_batch).total
+    return savings
 
 
-def advice(savings: dict[str, int]) -> str:
+def format_savers(savings: dict[str, int]) -> str:
     """One line that says which knob buys how much, the largest first."""
-    worth = sorted(((saved, said) for said, saved in savings.items() if saved > 0), reverse=True)
-    return "; ".join(f"{said} saves {saved / GB:.2f} GB" for saved, said in worth)
+    ranked = sorted(((saved, change) for change, saved in savings.items() if saved > 0), reverse=True)
+    return "; ".join(f"{change} saves {saved / GB:.2f} GB" for saved, change in ranked)
 
 
-def there(device: torch.device) -> int:
+def device_memory(device: torch.device) -> int:
     """Bytes of memory on the device: a GPU's, or this machine's, or what the container may have of it."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
@@ -148,59 +157,62 @@ def there(device: torch.device) -> int:
 
     limit = Path("/sys/fs/cgroup/memory.max")
     allowed = limit.read_text().strip() if limit.is_file() else "max"
-    whole = psutil.virtual_memory().total
-    return whole if allowed == "max" else min(whole, int(allowed))
+    total = psutil.virtual_memory().total
+    return total if allowed == "max" else min(total, int(allowed))
 
 
-def tokens(teacher: Path) -> int:
+def count_tokens(teacher: Path) -> int:
     """How many tokens a pipeline folder's text encoder takes."""
     config = json.loads((teacher / "text_encoder" / "config.json").read_text(encoding="utf-8"))
     return config.get("max_position_embeddings", 77)  # CLIP's own, in transformers' configs of it
 
 
-def parameters(config: dict) -> int:
+def count_parameters(config: dict) -> int:
     """How many numbers the UNet of a config has."""
-    return _parameters(json.dumps(config))
+    return _count_parameters(json.dumps(config))
 
 
-def largest(config: dict) -> int:
+def largest_layer(config: dict) -> int:
     """How many numbers are put together at once where weights are cut into parts: a layer's, or all that is in none."""
-    return _largest(json.dumps(config))
+    return _find_largest_layer(json.dumps(config))
 
 
 @lru_cache
-def _parameters(config: str) -> int:
+def _count_parameters(config: str) -> int:
     return build_meta_unet(json.loads(config)).num_parameters()
 
 
 @lru_cache
-def _largest(config: str) -> int:
+def _find_largest_layer(config: str) -> int:
     unet = build_meta_unet(json.loads(config))
     sizes = [sum(part.numel() for part in unet.get_submodule(name).parameters()) for name in list_wrapped_modules(unet)]
     return max(*sizes, unet.num_parameters() - sum(sizes))
 
 
 @lru_cache
-def _known(subject: str, settings: str) -> tuple[int, int]:
-    """`_kept` by what decides it, written as JSON: a run on tensors without content takes seconds."""
-    student, example, gpu, hooked = json.loads(subject)
+def _load_or_trace(subject: str, settings: str) -> tuple[int, int]:
+    """`_trace_saved_activations` by what decides it, written as JSON: a run on tensors without content takes
+    seconds."""
+    student, example, gpu, hooked_modules = json.loads(subject)
     shapes = {name: tuple(shape) for name, shape in example.items()}
-    return _kept(Subject(student, None, shapes, gpu=gpu, hooked=tuple(hooked)), *json.loads(settings))
+    return _trace_saved_activations(
+        MemorySpec(student, None, shapes, gpu=gpu, hooked_modules=tuple(hooked_modules)), *json.loads(settings)
+    )
 
 
-def _kept(subject: Subject, precision: Precision, checkpointing: bool) -> tuple[int, int]:
+def _trace_saved_activations(spec: MemorySpec, precision: Precision, checkpointing: bool) -> tuple[int, int]:
     """Of an example: the bytes that autograd keeps, and how many elements the features have that are listened to.
 
     With checkpointing, the bytes of the largest part that is run again are among them.
     """
-    empty = build_meta_unet(subject.student)
+    meta_unet = build_meta_unet(spec.student)
     with FakeTensorMode(), torch.device("cpu"):
-        unet = empty._apply(lambda part: torch.empty(part.shape, dtype=part.dtype)).train()
-        if subject.gpu and precision in AUTOCAST_DTYPES:
+        unet = meta_unet._apply(lambda part: torch.empty(part.shape, dtype=part.dtype)).train()
+        if spec.gpu and precision in AUTOCAST_DTYPES:
             _norms_in_fp32(unet)
-        one, two = (_run(unet, subject, precision, checkpointing, batch) for batch in (1, 2))
-    kept, part, elements = (b - a for a, b in zip(one, two, strict=True))
-    return kept + part, elements
+        one, two = (_trace_forward(unet, spec, precision, checkpointing, batch) for batch in (1, 2))
+    saved_bytes, part, elements = (b - a for a, b in zip(one, two, strict=True))
+    return saved_bytes + part, elements
 
 
 def _norms_in_fp32(unet: nn.Module) -> None:
@@ -210,47 +222,51 @@ def _norms_in_fp32(unet: nn.Module) -> None:
             module.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
-def _run(
-    unet: UNet2DConditionModel, subject: Subject, precision: Precision, checkpointing: bool, batch: int
+def _trace_forward(
+    unet: UNet2DConditionModel, spec: MemorySpec, precision: Precision, checkpointing: bool, batch: int
 ) -> tuple[int, int, int]:
     """Bytes kept, bytes of the largest part that is run again, elements of the features; of `batch` examples."""
-    kept: dict[int, torch.UntypedStorage] = {}
+    saved: dict[int, torch.UntypedStorage] = {}
     parts = [0]
 
-    def again(part: Callable[..., Any], *inputs: Any) -> Any:
+    def recompute(part: Callable[..., Any], *inputs: Any) -> Any:
         """In place of torch's checkpoint: its inputs are kept, what is inside is not."""
-        inside: dict[int, torch.UntypedStorage] = {}
-        _note(kept, inputs)
-        with _noting(inside):
+        inner_saved: dict[int, torch.UntypedStorage] = {}
+        _add_storages(saved, inputs)
+        with _record_saved(inner_saved):
             output = part(*inputs)
-        parts.append(_size(inside))
+        parts.append(_total_bytes(inner_saved))
         return output
 
     if checkpointing:
-        unet._set_gradient_checkpointing(True, again)
-    inputs = {name: torch.empty(batch, *shape) for name, shape in subject.example.items()}
-    with capture_outputs(unet, subject.hooked) as seen, _noting(kept), autocast(torch.device("cpu"), precision):
+        unet._set_gradient_checkpointing(True, recompute)
+    inputs = {name: torch.empty(batch, *shape) for name, shape in spec.example.items()}
+    with (
+        capture_outputs(unet, spec.hooked_modules) as features,
+        _record_saved(saved),
+        autocast(torch.device("cpu"), precision),
+    ):
         predict_with_unet(unet, inputs["latents"], torch.empty(batch), inputs)
-    return _size(kept), max(parts), sum(feature.numel() for feature in seen.values())
+    return _total_bytes(saved), max(parts), sum(feature.numel() for feature in features.values())
 
 
 @contextmanager
-def _noting(kept: dict[int, torch.UntypedStorage]) -> Iterator[None]:
+def _record_saved(saved: dict[int, torch.UntypedStorage]) -> Iterator[None]:
     """Note the storage of each tensor that autograd keeps."""
 
-    def note(tensor: Tensor) -> Tensor:
-        _note(kept, [tensor])
+    def record(tensor: Tensor) -> Tensor:
+        _add_storages(saved, [tensor])
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         yield
 
 
-def _note(kept: dict[int, torch.UntypedStorage], tensors: Iterable[object]) -> None:
+def _add_storages(saved: dict[int, torch.UntypedStorage], tensors: Iterable[object]) -> None:
     for tensor in tensors:
         if isinstance(tensor, Tensor):
-            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+            saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
 
 
-def _size(kept: dict[int, torch.UntypedStorage]) -> int:
-    return sum(storage.nbytes() for storage in kept.values())
+def _total_bytes(saved: dict[int, torch.UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in saved.values())

@@ -12,45 +12,45 @@ from pathlib import Path
 
 from prunella.storage.files import atomic_write_text
 
-Told = Callable[[int, dict[str, float]], None]
+MetricsHook = Callable[[int, dict[str, float]], None]
 
 
 class MetricsLog:
-    """`tell` is called with the step and the values, named "split/name", of each row that is written."""
+    """`on_row` is called with the step and the values, named "split/name", of each row that is written."""
 
-    def __init__(self, path: Path, tell: Told | None = None):
+    def __init__(self, path: Path, on_row: MetricsHook | None = None):
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.tell = path, tell
+        self.path, self.on_row = path, on_row
 
     def rows(self, split: str | None = None) -> list[dict]:
         """The rows of a split, or all. A damaged line, as a killed process leaves one, is passed over."""
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.is_file() else []
-        rows = [row for row in map(_row, lines) if row is not None]
+        rows = [row for row in map(_parse_row, lines) if row is not None]
         return [row for row in rows if split in (None, row["split"])]
 
-    def keep(self, wanted: Callable[[dict], bool]) -> None:
+    def keep_rows(self, is_wanted: Callable[[dict], bool]) -> None:
         """Forget the rows that are not wanted."""
-        kept = [row for row in self.rows() if wanted(row)]
-        atomic_write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        rows = [row for row in self.rows() if is_wanted(row)]
+        atomic_write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def resume(self, step: int) -> None:
         """Forget what was written after `step`."""
-        self.keep(lambda row: row["step"] <= step)
+        self.keep_rows(lambda row: row["step"] <= step)
 
-    def metrics(self, step: int, split: str, values: dict[str, float]) -> None:
+    def log_metrics(self, step: int, split: str, values: dict[str, float]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        if self.tell:
-            self.tell(step, {f"{split}/{name}": value for name, value in values.items()})
+        if self.on_row:
+            self.on_row(step, {f"{split}/{name}": value for name, value in values.items()})
 
-    def tables(self, out: Path) -> None:
+    def export_csv(self, out: Path) -> None:
         """A folder of what there is to plot: a CSV for each split, and the folders of pictures."""
         for split in dict.fromkeys(row["split"] for row in self.rows()):
-            self.table(split, out / f"{split}.csv")
+            self._write_table(split, out / f"{split}.csv")
         for folder in sorted(path for path in self.path.parent.iterdir() if path.is_dir() and any(path.glob("*.png"))):
             shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
 
-    def table(self, split: str, out: Path) -> None:
+    def _write_table(self, split: str, out: Path) -> None:
         """The rows of a split as CSV, for plots: column `step`, then one a measurement."""
         rows = [{name: value for name, value in row.items() if name != "split"} for row in self.rows(split)]
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +60,10 @@ class MetricsLog:
             table.writerows(rows)
 
 
-def _row(line: str) -> dict | None:
+def _parse_row(line: str) -> dict | None:
     try:
         row = json.loads(line)
     except ValueError:
         return None
-    sound = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str)
-    return row if sound else None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("split"), str)
+    return row if is_row else None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def sampled(mean: Tensor, std: Tensor, source: torch.Generator, scaling_factor: float) -> Tensor:
+def sample_latents(mean: Tensor, std: Tensor, source: torch.Generator, scaling_factor: float) -> Tensor:
     """Final latents (what the net sees), drawn from raw latents' mean and std (NCHW or CHW each)."""
     return (mean + std * torch.randn(mean.shape, generator=source)) * scaling_factor
 
@@ -22,7 +22,7 @@ class Objective(Protocol):
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What it is to predict from that (NCHW)."""
 
-    def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+    def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Weights (N) of squared errors by timestep: min-SNR (Hang et al. 2023, https://arxiv.org/abs/2303.09556).
 
         An error of the latents weighs min(SNR, gamma); what that is for the target's error depends on the target.
@@ -41,7 +41,7 @@ class Epsilon:
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise
 
-    def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+    def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """min(SNR, gamma) / SNR: the noise's squared error is SNR times the latents'."""
         return (gamma / self.snr(timesteps)).clamp(max=1)  # 1, not 0/0, where nothing is left of the signal
 
@@ -57,7 +57,7 @@ class Velocity(Epsilon):
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return self.scheduler.get_velocity(latents, noise, timesteps)
 
-    def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+    def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """min(SNR, gamma) / (SNR + 1): v's squared error is SNR + 1 times the latents'."""
         snr = self.snr(timesteps)
         return snr.clamp(max=gamma) / (snr + 1)
@@ -66,7 +66,7 @@ class Velocity(Epsilon):
 OBJECTIVES = {"epsilon": Epsilon, "v_prediction": Velocity}
 
 
-def objective(scheduler: Any) -> Objective:
+def make_objective(scheduler: Any) -> Objective:
     """The objective that a diffusers scheduler's config names. Raises ValueError for one that is not known."""
     kind = scheduler.config.prediction_type
     if kind not in OBJECTIVES:

@@ -9,7 +9,7 @@ from prunella.errors import UserError
 from prunella.params import DiffusionTraining, Training
 
 
-def adamw(parameters: Iterable, settings: Training) -> torch.optim.Optimizer:
+def make_adamw(parameters: Iterable, settings: Training) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) over parameters or parameter groups.
 
     "adamw-8bit" keeps 2 bytes of state a parameter in place of 8 (Dettmers et al. 2022, arXiv 2110.02861). Raises

@@ -6,13 +6,13 @@ from pathlib import Path
 from prunella.training.validation import HELDOUT
 
 
-def pass_on(student: Path, out: Path, curves: Path) -> dict:
+def skip_finetune(student: Path, out: Path, curves: Path) -> dict:
     """The folder `student` at `out`, tables of no step in `curves`, and a report that says so."""
-    half = out.with_name(f"{out.name}.half")
-    for old in (half, out):
+    partial_dir = out.with_name(f"{out.name}.half")
+    for old in (partial_dir, out):
         shutil.rmtree(old, ignore_errors=True)
-    shutil.copytree(student, half, ignore=shutil.ignore_patterns("best"))
-    half.rename(out)
+    shutil.copytree(student, partial_dir, ignore=shutil.ignore_patterns("best"))
+    partial_dir.rename(out)
     (curves / "samples").mkdir(parents=True, exist_ok=True)
     for name, column in (("train", "loss"), (HELDOUT, "task")):
         (curves / f"{name}.csv").write_text(f"step,{column}\n", encoding="utf-8")

@@ -16,14 +16,14 @@ from prunella.pruning.plan import STUDENTS, Plan, find_plan, read_plan
 from prunella.storage.files import atomic_write_text, read_json
 
 
-class Named(NamedTuple):
+class PhaseRefs(NamedTuple):
     """Plans, and the pipeline folders of teachers, by the names that phases call them by."""
 
     plans: Mapping[str, Plan]
     teachers: Mapping[str, Path]
 
 
-def write_named(phases: Sequence[Phase], teacher: Path, teachers: Path, plans: Path, out: Path) -> Named:
+def write_phase_refs(phases: Sequence[Phase], teacher: Path, teachers: Path, plans: Path, out: Path) -> PhaseRefs:
     """Write to `out` what `phases` name, of the folders of pinned `teachers` and of the user's own `plans`.
 
     Raises UserError, naming the phase, for a plan that there is not, and for a teacher that cannot go on where
@@ -31,28 +31,28 @@ def write_named(phases: Sequence[Phase], teacher: Path, teachers: Path, plans: P
     """
     for number, phase in enumerate(phases):
         if phase.teacher:
-            further = resolve_teacher_dir(teachers / f"{phase.teacher}.json")
+            further_teacher = resolve_teacher_dir(teachers / f"{phase.teacher}.json")
             try:
-                check_same_inputs(resolve_teacher_dir(teacher), further)
+                check_same_inputs(resolve_teacher_dir(teacher), further_teacher)
             except UserError as error:
                 raise UserError(f"distill.phases.{number}.teacher: {phase.teacher} {error}") from None
-    found = {
-        "plans": {name: read_plan(find_plan(name, plans)).model_dump() for name in _names(phases, "plan")},
-        "teachers": {name: read_json(teachers / f"{name}.json") for name in _names(phases, "teacher")},
+    refs = {
+        "plans": {name: read_plan(find_plan(name, plans)).model_dump() for name in _list_names(phases, "plan")},
+        "teachers": {name: read_json(teachers / f"{name}.json") for name in _list_names(phases, "teacher")},
     }
-    atomic_write_text(out, json.dumps(found, indent=1, sort_keys=True) + "\n")
-    return read_named(out)
+    atomic_write_text(out, json.dumps(refs, indent=1, sort_keys=True) + "\n")
+    return read_phase_refs(out)
 
 
-def read_named(path: Path | None) -> Named:
-    """What `write_named` wrote; without a path the plans that there are, and no teachers."""
+def read_phase_refs(path: Path | None) -> PhaseRefs:
+    """What `write_phase_refs` wrote; without a path the plans that there are, and no teachers."""
     if path is None:
-        return Named(STUDENTS, {})
-    known = read_json(path)
-    plans = {name: Plan.model_validate(plan) for name, plan in known["plans"].items()}
-    return Named(plans, {name: resolve_pinned_dir(pin) for name, pin in known["teachers"].items()})
+        return PhaseRefs(STUDENTS, {})
+    refs = read_json(path)
+    plans = {name: Plan.model_validate(plan) for name, plan in refs["plans"].items()}
+    return PhaseRefs(plans, {name: resolve_pinned_dir(pin) for name, pin in refs["teachers"].items()})
 
 
-def _names(phases: Sequence[Phase], key: str) -> list[str]:
+def _list_names(phases: Sequence[Phase], key: str) -> list[str]:
     """What phases call `key`, each once; a plan may be a share, which is no name."""
     return sorted({name for phase in phases if isinstance(name := getattr(phase, key), str)})

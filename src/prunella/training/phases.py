@@ -25,21 +25,21 @@ from prunella.pruning.prune import prune
 from prunella.pruning.succession import resolve_phase_plans
 from prunella.pruning.within import keep_same_blocks
 from prunella.training import checkpoint
-from prunella.training.callback import Observer
-from prunella.training.lesson import lesson
-from prunella.training.loop import rate
+from prunella.training.callback import TrainingCallback
+from prunella.training.lesson import make_distillation_job
+from prunella.training.loop import lr_multiplier
 from prunella.training.metrics_log import MetricsLog
-from prunella.training.phase_refs import Named
+from prunella.training.phase_refs import PhaseRefs
 from prunella.training.trainer import METRICS, run_job
 from prunella.training.validation import BEST, BEST_AT_END, HELDOUT
 
-PHASE = "phase"  # in a state at a border: the phase that it begins
+PHASE_KEY = "phase"  # in a state at a border: the phase that it begins
 
 
-def taught_in_phases(
+def distill_in_phases(
     params: Distill,
-    own: Plan,
-    named: Named,
+    student_plan: Plan,
+    phase_refs: PhaseRefs,
     *,
     teacher: Path,
     latents: Path,
@@ -49,119 +49,119 @@ def taught_in_phases(
     out: Path,
     curves: Path,
     work: Path,
-    observer: Observer | None,
+    observer: TrainingCallback | None,
 ) -> dict:
-    """As `prunella.training.distill.distill`, phase after phase; `own` is the plan of the `student` folder.
+    """As `prunella.training.distill.distill`, phase after phase; `student_plan` is the plan of the `student` folder.
 
     The student's weights are `teacher`'s, whoever teaches. Raises UserError where the phases' plans do not follow from
     one another.
     """
-    if lacking := {phase.teacher for phase in params.phases if phase.teacher} - named.teachers.keys():
-        raise UserError(f"distill.phases: teacher {min(lacking)} is not pinned; `dvc repro phases` does that")
+    if missing_teachers := {phase.teacher for phase in params.phases if phase.teacher} - phase_refs.teachers.keys():
+        raise UserError(f"distill.phases: teacher {min(missing_teachers)} is not pinned; `dvc repro phases` does that")
     plans, ends = (
-        resolve_phase_plans(params.phases, own, named.plans),
+        resolve_phase_plans(params.phases, student_plan, phase_refs.plans),
         list(accumulate(phase.steps for phase in params.phases)),
     )
     config = dict(UNet2DConditionModel.load_config(teacher / "unet"))
-    team, report = distributed.get_accelerator(placement.device), {}
+    accelerator, report = distributed.get_accelerator(placement.device), {}
     for number, (phase, plan, end) in enumerate(zip(params.phases, plans, ends, strict=True)):
-        team.wait_for_everyone()  # the first process may have waited for the folder, or crosses a border
+        accelerator.wait_for_everyone()  # the first process may have waited for the folder, or crosses a border
         begin, last = end - phase.steps, end == params.steps
-        if checkpoint.newest(work) >= end and not last:
+        if checkpoint.newest_step(work) >= end and not last:
             continue
-        settings = of_phase(params, phase)
+        settings = phase_params(params, phase)
         if not begin:
-            unet = load_unet(student) if keep_same_blocks(plan, own) else prune(load_unet(teacher), plan)
+            unet = load_unet(student) if keep_same_blocks(plan, student_plan) else prune(load_unet(teacher), plan)
         else:
-            if team.is_main_process:
-                cross(work, number, begin, students(config, plans[number - 1], plan), settings)
-            team.wait_for_everyone()
-            unet = empty(config, plan).to_empty(device="cpu")  # its weights are in the state
-        job = lesson(
+            if accelerator.is_main_process:
+                enter_phase(work, number, begin, make_tensor_map(config, plans[number - 1], plan), settings)
+            accelerator.wait_for_everyone()
+            unet = build_empty_student(config, plan).to_empty(device="cpu")  # its weights are in the state
+        job = make_distillation_job(
             settings,
             unet.to(placement.device),
             plan,
             teacher=teacher,
-            taught_by=named.teachers[phase.teacher] if phase.teacher else None,
+            loss_teacher_dir=phase_refs.teachers[phase.teacher] if phase.teacher else None,
             latents=latents,
             student=student,
             placement=placement,
             checkpoint_every=checkpoint_every,
             title=f"distill, phase {number + 1} of {len(plans)}",
-            until=None if last else end,
-            borders=tuple(ends[:-1]),
+            stop_at_step=None if last else end,
+            phase_ends=tuple(ends[:-1]),
         )
         report = run_job(job, out=out, curves=curves, work=work, observer=observer)
         del job, unet
-    return report and report | {"phases": told(params, plans, config, work)}
+    return report and report | {"phases": make_phase_reports(params, plans, config, work)}
 
 
-def of_phase(params: Distill, phase: Phase) -> Distill:
+def phase_params(params: Distill, phase: Phase) -> Distill:
     """The parameters of a phase: its own rate and weights, the others as they are; `steps` are those of the whole."""
     names = ("learning_rate", *LossWeights.model_fields)
     return params.model_copy(update={name: getattr(phase, name) for name in names})
 
 
-def empty(config: dict[str, Any], plan: Plan) -> UNet2DConditionModel:
+def build_empty_student(config: dict[str, Any], plan: Plan) -> UNet2DConditionModel:
     """The student of a plan and a teacher with that UNet config, without weights."""
     return build_meta_unet(student_config(plan, config))
 
 
-class Succession:
+class TensorMap:
     """Two students, the second a part of the first: which of the first's tensors are the second's, in its order."""
 
     def __init__(self, before: UNet2DConditionModel, after: UNet2DConditionModel, outer: Plan, inner: Plan):
         self.tensors = weight_origins(inner, outer, list(after.state_dict()), list(before.state_dict()))
         places = {name: place for place, (name, _) in enumerate(before.named_parameters())}
-        self.places = [places[self.tensors[name]] for name, _ in after.named_parameters()]
+        self.positions = [places[self.tensors[name]] for name, _ in after.named_parameters()]
 
 
-def students(config: dict[str, Any], outer: Plan, inner: Plan) -> Succession:
-    return Succession(empty(config, outer), empty(config, inner), outer, inner)
+def make_tensor_map(config: dict[str, Any], outer: Plan, inner: Plan) -> TensorMap:
+    return TensorMap(build_empty_student(config, outer), build_empty_student(config, inner), outer, inner)
 
 
-def cross(work: Path, number: int, border: int, kept: Succession, settings: Distill) -> None:
+def enter_phase(work: Path, number: int, border_step: int, tensor_map: TensorMap, settings: Distill) -> None:
     """Make of the state that a phase has ended with the one that phase `number` begins with, unless that is done.
 
     The best weights so far are those of a larger student, and go.
     """
-    if checkpoint.newest(work) != border:
+    if checkpoint.newest_step(work) != border_step:
         return
     state = checkpoint.load(work)
-    if not state or state.get(PHASE) == number:
+    if not state or state.get(PHASE_KEY) == number:
         return
     for folder in (BEST, BEST_AT_END):
         shutil.rmtree(work / folder, ignore_errors=True)
-    checkpoint.save(work, border, carried(state, kept, settings) | {PHASE: number})
+    checkpoint.save(work, border_step, slice_state(state, tensor_map, settings) | {PHASE_KEY: number})
 
 
-def carried(state: dict[str, Any], kept: Succession, settings: Distill) -> dict[str, Any]:
-    """A state of `train` with what `kept` keeps of its tensors, at the rate of `settings`."""
-    optimizer, rates, base = state["optimizer"], state["rates"], settings.learning_rate
+def slice_state(state: dict[str, Any], tensor_map: TensorMap, settings: Distill) -> dict[str, Any]:
+    """A state of `train` with what `tensor_map` keeps of its tensors, at the rate of `settings`."""
+    optimizer, lr_scheduler, base = state["optimizer"], state["rates"], settings.learning_rate
     moments = optimizer["state"]
     (group,) = optimizer["param_groups"]
-    now = base * rate(state["step"], settings)
-    group = group | {"lr": now, "initial_lr": base, "params": list(range(len(kept.places)))}
+    current_lr = base * lr_multiplier(state["step"], settings)
+    group = group | {"lr": current_lr, "initial_lr": base, "params": list(range(len(tensor_map.positions)))}
     changed = {
-        "model": {name: state["model"][theirs] for name, theirs in kept.tensors.items()},
+        "model": {name: state["model"][source_name] for name, source_name in tensor_map.tensors.items()},
         "optimizer": {
-            "state": {ours: moments[theirs] for ours, theirs in enumerate(kept.places) if theirs in moments},
+            "state": {ours: moments[theirs] for ours, theirs in enumerate(tensor_map.positions) if theirs in moments},
             "param_groups": [group],
         },
-        "rates": rates | {"base_lrs": [base], "_last_lr": [now]},
+        "rates": lr_scheduler | {"base_lrs": [base], "_last_lr": [current_lr]},
     }
     if ema := state.get("ema"):
-        changed["ema"] = ema | {"shadow_params": [ema["shadow_params"][place] for place in kept.places]}
+        changed["ema"] = ema | {"shadow_params": [ema["shadow_params"][place] for place in tensor_map.positions]}
     return state | changed
 
 
-def told(params: Distill, plans: list[Plan], config: dict[str, Any], work: Path) -> dict[str, dict]:
+def make_phase_reports(params: Distill, plans: list[Plan], config: dict[str, Any], work: Path) -> dict[str, dict]:
     """Of each phase, from "1" on, what it was and what its end measured."""
     rows = {row["step"]: row for row in MetricsLog(work / METRICS).rows(HELDOUT)}
-    found, done = {}, 0
+    reports, done = {}, 0
     for number, (phase, plan) in enumerate(zip(params.phases, plans, strict=True), 1):
         done += phase.steps
         measured = {name: value for name, value in rows.get(done, {}).items() if name not in ("step", "split")}
-        sizes = {"steps": phase.steps, "params": empty(config, plan).num_parameters()}
-        found[str(number)] = {"teacher": phase.teacher, "plan": plan.name, **sizes, "heldout": measured}
-    return found
+        sizes = {"steps": phase.steps, "params": build_empty_student(config, plan).num_parameters()}
+        reports[str(number)] = {"teacher": phase.teacher, "plan": plan.name, **sizes, "heldout": measured}
+    return reports

@@ -8,38 +8,38 @@ from torch import Tensor
 
 from prunella.training.data import Batch
 
-ROOM = 2**28  # bytes, on the teacher's device
+MAX_BYTES = 2**28  # bytes, on the teacher's device
 
 
-class Said(NamedTuple):
+class TeacherOutputs(NamedTuple):
     """A prediction (NCHW), and inner outputs by the modules' names."""
 
-    predicted: Tensor
+    prediction: Tensor
     features: dict[str, Tensor]
 
 
-class Remembered:
+class TeacherOutputCache:
     """Keeps what was said of each batch, as long as there is room; of a batch that is the same in all it is had again.
 
     What asks it must ask one and the same model, in one precision.
     """
 
     def __init__(self) -> None:
-        self.known: list[tuple[Batch, Said]] = []
-        self.left = ROOM
+        self.entries: list[tuple[Batch, TeacherOutputs]] = []
+        self.bytes_left = MAX_BYTES
 
-    def __call__(self, batch: Batch, say: Callable[[], Said]) -> Said:
+    def __call__(self, batch: Batch, compute: Callable[[], TeacherOutputs]) -> TeacherOutputs:
         """What was said of `batch`, or `say()` where that is not known."""
-        for seen, said in self.known:
-            if _same(seen, batch):
-                return said
-        said = say()
-        size = sum(part.nbytes for part in (*batch.values(), said.predicted, *said.features.values()))
-        if size <= self.left:
-            self.left -= size
-            self.known.append((batch, said))
-        return said
+        for cached_batch, outputs in self.entries:
+            if _equal_batches(cached_batch, batch):
+                return outputs
+        outputs = compute()
+        size = sum(part.nbytes for part in (*batch.values(), outputs.prediction, *outputs.features.values()))
+        if size <= self.bytes_left:
+            self.bytes_left -= size
+            self.entries.append((batch, outputs))
+        return outputs
 
 
-def _same(one: Batch, other: Batch) -> bool:
+def _equal_batches(one: Batch, other: Batch) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

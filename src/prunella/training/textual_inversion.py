@@ -17,13 +17,13 @@ from transformers import CLIPTokenizer
 from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
 from prunella.params import TextualInversion
-from prunella.training.text_encoders import Speaking
+from prunella.training.text_encoders import UNetWithTextEncoders
 
 FILE = "learned_embeds.safetensors"
 TABLES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # of SDXL's file, as diffusers' own script names them
 
 
-class Extended(nn.Module):
+class ExtendedEmbedding(nn.Module):
     """A table of embeddings, frozen, with rows after its end that learn."""
 
     def __init__(self, known: nn.Embedding, rows: Tensor):
@@ -38,61 +38,69 @@ class Extended(nn.Module):
         return nn.functional.embedding(tokens, self.table)
 
 
-class Word:
+class PlaceholderToken:
     """The word, in a model whose other weights are frozen. Raises UserError where a tokenizer has it already."""
 
-    def __init__(self, params: TextualInversion, speaks: Speaking, student: Path):
+    def __init__(self, params: TextualInversion, text_encoder_model: UNetWithTextEncoders, student: Path):
         assert params.placeholder_token is not None  # which its section sees to
         self.names = [
             params.placeholder_token,
             *(f"{params.placeholder_token}_{number}" for number in range(1, params.num_vectors)),
         ]
-        self.pieces, self.tokens, self.tokenizers = {}, {}, {}
-        speaks.requires_grad_(False)
-        encoders: dict[str, Any] = dict(speaks.encoders.items())
+        self.initial_tokens, self.tokens, self.tokenizers = {}, {}, {}
+        text_encoder_model.requires_grad_(False)
+        encoders: dict[str, Any] = dict(text_encoder_model.encoders.items())
         for name, encoder in encoders.items():
-            part = _tokenizer(name)
-            tokenizer, known = CLIPTokenizer.from_pretrained(student / part), encoder.get_input_embeddings()
-            if len(tokenizer) != len(known.weight):
-                raise UserError(f"{student / part}: {len(tokenizer)} tokens, and {name} has {len(known.weight)}")
+            part = _find_tokenizer(name)
+            tokenizer, vocabulary_size = CLIPTokenizer.from_pretrained(student / part), encoder.get_input_embeddings()
+            if len(tokenizer) != len(vocabulary_size.weight):
+                raise UserError(
+                    f"{student / part}: {len(tokenizer)} tokens, and {name} has {len(vocabulary_size.weight)}"
+                )
             if params.placeholder_token in tokenizer.get_vocab():
                 raise UserError(
                     f"finetune.inversion.placeholder_token: {params.placeholder_token!r} is a token of "
                     f"{student / part} already"
                 )
-            begin, self.pieces[name] = (
-                _pieces(tokenizer, word) for word in (params.initializer_token, params.placeholder_token)
+            initializer, self.initial_tokens[name] = (
+                _tokenize_initializer(tokenizer, word) for word in (params.initializer_token, params.placeholder_token)
             )
             tokenizer.add_tokens(self.names)
             self.tokens[name], self.tokenizers[part] = tokenizer.convert_tokens_to_ids(self.names), tokenizer
-            rows = known.weight[begin or self.pieces[name]].mean(0, keepdim=True).repeat(params.num_vectors, 1)
-            encoder.set_input_embeddings(Extended(known, rows.clone()))
+            rows = (
+                vocabulary_size.weight[initializer or self.initial_tokens[name]]
+                .mean(0, keepdim=True)
+                .repeat(params.num_vectors, 1)
+            )
+            encoder.set_input_embeddings(ExtendedEmbedding(vocabulary_size, rows.clone()))
 
-    def told(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    def replace_tokens(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tokens (NL) by name, with the word's in place of its pieces."""
         encoders = {kind: name for name, kind in TOKENS.items()}
-        return {kind: torch.stack([self._told(row, encoders[kind]) for row in rows]) for kind, rows in stored.items()}
+        return {
+            kind: torch.stack([self._replace_row(row, encoders[kind]) for row in rows]) for kind, rows in stored.items()
+        }
 
-    def _told(self, row: Tensor, name: str) -> Tensor:
-        tokenizer, left, pieces = self.tokenizers[_tokenizer(name)], row.tolist(), self.pieces[name]
-        made: list[int] = []
+    def _replace_row(self, row: Tensor, name: str) -> Tensor:
+        tokenizer, left, pieces = self.tokenizers[_find_tokenizer(name)], row.tolist(), self.initial_tokens[name]
+        row_tokens: list[int] = []
         while left:
-            found = left[: len(pieces)] == pieces
-            made += self.tokens[name] if found else left[:1]
-            left = left[len(pieces) if found else 1 :]
-        made = made[: len(row)] + [tokenizer.pad_token_id] * (len(row) - len(made))
-        if tokenizer.eos_token_id not in made:  # the word has more tokens than pieces, and the caption was cut
-            made[-1] = tokenizer.eos_token_id
-        return torch.tensor(made, dtype=row.dtype)
+            matches = left[: len(pieces)] == pieces
+            row_tokens += self.tokens[name] if matches else left[:1]
+            left = left[len(pieces) if matches else 1 :]
+        row_tokens = row_tokens[: len(row)] + [tokenizer.pad_token_id] * (len(row) - len(row_tokens))
+        if tokenizer.eos_token_id not in row_tokens:  # the word has more tokens than pieces, and the caption was cut
+            row_tokens[-1] = tokenizer.eos_token_id
+        return torch.tensor(row_tokens, dtype=row.dtype)
 
-    def whole(self, parts: dict[str, Any]) -> dict[str, Any]:
+    def merge_components(self, parts: dict[str, Any]) -> dict[str, Any]:
         """The `parts` (UNet, text encoders), the encoders as copies with the word among all, and their tokenizers."""
-        made = parts | {name: copy.deepcopy(parts[name]) for name in self.tokens}
+        merged = parts | {name: copy.deepcopy(parts[name]) for name in self.tokens}
         for name in self.tokens:
-            table = made[name].get_input_embeddings().table.detach()
-            made[name].set_input_embeddings(nn.Embedding.from_pretrained(table))
-            made[name].config.vocab_size = made[name].config.get_text_config().vocab_size = len(table)
-        return made | self.tokenizers
+            table = merged[name].get_input_embeddings().table.detach()
+            merged[name].set_input_embeddings(nn.Embedding.from_pretrained(table))
+            merged[name].config.vocab_size = merged[name].config.get_text_config().vocab_size = len(table)
+        return merged | self.tokenizers
 
     def save(self, encoders: dict[str, Any], folder: Path) -> None:
         """Write the embeddings alone as FILE in `folder`."""
@@ -101,10 +109,10 @@ class Word:
         save_file({self.names[0] if one else TABLES[name]: each for name, each in rows.items()}, folder / FILE)
 
 
-def _tokenizer(encoder: str) -> str:
+def _find_tokenizer(encoder: str) -> str:
     """The name of a text encoder's tokenizer in a pipeline."""
     return encoder.replace("text_encoder", "tokenizer")
 
 
-def _pieces(tokenizer: Any, word: str | None) -> list[int]:
+def _tokenize_initializer(tokenizer: Any, word: str | None) -> list[int]:
     return tokenizer(word, add_special_tokens=False).input_ids if word else []

@@ -8,7 +8,7 @@ from prunella.compute.fsdp import shard_like
 from prunella.errors import UserError
 
 
-class Learned:
+class TrainableState:
     """A model's parameters that ask for a gradient, and all its buffers. Of a model that learns whole, all of it."""
 
     def __init__(self, model: nn.Module):
@@ -31,6 +31,8 @@ class Learned:
         """Take over what `state_dict` gave. Raises UserError where that was of another model."""
         ours = self.state_dict()
         if ours.keys() != state.keys():
-            odd = sorted(ours.keys() ^ state.keys())
-            raise UserError(f"a state of another model: {odd[0]} ({len(odd)} in all) is in only one of the two")
+            mismatched = sorted(ours.keys() ^ state.keys())
+            raise UserError(
+                f"a state of another model: {mismatched[0]} ({len(mismatched)} in all) is in only one of the two"
+            )
         self.model.load_state_dict({name: shard_like(value, ours[name]) for name, value in state.items()}, strict=False)

@@ -14,7 +14,7 @@ from prunella.training.data import Batch
 Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
-class Measured(NamedTuple):
+class BatchTerms(NamedTuple):
     """Of a batch."""
 
     pairs: int
@@ -33,21 +33,21 @@ def evaluate_loss(
     Where they are `shared`, several processes call this together, each with the batches that it was dealt, and all get
     the mean over all pairs. Batches are added up in order whoever measured them, so it is what one process gets.
     """
-    found = list(_measured(model, loss, batches, precision))
-    found = all_gather_ordered(found) if shared else found
+    batch_terms = list(_iter_batch_terms(model, loss, batches, precision))
+    batch_terms = all_gather_ordered(batch_terms) if shared else batch_terms
     sums: dict[str, float] = {}
-    for pairs, terms in found:
+    for pairs, terms in batch_terms:
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + value * pairs
-    return {name: total / sum(pairs for pairs, _ in found) for name, total in sums.items()}
+    return {name: total / sum(pairs for pairs, _ in batch_terms) for name, total in sums.items()}
 
 
 @torch.no_grad()
-def _measured(
+def _iter_batch_terms(
     model: nn.Module, loss: Loss, batches: Iterable[dict[str, Tensor]], precision: Precision
-) -> Iterator[Measured]:
+) -> Iterator[BatchTerms]:
     device = next(model.parameters()).device
     for batch in batches:
         with tf32_context(precision), autocast(device, precision):
             terms = loss(model, Batch(batch).to(device))
-        yield Measured(len(batch["latents"]), {name: float(value) for name, value in terms.items()})
+        yield BatchTerms(len(batch["latents"]), {name: float(value) for name, value in terms.items()})

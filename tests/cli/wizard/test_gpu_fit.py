@@ -8,7 +8,7 @@ from prunella.cli.wizard.checkpoint import detect_checkpoint
 from prunella.cli.wizard.gpu_fit import MEMORY_SAVERS, _make_distill_memory_spec, fit_to_gpu
 from prunella.errors import UserError
 from prunella.params import Distill
-from prunella.training.memory_estimate import GB, PLANNED, needed
+from prunella.training.memory_estimate import GB, USABLE_FRACTION, estimate_memory
 
 SETTINGS = Distill(**DISTILLING | {"batch_size": 7})
 PLAN = STUDENTS["sd-tiny"]
@@ -20,14 +20,16 @@ def least(teacher):
     subject = _make_distill_memory_spec(PLAN, detect_checkpoint(str(teacher)), SETTINGS)
 
     def least(at_once: int, change: dict) -> float:
-        return needed(subject, SETTINGS.model_copy(update=change), at_once).total / GB / PLANNED * 1.0001
+        return (
+            estimate_memory(subject, SETTINGS.model_copy(update=change), at_once).total / GB / USABLE_FRACTION * 1.0001
+        )
 
     return least
 
 
 def fitted(teacher, memory: float) -> tuple[int, dict]:
     found = fit_to_gpu(PLAN, detect_checkpoint(str(teacher)), SETTINGS, memory)
-    assert found.memory_gb <= PLANNED * memory
+    assert found.memory_gb <= USABLE_FRACTION * memory
     return found.micro_batch, found.memory_savers
 
 

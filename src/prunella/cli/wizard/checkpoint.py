@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from prunella.encoding.encode import vae_factor
+from prunella.encoding.encode import vae_scale_factor
 from prunella.errors import UserError
 from prunella.models import hub
 from prunella.models.families import FAMILIES
 from prunella.models.reference_configs import load_reference_configs
 from prunella.models.teacher import CONFIG_REPOS, describe_pipeline_dir
 from prunella.models.weights import PICKLE_SUFFIXES, read_header, refuse_pickle
-from prunella.training.memory_estimate import tokens
+from prunella.training.memory_estimate import count_tokens
 
 CheckpointSource = Literal["folder", "file", "hub"]
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -81,9 +81,9 @@ def _detect_folder(source: CheckpointSource, name: str, folder: Path) -> Checkpo
         name,
         pipeline_info["family"],
         pipeline_info["unet"],
-        latent_size * vae_factor(folder),
+        latent_size * vae_scale_factor(folder),
         latent_size,
-        tokens(folder),
+        count_tokens(folder),
     )
 
 

@@ -9,7 +9,7 @@ from prunella.models.families import FAMILIES
 from prunella.params import Distill
 from prunella.pruning.plan import STUDENTS, Plan
 from prunella.tracking.training_estimate import make_memory_spec
-from prunella.training.memory_estimate import GB, PLANNED, Subject, examples_at_once, needed
+from prunella.training.memory_estimate import GB, USABLE_FRACTION, MemorySpec, choose_micro_batch, estimate_memory
 
 MIN_MICRO_BATCH = 4  # examples at once: below, running the forward pass twice costs less than a GPU that idles
 # What is given up, in this order, where too little fits: time, then the optimizer's precision.
@@ -44,9 +44,9 @@ def fit_to_gpu(plan: Plan, checkpoint: Checkpoint, settings: Distill, gpu_memory
         if fits and "optimizer" in savers:
             break
         changed = settings.model_copy(update=savers)
-        micro_batch = examples_at_once("auto", memory_spec, changed, int(gpu_memory_gb * GB))
-        memory_gb = needed(memory_spec, changed, micro_batch).total / GB
-        if memory_gb <= PLANNED * gpu_memory_gb:
+        micro_batch = choose_micro_batch("auto", memory_spec, changed, int(gpu_memory_gb * GB))
+        memory_gb = estimate_memory(memory_spec, changed, micro_batch).total / GB
+        if memory_gb <= USABLE_FRACTION * gpu_memory_gb:
             fits.append(GpuFit(micro_batch, savers, memory_gb))
             if micro_batch >= min(MIN_MICRO_BATCH, settings.batch_size):
                 break
@@ -55,7 +55,7 @@ def fit_to_gpu(plan: Plan, checkpoint: Checkpoint, settings: Distill, gpu_memory
     return max(fits, key=lambda fit: fit.micro_batch)  # the first of equals
 
 
-def _make_distill_memory_spec(plan: Plan, checkpoint: Checkpoint, settings: Distill) -> Subject:
+def _make_distill_memory_spec(plan: Plan, checkpoint: Checkpoint, settings: Distill) -> MemorySpec:
     family, latent_size = FAMILIES[plan.family], checkpoint.latent_size
     example = family.example_shapes(checkpoint.unet_config, (latent_size, latent_size), checkpoint.max_tokens)
     return make_memory_spec(plan, checkpoint.unet_config, example, settings, gpu=True)
@@ -64,7 +64,11 @@ def _make_distill_memory_spec(plan: Plan, checkpoint: Checkpoint, settings: Dist
 def _explain_too_large(plan: Plan, checkpoint: Checkpoint, settings: Distill, gpu_memory_gb: float) -> str:
     def min_memory_gb(candidate: Plan) -> float:
         changed = settings.model_copy(update=MEMORY_SAVERS[-1] | {"features": None})
-        return needed(_make_distill_memory_spec(candidate, checkpoint, changed), changed, 1).total / GB / PLANNED
+        return (
+            estimate_memory(_make_distill_memory_spec(candidate, checkpoint, changed), changed, 1).total
+            / GB
+            / USABLE_FRACTION
+        )
 
     other_plans = [other for other in STUDENTS.values() if other.family == plan.family and other.name != plan.name]
     fitting = [other.name for other in other_plans if min_memory_gb(other) <= gpu_memory_gb]

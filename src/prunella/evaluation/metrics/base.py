@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunella.data.manifest import read_sample_manifest
-from prunella.latents.shards import Latents
+from prunella.latents.shards import LatentDataset
 from prunella.params import Backbones, ReferenceImages
 from prunella.sampling.benchmark_prompts import Prompt
 from prunella.stats import Estimate, estimate_mean
@@ -78,7 +78,7 @@ class MetricContext:
     """What pictures are measured against; `shared` keeps what the metrics of all models have in common."""
 
     teacher_dir: Path  # pipeline folder
-    heldout: Latents
+    heldout: LatentDataset
     prompts: list[Prompt]  # of every model's pictures, in their order
     manifest: Path  # of the pairs that passed the filter
     teacher_images_dir: Path  # the teacher's gallery, of the same prompts and noise
