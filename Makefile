@@ -2,6 +2,7 @@
 # make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
 # make faults: every stage killed, out of room, a process short, and the same bits (under two hours; goes on if stopped).
 # make fuzz: 10,000 hostile inputs for each reader (under an hour).
+# make parameters: the comments of params.yaml and docs/parameters.md, from the fields' descriptions.
 # make api: the reference of what Python can import, docs/api/prunella.html.
 # make miniature-check: the bundled teacher's gates (minutes).
 # make ablation: which part of distillation buys what, on what `make repro` has encoded (an hour; goes on if stopped).
@@ -11,7 +12,7 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 BIN := .venv/bin
 
 # make compare: what experiments changed, and the figures that matter.
-.PHONY: repro compare lint test test-all faults fuzz ui api install miniature-check ablation
+.PHONY: repro compare parameters lint test test-all faults fuzz ui api install miniature-check ablation
 repro: install
 	@$(BIN)/prunella check
 	$(BIN)/dvc repro
@@ -19,6 +20,9 @@ repro: install
 
 compare: install
 	$(BIN)/dvc exp show --only-changed --drop '^(data|models|plans|src|stages)(/|$$)|^reports/[^:]*$$|^(Executor|Created)'
+
+parameters: install
+	PYTHONPATH=src $(BIN)/python docs/parameters.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,8 +4,8 @@ from prunella.pipeline.stage import run_stage
 
 
 def main(argv: list[str] | None = None) -> None:
-    names, main = ("teacher", "latents", "student", "out", "curves", "report"), ("main",)
-    with run_stage("finetune", __doc__, argv, *names, section="finetune", distributed=True, optional_paths=main) as ctx:
+    names, more = ("teacher", "latents", "student", "out", "curves", "report"), ("replay-latents",)
+    with run_stage("finetune", __doc__, argv, *names, section="finetune", distributed=True, optional_paths=more) as ctx:
         from prunella.compute.device import make_placement
         from prunella.models.pipeline import resolve_pipeline_dir, resolve_teacher_dir
         from prunella.params import students_not_finetuned
@@ -25,10 +25,7 @@ def main(argv: list[str] | None = None) -> None:
             params.finetune,
             teacher=resolve_teacher_dir(paths.teacher),
             student=student,
-            latents=paths.latents,
-            replay_latents=paths.main,
-            out=paths.out,
-            curves=paths.curves,
+            **{name: getattr(paths, name) for name in ("latents", "replay_latents", "out", "curves")},
             placement=make_placement(params.runtime, ctx.device),
             make_class_images=lambda: make_class_latents(params.finetune, student, paths.latents, ctx.device),
             checkpoint_every=params.watch.checkpoint_every,
@@ -36,9 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         if ctx.is_main_process:
             task_error_text = f"held-out task error {report['heldout'].get('task', float('nan')):.4f}"
-            ctx.finish(
-                f"{paths.out.name}: {report['steps']} steps on {report['pairs']} pairs, {task_error_text}", report
-            )
+            ctx.finish(f"{paths.out.name}: {report['steps']} steps, {report['pairs']} pairs, {task_error_text}", report)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ COMMAND = f"{ONE_TOY}; from prunella.cli.main import main; main(['accept', 'dist
 @pytest.mark.graph
 def test_a_new_key_is_accepted_at_its_default_alone(clone):
     replaced(
-        clone / "src/prunella/params/schema.py",
+        clone / "src/prunella/params/distill.py",
         "    features: FeatureMode | None",
         "    added: NonNegativeFloat\n    features: FeatureMode | None",
     )

@@ -1,7 +1,7 @@
 """Write the comments of params.yaml and docs/parameters.md from the descriptions of the fields: `make parameters`.
 
-    python docs/parameters.py            # write
-    python docs/parameters.py --check    # exit status 1 if a file is not as it would be written
+python docs/parameters.py            # write
+python docs/parameters.py --check    # exit status 1 if a file is not as it would be written
 """
 
 import re
@@ -93,7 +93,9 @@ def list_rows(model: type[BaseModel], defaults: Any, prefix: str = "") -> list[s
 
 def entry_model(field: FieldInfo) -> type[BaseModel] | None:
     """The model of the entries of a field that is a list or a dict of them."""
-    return next((arg for arg in get_args(field.annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)
+    return next(
+        (arg for arg in get_args(field.annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None
+    )
 
 
 def format_default(value: Any) -> str:
@@ -102,7 +104,7 @@ def format_default(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, dict) and value or isinstance(value, list) and value and isinstance(value[0], dict):
+    if (isinstance(value, dict) and value) or (isinstance(value, list) and value and isinstance(value[0], dict)):
         return "see params.yaml"
     return str(value).replace("'", "")
 
