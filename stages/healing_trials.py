@@ -20,13 +20,13 @@ parser.add_argument("--student", default="sd-small")
 parser.add_argument("--trials", nargs="+", default=list(TRIALS), choices=TRIALS)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--steps", type=int, default=1000)
-parser.add_argument("--pictures", type=int, default=0, help="of the scenes of `prunella bench heal`; 0: none")
+parser.add_argument("--images", type=int, default=0, help="of the scenes of `prunella bench heal`; 0: none")
 parser.add_argument("--out", type=Path, default=Path("docs/evidence/healing-trials.jsonl"))
 args = parser.parse_args()
 
 silence_libraries()
 setting = load_local_setting(read_params())
-setting = setting._replace(benchmark=setting.benchmark.model_copy(update={"prompts": args.pictures}))
+setting = setting._replace(benchmark=setting.benchmark.model_copy(update={"prompts": args.images}))
 row_metadata = {"command": shlex.join(["python", "stages/healing_trials.py", *sys.argv[1:]])}
 for name in args.trials:
     identity = {"student": args.student, "trial": name, "seed": args.seed, "steps": args.steps}

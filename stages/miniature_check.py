@@ -12,11 +12,11 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--folder", type=Path, default=Path("src/prunella/bundled/miniature"))
 parser.add_argument("--scenes", default="data/scenes.yaml")
 parser.add_argument("--out", type=Path, default=Path("docs/miniature"))
-parser.add_argument("--pictures", type=int, default=500)
+parser.add_argument("--images", type=int, default=500)
 args = parser.parse_args()
 
 metrics = check_miniature(
-    args.folder, read_vocabulary(args.scenes), read_miniature_recipe(), args.out, args.pictures, SamplingSettings()
+    args.folder, read_vocabulary(args.scenes), read_miniature_recipe(), args.out, args.images, SamplingSettings()
 )
 (args.out / "check.json").write_text(json.dumps(metrics, indent=1) + "\n")
 print(format_gate_table(metrics))

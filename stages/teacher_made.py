@@ -17,7 +17,7 @@ parser.add_argument("--students", nargs="+", default=["sd-tiny"])
 parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
 parser.add_argument("--arms", nargs="+", default=[bench.RENDERED, bench.GENERATED])
 parser.add_argument("--steps", type=int, default=300)
-parser.add_argument("--pictures", type=int, default=400)
+parser.add_argument("--images", type=int, default=400)
 parser.add_argument("--inference-steps", type=int, default=10, help="of the teacher, for each picture to learn from")
 parser.add_argument("--out", type=Path, default=Path("docs/evidence/generated.jsonl"))
 args = parser.parse_args()
@@ -29,7 +29,7 @@ units = [
     bench.TrainingUnit(student, arm, seed) for seed in args.seeds for student in args.students for arm in args.arms
 ]
 for unit in bench.select_unmeasured_units(read_rows(args.out), units, args.steps):
-    row = bench.measure_unit(setting, unit, latents_dirs[unit.arm], params.filter.samples, args.pictures, work_dir)
+    row = bench.measure_unit(setting, unit, latents_dirs[unit.arm], params.filter.samples, args.images, work_dir)
     add_row(args.out, row | {"command": " ".join(["python stages/teacher_made.py", *sys.argv[1:]])})
 for (student, steps), comparison in bench.compare_arms(read_rows(args.out)).items():
     print(f"{student}, {steps} steps: output error × {comparison.ratios}, composition {comparison.composition}")

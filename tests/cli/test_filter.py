@@ -24,12 +24,12 @@ def folder(teacher, pictures, tmp_path, monkeypatch):
 
 def test_parts_are_made_and_merged_and_the_stage_only_judges(capsys, folder, monkeypatch):
     parts = [f"{folder}/work/parts/filter-{number}-of-2" for number in (1, 2)]
-    assert said(capsys, "filter", "--shards", "2/2") == (
+    assert said(capsys, "filter", "--slice", "2/2") == (
         f"part 2/2: 14 pictures in 5 tasks, 0 cannot be used, in {parts[1]}\n"
     )
     said_of_missing = refused("filter", "--merge", parts[1])
-    assert said_of_missing.endswith("0-00004, 0-00006, 0-00008); to be made: --shards 1/2")
-    assert said(capsys, "filter", "--shards", "1/2").startswith("part 1/2: 15 pictures in 5 tasks")
+    assert said_of_missing.endswith("0-00004, 0-00006, 0-00008); to be made: --slice 1/2")
+    assert said(capsys, "filter", "--slice", "1/2").startswith("part 1/2: 15 pictures in 5 tasks")
     assert (
         said(capsys, "filter", "--merge", *parts) == "all 29 pictures were looked at; `dvc repro filter` judges them\n"
     )
@@ -42,5 +42,5 @@ def test_parts_are_made_and_merged_and_the_stage_only_judges(capsys, folder, mon
 
 
 def test_a_range_or_parts_are_asked_for():
-    assert "expected NUMBER/OF" in refused("filter", "--shards", "3/2")
+    assert "expected NUMBER/OF" in refused("filter", "--slice", "3/2")
     assert "no part.json" in refused("filter", "--merge", ".")

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def flags(teacher, pictures) -> dict[str, str]:
-    return {"teacher": str(teacher), "pictures": str(pictures), "student": "sd-tiny", "gpu-memory": "24"}
+    return {"teacher": str(teacher), "images": str(pictures), "student": "sd-tiny", "gpu-memory": "24"}
 
 
 def line(flags: dict[str, str], *more: str) -> list[str]:
@@ -33,13 +33,13 @@ def test_the_committed_default_is_replaced_by_a_file_that_check_accepts(capsys, 
     check, run = text.splitlines()[-2:]
     assert check.endswith("prunella check") and run.endswith("dvc repro")
     params = read_params()
-    assert (params.teacher.path, params.filter.path) == (flags["teacher"], flags["pictures"])
+    assert (params.teacher.path, params.filter.path) == (flags["teacher"], flags["images"])
     assert (params.distill.steps, params.encode.heldout, params.encode.resolution) == (125_000, 2, 32)
     assert "params.yaml: all keys known" in said(capsys, "check")
 
 
 def test_another_file_is_moved_before_it_runs(capsys, flags):
-    text = said(capsys, *line(flags, "--out", "my own.yaml", "--words", "heart", "ring"))
+    text = said(capsys, *line(flags, "--out", "my own.yaml", "--caption-keywords", "heart", "ring"))
     assert "prunella check 'my own.yaml'" in text and "cp 'my own.yaml' params.yaml && " in text
     assert "on captions with heart, ring" in text and "no dvc.yaml" not in text
     assert read_params("my own.yaml").finetune.caption_keywords == ["heart", "ring"]
@@ -59,7 +59,7 @@ def test_what_someone_has_changed_is_kept_without_force(capsys, flags, tmp_path)
     ("flag", "value", "what"),
     [
         ("teacher", "/nowhere", "--teacher: /nowhere: there is no such folder or file"),
-        ("pictures", "/nowhere", "--pictures: /nowhere: there is no such folder"),
+        ("images", "/nowhere", "--images: /nowhere: there is no such folder"),
         ("student", "sd-tny", "did you mean 'sd-tiny'?"),
         ("student", "ssd-1b", "ssd-1b is made of Stable Diffusion XL"),
         ("gpu-memory", "much", "--gpu-memory: 'much'; a number of GB"),
@@ -74,13 +74,13 @@ def test_a_wrong_answer_gives_one_line_and_nothing_is_written(flag, value, what,
 
 
 def test_without_a_terminal_every_missing_answer_is_named(flags):
-    assert refused("init", "--teacher", flags["teacher"]).startswith("prunella: --pictures, --student: missing")
+    assert refused("init", "--teacher", flags["teacher"]).startswith("prunella: --images, --student: missing")
     del flags["gpu-memory"]
     assert "no GPU is seen here" in refused(*line(flags))
 
 
 def test_a_terminal_is_asked_until_it_has_answered(capsys, flags, monkeypatch):
-    answers = iter([flags["teacher"], "/nowhere", flags["pictures"], "ssd-1b", "sd-tiny", "24"])
+    answers = iter([flags["teacher"], "/nowhere", flags["images"], "ssd-1b", "sd-tiny", "24"])
     asked = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or next(answers))

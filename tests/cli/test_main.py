@@ -6,7 +6,7 @@ from commands import refused
 from conftest import ROOT
 
 from prunella import __version__
-from prunella.cli.main import GROUPS, main
+from prunella.cli.main import MODULES, main
 
 
 def test_help_explains_every_command(capsys):
@@ -28,7 +28,7 @@ def test_the_package_runs_as_a_program_and_says_its_version():
 def test_help_comes_at_once_since_nothing_large_is_imported():
     code = "import sys, prunella.cli.main as it; it._build_parser().format_help(); print(*sys.modules)"
     loaded = set(printed("-c", code).split())
-    assert {f"prunella.cli.{group.__name__.rsplit('.')[-1]}" for group in GROUPS} <= loaded
+    assert {f"prunella.cli.{module.__name__.rsplit('.')[-1]}" for module in MODULES} <= loaded
     assert loaded.isdisjoint({"torch", "numpy", "pyarrow", "pydantic", "yaml", "mlflow", "dvc", "diffusers"})
 
 

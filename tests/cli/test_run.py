@@ -46,20 +46,20 @@ def test_check_finds_a_teacher_of_the_wrong_family_before_any_work(tmp_path, xl_
 
 
 def test_filtered_writes_the_page_before_anything_is_trained_and_leaves_an_equal_one_alone(capsys, tmp_path):
-    assert refused("filtered").startswith("prunella: reports/filter.json: ")
+    assert refused("filter-report").startswith("prunella: reports/filter.json: ")
     examples = tmp_path / "reports" / "filter"
     examples.mkdir(parents=True)
     (examples / EXAMPLES_FILE).write_text("{}")
     fell = {"source": "folder", "read": 7, "looked_at": 5, "kept": 4, "passed": 4, "fell": {"small": 3}, "causes": {}}
     (tmp_path / "reports" / "filter.json").write_text(json.dumps(fell))
     page = tmp_path / "reports" / "filter.html"
-    assert str(page) in said(capsys, "filtered") and "7 pairs read" in page.read_text()
+    assert str(page) in said(capsys, "filter-report") and "7 pairs read" in page.read_text()
     page.chmod(0o444)  # as DVC leaves it, a link to its own copy
     before = page.stat()
-    said(capsys, "filtered")
+    said(capsys, "filter-report")
     assert page.stat() == before
     (tmp_path / "reports" / "filter.json").write_text(json.dumps(fell | {"read": 8}))
-    said(capsys, "filtered")
+    said(capsys, "filter-report")
     assert "8 pairs read" in page.read_text() and page.stat().st_ino != before.st_ino
 
 

@@ -5,7 +5,7 @@ import pytest
 from commands import refused, said
 from PIL import Image
 
-FEW = ("--steps", "2", "--precision", "fp32", "--device", "cpu")
+FEW = ("--num-inference-steps", "2", "--precision", "fp32", "--device", "cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_student_is_drawn_with_at_its_latest_stage(capsys, folder, student, pr
     assert first.shape == (32, 32, 3) and not np.array_equal(first, second)
     again = said(capsys, "sample", "sd-tiny", "a ring", "--out", "again", *FEW).splitlines()[1]
     assert np.array_equal(first, pixels(again))
-    assert said(capsys, "sample", "sd-tiny", "a ring", "--at", "pruned", *FEW).startswith("sd-tiny (pruned): ")
+    assert said(capsys, "sample", "sd-tiny", "a ring", "--stage", "pruned", *FEW).startswith("sd-tiny (pruned): ")
 
 
 def test_any_pipeline_folder_is_drawn_with(capsys, xl_teacher):
@@ -43,7 +43,7 @@ def test_any_pipeline_folder_is_drawn_with(capsys, xl_teacher):
 
 def test_what_is_asked_wrongly_is_said_in_a_line(capsys, student):
     assert "sd-tiny (distilled)" in refused("sample", "sd-tinny", "a ring")
-    assert "no pruned student" in refused("sample", "sd-tiny", "a ring", "--at", "pruned")
+    assert "no pruned student" in refused("sample", "sd-tiny", "a ring", "--stage", "pruned")
     assert "models/teacher.json" in refused("sample", "teacher", "a ring")
-    assert "num_inference_steps" in refused("sample", "sd-tiny", "a ring", "--steps", "0")
+    assert "num_inference_steps" in refused("sample", "sd-tiny", "a ring", "--num-inference-steps", "0")
     assert "multiple of" in refused("sample", "sd-tiny", "a ring", "--size", "33", *FEW)

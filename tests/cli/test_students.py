@@ -40,9 +40,9 @@ def test_students_of_a_teacher_of_no_family(tmp_path):
 
 def test_a_plan_is_told_and_drawn(capsys, tmp_path):
     assert "mid     keeps the first resnet alone" in said(capsys, "plan", "ssd-1b")
-    assert said(capsys, "draw", "ssd-1b", "--out", "ssd.svg") == ""
+    assert said(capsys, "plan", "ssd-1b", "--svg", "--out", "ssd.svg") == ""
     drawn = (tmp_path / "ssd.svg").read_text()
-    assert drawn.startswith("<svg") and said(capsys, "draw", "ssd-1b") == drawn
+    assert drawn.startswith("<svg") and said(capsys, "plan", "ssd-1b", "--svg") == drawn
 
 
 def test_an_own_plan_is_checked_by_its_file(tmp_path):

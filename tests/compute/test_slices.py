@@ -14,7 +14,7 @@ def test_a_range_is_every_nth_shard_from_the_kth_on():
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
 def test_what_is_no_range(text):
-    with pytest.raises(UserError, match=r"--shards .*expected NUMBER/OF"):
+    with pytest.raises(UserError, match=r"--slice .*expected NUMBER/OF"):
         parse_slice(text)
 
 

@@ -76,7 +76,7 @@ def test_missing_parts_are_named_and_nothing_is_merged(made, asked, tmp_path):
         merge_filter_slices(asked, 0, [made(2, 5), made(5, 5)])
     assert str(error.value) == (
         "filter --merge: 3 of 5 tasks are missing or damaged (0-00000, 0-00002, 0-00003); "
-        "to be made: --shards 1/5, 3/5, 4/5"
+        "to be made: --slice 1/5, 3/5, 4/5"
     )
     assert not list(tmp_path.glob("work/filter/*/[0-9]-*.found"))
 
@@ -114,7 +114,7 @@ def test_a_folder_that_is_another_part_or_none(made, asked, tmp_path):
     shutil.copytree(made(1, 2), tmp_path / "2-of-2")
     with pytest.raises(UserError, match="2-of-2: holds part 1/2; part 2/2 needs a folder of its own"):
         made(2, 2)
-    with pytest.raises(UserError, match=r"no part.json, so this is no part of a filter \(`prunella filter --shards`"):
+    with pytest.raises(UserError, match=r"no part.json, so this is no part of a filter \(`prunella filter --slice`"):
         merge_filter_slices(asked, 0, [tmp_path])
 
 

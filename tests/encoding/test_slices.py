@@ -61,7 +61,7 @@ def test_missing_parts_are_named_and_nothing_is_merged(made, asked, tmp_path):
         merge_encode_slices(*asked, folders)
     assert str(error.value) == (
         "encode --merge: 3 of 4 shards are missing or damaged (heldout-00000, train-00001, train-00002); "
-        "to be made: --shards 1/5, 3/5, 4/5"
+        "to be made: --slice 1/5, 3/5, 4/5"
     )
     assert not list(tmp_path.glob("work/encode/*/*.safetensors"))
 
@@ -70,7 +70,7 @@ def test_a_damaged_shard_is_missing(made, asked):
     folders = [made(1, 2), made(2, 2)]
     shard = folders[1] / "train-00002.safetensors"
     shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(UserError, match=r"1 of 4 .*\(train-00002\); to be made: --shards 2/2$"):
+    with pytest.raises(UserError, match=r"1 of 4 .*\(train-00002\); to be made: --slice 2/2$"):
         merge_encode_slices(*asked, folders)
 
 

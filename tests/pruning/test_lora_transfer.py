@@ -189,10 +189,10 @@ def test_the_command_names_what_it_wrote_and_what_has_no_counterpart(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(pruned_tiny, "models/distilled/sd-tiny")
     lora = loras.kohya(tmp_path, matrices(load_unet(teacher)))
-    assert "--teacher: there is no models/teacher.json" in refused("carry", str(lora), "sd-tiny")
+    assert "--teacher: there is no models/teacher.json" in refused("convert-lora", str(lora), "sd-tiny")
     pinned = {"source": "folder", "path": str(teacher)}
     Path("models/teacher.json").write_text(json.dumps(pinned))
-    told = said(capsys, "carry", str(lora), "sd-tiny")
+    told = said(capsys, "convert-lora", str(lora), "sd-tiny")
     assert f"{tmp_path}/kohya-sd-tiny.safetensors: 9 modules of the UNet, 0 of text encoders" in told
     assert f"without a counterpart in the student: {', '.join(WITHOUT)}" in told
-    assert "neither a folder nor a student that is in models/" in refused("carry", str(lora), "sd-huge")
+    assert "neither a folder nor a student that is in models/" in refused("convert-lora", str(lora), "sd-huge")

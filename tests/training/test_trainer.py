@@ -401,7 +401,7 @@ def test_damaged_lines_of_the_log_are_passed_over(learn, tmp_path, line):
 def test_room_for_the_states_is_asked_for_before_the_first_step(learn, monkeypatch, tmp_path):
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 10**6))
-    with pytest.raises(UserError, match=r"GB are needed at .*, 0\.00 GB are free; `prunella sweep`"):
+    with pytest.raises(UserError, match=r"GB are needed at .*, 0\.00 GB are free; `prunella gc`"):
         learn(distilling())
     assert not list((tmp_path / "work").rglob("step-*"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunella.cli.arguments import Commands, add_command
 
-DESCRIPTION = "keep the results of stages after a change of code that changes none of them, as toys show"
+DESCRIPTION = "keep results of stages after a code change that toy models show to change no result"
 
 
 def register(commands: Commands) -> None:

@@ -30,9 +30,9 @@ def add_command(
 
 
 def add_stage_option(parser: argparse.ArgumentParser) -> None:
-    """The option --at of a command that takes a student."""
-    help_text = "of a student: finetuned, distilled or pruned (default: the latest that is there)"
-    parser.add_argument("--at", choices=MODEL_STAGES, help=help_text)
+    """The option --stage of a command that takes a student."""
+    help_text = "stage of the student: finetuned, distilled or pruned (default: the latest that exists)"
+    parser.add_argument("--stage", choices=MODEL_STAGES, help=help_text)
 
 
 def load_student_plan(student: str) -> Plan:

@@ -29,17 +29,17 @@ SWITCH_VALUES = {"auto": "auto", "yes": True, "no": False}  # of the line → of
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    description = (
-        "measure: a training step (train), drawing (draw), what is done to the data (data), how students heal (heal)"
-    )
+    description = "benchmark a training step (train), generation (draw), fine-tuning (tune) or the data pipeline (data)"
     subcommands = commands.add_parser("bench", help=description, description=description).add_subparsers(
         required=True, metavar="WHAT"
     )
     _add_train_arguments(
-        add_command(subcommands, "train", "a training step with random weights, part by part", _run_bench_train)
+        add_command(
+            subcommands, "train", "a training step with random weights, with the time of each part", _run_bench_train
+        )
     )
     _add_draw_arguments(
-        add_command(subcommands, "draw", "what drawing costs students, with random weights, in turns", _run_bench_draw)
+        add_command(subcommands, "draw", "generation with random weights, in turns with the teacher", _run_bench_draw)
     )
     _add_tune_arguments(
         add_command(subcommands, "tune", "a step of each way of fine-tuning, with random weights", _run_bench_tune)

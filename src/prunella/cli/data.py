@@ -10,7 +10,7 @@ from prunella.cli.arguments import Commands, add_command
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
     parser = add_command(
-        commands, "download", "fetch the pictures of a table of URLs into a webdataset, by img2dataset", _run_download
+        commands, "download", "download the images of a table of URLs as a webdataset, with img2dataset", _run_download
     )
     parser.add_argument("table", type=Path, help="a Parquet file, or a folder of them")
     parser.add_argument("out", type=Path, help="folder of the webdataset; the same command continues one")

@@ -9,15 +9,15 @@ from prunella.errors import UserError
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    description = "make a part of the encode stage's shards, anywhere, or put the parts together"
+    description = "run a slice of the encode stage on any machine, or merge slices"
     parser = add_command(commands, "encode", description, _run_encode)
     mode_group = parser.add_mutually_exclusive_group(required=True)
     mode_group.add_argument(
-        "--shards", metavar="K/N", help="make part K of N; the same command goes on with a begun one"
+        "--slice", metavar="K/N", help="make part K of N; the same command goes on with a begun one"
     )
     merge_help = "folders of all parts, in any order; with encode.store none"
     mode_group.add_argument("--merge", type=Path, nargs="*", metavar="PART", help=merge_help)
-    parser.add_argument("--out", type=Path, help="of --shards: the part's folder (default: work/parts/K-of-N)")
+    parser.add_argument("--out", type=Path, help="of --slice: the part's folder (default: work/parts/K-of-N)")
     parser.add_argument("--teacher", type=Path, default=Path("models/teacher.json"))
     parser.add_argument("--pairs", type=Path, default=Path("data/filtered"))
     parser.add_argument("--own", metavar="NAME", help="an entry of finetune.data, whose pairs --pairs then names")
@@ -34,7 +34,7 @@ def _run_encode(args: argparse.Namespace) -> None:
     from prunella.encoding.slices import encode_slice, merge_encode_slices
     from prunella.models.pipeline import resolve_teacher_dir
 
-    shard_slice = parse_slice(args.shards) if args.shards else None
+    shard_slice = parse_slice(args.slice) if args.slice else None
     params = select_dataset(read_params(), args.own)
     for path, stage in ((args.teacher, "teacher"), (args.pairs, "filter")):
         if not path.exists():

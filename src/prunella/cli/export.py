@@ -26,7 +26,7 @@ FORMAT_DESCRIPTIONS = {
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    parser = add_command(commands, "export", "write a student in the form that another program reads", _run_export)
+    parser = add_command(commands, "export", "write a student in another program's format", _run_export)
     parser.add_argument("model", help=MODEL_HELP)
     format_help = "; ".join(f"{', '.join(names)}: {description}" for names, description in FORMAT_DESCRIPTIONS.items())
     parser.add_argument(
@@ -49,7 +49,7 @@ def _run_export(args: argparse.Namespace) -> None:
         raise UserError("--push: goes with --to hub and --repo OWNER/NAME")
     from prunella.export.resolve_model import resolve_model
 
-    model_dir = resolve_model(args.model, args.at)
+    model_dir = resolve_model(args.model, args.stage)
     if args.to == "hub":
         _export_to_hub(args, model_dir)
         return

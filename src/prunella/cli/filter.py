@@ -8,14 +8,14 @@ from prunella.cli.arguments import Commands, add_command
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    description = "look at a part of the filter stage's pictures, anywhere, or put the parts together"
+    description = "run a slice of the filter stage on any machine, or merge slices"
     parser = add_command(commands, "filter", description, _run_filter)
     mode_group = parser.add_mutually_exclusive_group(required=True)
     mode_group.add_argument(
-        "--shards", metavar="K/N", help="look at part K of N; the same command goes on with a begun one"
+        "--slice", metavar="K/N", help="look at part K of N; the same command goes on with a begun one"
     )
     mode_group.add_argument("--merge", type=Path, nargs="+", metavar="PART", help="folders of all parts, in any order")
-    parser.add_argument("--out", type=Path, help="of --shards: the part's folder (default: work/parts/filter-K-of-N)")
+    parser.add_argument("--out", type=Path, help="of --slice: the part's folder (default: work/parts/filter-K-of-N)")
     parser.add_argument("--own", metavar="NAME", help="an entry of finetune.data, whose pictures they are")
 
 
@@ -28,7 +28,7 @@ def _run_filter(args: argparse.Namespace) -> None:
     from prunella.pipeline.stage import select_dataset, silence_libraries
 
     silence_libraries(offline=False)
-    task_slice = parse_slice(args.shards) if args.shards else None
+    task_slice = parse_slice(args.slice) if args.slice else None
     params = select_dataset(read_params(), args.own)
     if task_slice is None:
         num_images = merge_filter_slices(params.filter, params.seed, args.merge)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 AnswerT = TypeVar("AnswerT")
 MANY_EPOCHS = 100  # times that a picture is seen; SD-Tiny saw its million 16 times, BK-SDM its 212,776 60 times
 MAX_MEMORY_GB = 1024  # GB of one GPU; beyond it lies a slip of the keyboard
-DESCRIPTION = (
-    "write a parameter file for your checkpoint, your pictures and your GPU; on a terminal it asks for what is missing"
-)
+DESCRIPTION = "write params.yaml for your checkpoint, images and GPU; on a terminal it asks for what is missing"
 
 
 def register(commands: Commands) -> None:
@@ -30,11 +28,15 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--teacher", help="a diffusers pipeline folder, a .safetensors checkpoint, or a Hub id owner/model"
     )
-    parser.add_argument("--pictures", help="folder of captioned pictures, of Parquet files or of webdataset's tars")
+    parser.add_argument("--images", help="folder of captioned images, of Parquet files or of webdataset tars")
     parser.add_argument("--student", help="as `prunella students` lists them")
     parser.add_argument("--gpu-memory", metavar="GB", help="of the GPU that will train (default: of the one here)")
     parser.add_argument(
-        "--words", nargs="*", default=[], help="tune the student on pairs whose caption holds one of them"
+        "--caption-keywords",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="fine-tune on pairs whose caption has one of these words",
     )
     parser.add_argument("--out", type=Path, default=Path("params.yaml"), help="file to write (default: params.yaml)")
     parser.add_argument("--force", action="store_true", help="replace a file that holds changes of yours")
@@ -45,7 +47,7 @@ def _run_init(args: argparse.Namespace) -> None:
 
     silence_libraries()
     _check_overwrite(args.out, args.force)
-    missing_flags = [f"--{name}" for name in ("teacher", "pictures", "student") if getattr(args, name) is None]
+    missing_flags = [f"--{name}" for name in ("teacher", "images", "student") if getattr(args, name) is None]
     if missing_flags and not sys.stdin.isatty():
         raise UserError(f"{', '.join(missing_flags)}: missing; on a terminal `prunella init` asks instead")
     try:
@@ -87,7 +89,7 @@ def _build_from_answers(args: argparse.Namespace) -> tuple["ParamsFile", str]:
     checkpoint = _resolve_answer(
         "--teacher", args.teacher, "Checkpoint (folder, .safetensors file or Hub id)", detect_checkpoint
     )
-    dataset = _resolve_answer("--pictures", args.pictures, "Folder of captioned pictures", detect_dataset)
+    dataset = _resolve_answer("--images", args.images, "Folder of captioned images", detect_dataset)
     plan = _resolve_answer(
         "--student",
         args.student,
@@ -101,9 +103,13 @@ def _build_from_answers(args: argparse.Namespace) -> tuple["ParamsFile", str]:
         checkpoint = checkpoint.with_family_defaults(plan.family)
         print(f"{checkpoint.name} is not downloaded: taken for {checkpoint}, whose student {plan.name} is", flush=True)
     print(f"reckoning what {plan.name} takes …", flush=True)
-    command = ["prunella", "init", "--teacher", checkpoint.name, "--pictures", dataset.path, "--student", plan.name]
-    command += ["--gpu-memory", f"{memory_gb:g}", *(["--words", *args.words] if args.words else [])]
-    params_file = build_params_file(checkpoint, dataset, plan, memory_gb, args.words, shlex.join(command))
+    command = ["prunella", "init", "--teacher", checkpoint.name, "--images", dataset.path, "--student", plan.name]
+    command += [
+        "--gpu-memory",
+        f"{memory_gb:g}",
+        *(["--caption-keywords", *args.caption_keywords] if args.caption_keywords else []),
+    ]
+    params_file = build_params_file(checkpoint, dataset, plan, memory_gb, args.caption_keywords, shlex.join(command))
     return params_file, f"{plan.name} of {checkpoint}, on {dataset}, after the recipe {params_file.recipe}"
 
 

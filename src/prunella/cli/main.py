@@ -1,4 +1,4 @@
-"""`prunella`: look at what a run made, at the students, at the parameters; start the MLflow UI on the right store."""
+"""The command line program `prunella`. `dvc repro` runs the stages; these commands are around it."""
 
 import argparse
 import os
@@ -8,26 +8,49 @@ from prunella import __version__
 from prunella.cli import (
     accept,
     bench,
-    carry,
+    convert_lora,
     data,
     encode,
     export,
     filter,
+    gc,
     init,
     promote,
     recipe,
     run,
     sample,
     students,
-    sweep,
     sync,
 )
 from prunella.errors import UserError
 from prunella.pipeline.gc_tuning import relax_gc
 from prunella.tracking.redact import redact
 
-# In the order of `prunella --help`; each registers its own commands.
-GROUPS = (init, run, sample, export, promote, sync, accept, sweep, recipe, students, carry, bench, data, filter, encode)
+MODULES = (
+    init,
+    run,
+    recipe,
+    students,
+    data,
+    filter,
+    encode,
+    sample,
+    bench,
+    export,
+    promote,
+    convert_lora,
+    accept,
+    sync,
+    gc,
+)
+# As `prunella --help` shows them; each command stands in one group.
+COMMAND_GROUPS = {
+    "set up": ("init", "check", "recipe", "students", "plan", "download"),
+    "run parts of stages elsewhere": ("filter", "encode"),
+    "look": ("filter-report", "summary", "ui", "sample", "bench"),
+    "ship": ("export", "promote", "convert-lora"),
+    "maintain": ("accept", "sync", "gc"),
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,6 +71,22 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"prunella: {error.filename}: {error.strerror}")
 
 
+class GroupedHelpFormatter(argparse.HelpFormatter):
+    """Help that lists the commands under the titles of `COMMAND_GROUPS`."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        by_name = {command.dest: command for command in action._get_subactions()}
+        parts = []
+        for title, names in COMMAND_GROUPS.items():
+            parts.append(f"\n  {title}\n")
+            self._indent()
+            parts += [super(GroupedHelpFormatter, self)._format_action(by_name[name]) for name in names]
+            self._dedent()
+        return "".join(parts)
+
+
 class CompletionAction(argparse.Action):
     """Prints what a shell completes `prunella` by, and ends."""
 
@@ -66,7 +105,7 @@ class CompletionAction(argparse.Action):
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="prunella", description=__doc__)
+    parser = argparse.ArgumentParser(prog="prunella", description=__doc__, formatter_class=GroupedHelpFormatter)
     parser.add_argument("--version", action="version", version=f"prunella {__version__}")
     parser.add_argument(
         "--print-completion",
@@ -76,7 +115,7 @@ def _build_parser() -> argparse.ArgumentParser:
         metavar="SHELL",
         help=CompletionAction.DESCRIPTION,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in GROUPS:
-        group.register(commands)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in MODULES:
+        module.register(commands)
     return parser

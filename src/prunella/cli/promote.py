@@ -12,11 +12,11 @@ BENCHMARK_REPORT = Path("reports/benchmark.json")
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    description = "register a student in MLflow, with the alias of promote.alias, where it passes promote.gates"
+    description = "register a student in MLflow under promote.alias if it passes promote.gates"
     parser = add_command(commands, "promote", description, _run_promote)
     parser.add_argument("student", help="a student of this graph, or an entry of finetune.base")
     add_stage_option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say which gates hold, and register nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show which gates pass, and register nothing")
 
 
 def _run_promote(args: argparse.Namespace) -> None:
@@ -27,7 +27,7 @@ def _run_promote(args: argparse.Namespace) -> None:
     from prunella.export.resolve_model import model_label, resolve_model
     from prunella.params import read_params
 
-    params, model_dir = read_params(), resolve_model(args.student, args.at)
+    params, model_dir = read_params(), resolve_model(args.student, args.stage)
     metrics_by_model = _read_benchmark_models()
     metrics = metrics_by_model.get(f"{model_dir.name}/{model_dir.parent.name}")
     if model_dir.resolve().parent.parent != Path("models").resolve() or metrics is None:

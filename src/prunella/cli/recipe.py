@@ -8,9 +8,9 @@ from prunella.cli.arguments import Commands, add_command
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    parser = add_command(commands, "recipe", "write the whole parameter file of a published training", _run_recipe)
-    parser.add_argument("name", nargs="?", help="of the recipe (default: list them)")
-    parser.add_argument("--onto", type=Path, help="parameter file that it changes (default: the shipped defaults)")
+    parser = add_command(commands, "recipe", "write the parameter file of a published training", _run_recipe)
+    parser.add_argument("name", nargs="?", help="name of the recipe (default: list them)")
+    parser.add_argument("--onto", type=Path, help="parameter file to change (default: the shipped defaults)")
     parser.add_argument("--out", type=Path, help="file to write (default: standard output)")
 
 

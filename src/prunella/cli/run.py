@@ -1,4 +1,4 @@
-"""`prunella check`, `filtered`, `summary`, `ui`: before a run, in it, after it, and every run compared."""
+"""`prunella check`, `filter-report`, `summary`, `ui`."""
 
 import argparse
 import json
@@ -14,12 +14,10 @@ def register(commands: Commands) -> None:
     """Add the commands of this group."""
     check_parser = add_command(commands, "check", "check params.yaml without running anything", _run_check)
     check_parser.add_argument("params", nargs="?", type=Path, default=Path("params.yaml"))
-    description = (
-        "write reports/filter.html: what the filter kept and dropped, with pictures, before anything is trained"
-    )
-    add_command(commands, "filtered", description, _run_filtered)
-    add_command(commands, "summary", "say what the last benchmark found, and where its report is", _run_summary)
-    ui_parser = add_command(commands, "ui", "start the MLflow UI on the store that the stages log to", _run_ui)
+    description = "write reports/filter.html: what the filter kept and dropped, with images"
+    add_command(commands, "filter-report", description, _run_filter_report)
+    add_command(commands, "summary", "print the main figures of the last benchmark", _run_summary)
+    ui_parser = add_command(commands, "ui", "start the MLflow UI on this project's runs", _run_ui)
     ui_parser.add_argument("--port", type=int, default=5000)
 
 
@@ -37,7 +35,7 @@ def _run_check(args: argparse.Namespace) -> None:
         check_run(params, Path(params.teacher.path), params.filter.samples - params.encode.heldout)
 
 
-def _run_filtered(args: argparse.Namespace) -> None:
+def _run_filter_report(args: argparse.Namespace) -> None:
     from prunella.reporting.filter_report import FilterSummary, render_filter_page
     from prunella.storage.files import atomic_write_text, read_json
 

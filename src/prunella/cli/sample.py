@@ -11,13 +11,13 @@ MODEL_HELP = "a student of this graph, `teacher`, or a diffusers pipeline folder
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    parser = add_command(commands, "sample", "draw prompts with a student", _run_sample)
+    parser = add_command(commands, "sample", "generate images from prompts", _run_sample)
     parser.add_argument("model", help=MODEL_HELP)
-    parser.add_argument("prompt", nargs="+", help="a picture each")
+    parser.add_argument("prompt", nargs="+", help="one image for each prompt")
     add_stage_option(parser)
-    parser.add_argument("--negative-prompt", default="", help="what the pictures should not show")
-    parser.add_argument("--steps", type=int, help="of the sampler (default: benchmark.num_inference_steps)")
-    parser.add_argument("--guidance", type=float, help="default: benchmark.guidance_scale")
+    parser.add_argument("--negative-prompt", default="", help="what the images should not show")
+    parser.add_argument("--num-inference-steps", type=int, help="default: benchmark.num_inference_steps")
+    parser.add_argument("--guidance-scale", type=float, help="default: benchmark.guidance_scale")
     parser.add_argument("--size", type=int, help="pixels (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=["fp32", "tf32", "bf16", "fp16"], help="default: benchmark.precision")
@@ -34,7 +34,7 @@ def _run_sample(args: argparse.Namespace) -> None:
     from prunella.export.resolve_model import model_label, resolve_model
     from prunella.sampling.generate import generate, load_for_inference
 
-    model_dir, settings = resolve_model(args.model, args.at), _resolve_sampling_settings(args)
+    model_dir, settings = resolve_model(args.model, args.stage), _resolve_sampling_settings(args)
     print(
         f"{model_label(model_dir)}: {model_dir}, {settings['steps']} steps, guidance {settings['guidance']}", flush=True
     )
@@ -58,7 +58,11 @@ def _resolve_sampling_settings(args: argparse.Namespace) -> dict:
         if params_path.is_file()
         else validate_config(Benchmark, fill_section("benchmark", {}), "defaults")
     )
-    overrides = {"num_inference_steps": args.steps, "guidance_scale": args.guidance, "precision": args.precision}
+    overrides = {
+        "num_inference_steps": args.num_inference_steps,
+        "guidance_scale": args.guidance_scale,
+        "precision": args.precision,
+    }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     benchmark = validate_config(Benchmark, defaults.model_dump() | overrides, "sample")
     return {

@@ -1,4 +1,4 @@
-"""`prunella students`, `plan`, `draw`: which students can be made, and what each keeps of its teacher."""
+"""`prunella students`, `plan`: which students can be made, and what each keeps of its teacher."""
 
 import argparse
 from pathlib import Path
@@ -22,12 +22,11 @@ def register(commands: Commands) -> None:
         commands, "students", "list the students that can be made, with what they cost", _run_students
     )
     students_parser.add_argument("--teacher", help=f"{TEACHER_HELP} (default: all originals)")
-    plan_parser = add_command(commands, "plan", "say what a student keeps of its teacher", _run_plan)
+    plan_parser = add_command(commands, "plan", "show what a student keeps of its teacher", _run_plan)
     plan_parser.add_argument("student", help=STUDENT_HELP)
     plan_parser.add_argument("--teacher", help=f"{TEACHER_HELP} (default: the original of the plan's family)")
-    draw_parser = add_command(commands, "draw", "draw what a student keeps of its teacher, as SVG", _run_draw)
-    draw_parser.add_argument("student", help=STUDENT_HELP)
-    draw_parser.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    plan_parser.add_argument("--svg", action="store_true", help="draw it as SVG")
+    plan_parser.add_argument("--out", type=Path, help="with --svg: file to write (default: standard output)")
 
 
 def _run_students(args: argparse.Namespace) -> None:
@@ -56,6 +55,15 @@ def _format_teacher_family(teacher_unet_config: dict[str, Any], teacher_name: st
 
 
 def _run_plan(args: argparse.Namespace) -> None:
+    if args.out and not args.svg:
+        raise UserError("--out: goes with --svg")
+    if args.svg:
+        _write_plan_svg(args)
+    else:
+        _print_plan(args)
+
+
+def _print_plan(args: argparse.Namespace) -> None:
     from prunella.models.reference_configs import load_teacher_config
     from prunella.reporting.plan_explanation import explain_plan, read_plan_evidence
     from prunella.reporting.plan_text import format_plan_text
@@ -67,7 +75,7 @@ def _run_plan(args: argparse.Namespace) -> None:
         print("\n" + explain_plan(plan_evidence))
 
 
-def _run_draw(args: argparse.Namespace) -> None:
+def _write_plan_svg(args: argparse.Namespace) -> None:
     from prunella.reporting.plan_explanation import read_plan_evidence
     from prunella.reporting.plan_svg import render_plan_svg
 

@@ -22,7 +22,7 @@ KIND_LABELS = {
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    description = "send MLflow what it lacks of stages that ran while it was away, each thing once"
+    description = "send MLflow the records of stages that ran while it was unreachable"
     add_command(commands, "sync", description, _run_sync)
 
 

@@ -54,7 +54,7 @@ def parse_slice(text: str) -> Slice:
     """Of "3/16" the third part of 16. Raises UserError."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shards {text}: expected NUMBER/OF with 1 ≤ NUMBER ≤ OF, such as 3/16")
+        raise UserError(f"--slice {text}: expected NUMBER/OF with 1 ≤ NUMBER ≤ OF, such as 3/16")
     return Slice(int(match[1]), int(match[2]))
 
 
@@ -74,7 +74,7 @@ def validate_slice(folder: Path, expected: Identity, slice_kind: SliceKind) -> S
     if not (folder / SLICE_FILE).is_file():
         raise UserError(
             f"{folder}: no {SLICE_FILE}, so this is no part of {slice_kind.result} (`prunella {slice_kind.stage} "
-            "--shards` makes one)"
+            "--slice` makes one)"
         )
     try:
         content = read_json(folder / SLICE_FILE)
@@ -147,4 +147,4 @@ def _format_missing_slices(names: list[str], positions: list[int], totals: set[i
         return f"{message}; the parts given are not parts of one number of them"
     (total,) = totals
     slice_numbers = sorted({position % total + 1 for position in positions})
-    return f"{message}; to be made: --shards {', '.join(f'{number}/{total}' for number in slice_numbers)}"
+    return f"{message}; to be made: --slice {', '.join(f'{number}/{total}' for number in slice_numbers)}"

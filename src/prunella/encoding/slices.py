@@ -82,5 +82,5 @@ def _check_all_stored(tasks: list[EncodeTask], remote_prefix: PathOrRemote) -> N
             f"encode --merge: {len(missing_names)} of {len(tasks)} shards are missing in {remote_prefix} "
             f"({shorten_names(missing_names)}); the "
             "same "
-            "--shards K/N as before, or the encode stage, makes those that are missing alone"
+            "--slice K/N as before, or the encode stage, makes those that are missing alone"
         )

@@ -311,7 +311,7 @@ def check_disk_space(work: Path, parameters: int, params: DiffusionTraining) -> 
     if needed_bytes > free_bytes:
         raise UserError(
             f"work/: {needed_bytes / 1e9:,.2f} GB are needed at {work.resolve()} for the training's states, "
-            f"{free_bytes / 1e9:,.2f} GB are free; `prunella sweep` removes those of finished trainings"
+            f"{free_bytes / 1e9:,.2f} GB are free; `prunella gc` removes those of finished trainings"
         )
 
 

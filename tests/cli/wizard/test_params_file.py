@@ -71,7 +71,10 @@ def test_what_is_said_of_published_values_is_not_said_of_ones_own():
     assert text.startswith("# head of it\n#\n# SD-Tiny ")
     for key in ("id", "path", "min", "samples", "caption_keywords"):
         assert "published" not in lines[key]
-    assert "  caption_keywords: [dog, cat]" in text and "\nfinetune:                   # The student learns from narrow data: docs/finetuning.md.\n" in text
+    assert (
+        "  caption_keywords: [dog, cat]" in text
+        and "\nfinetune:                   # The student learns from narrow data: docs/finetuning.md.\n" in text
+    )
     assert "  steps: 125000             # published (card)" in text
 
 

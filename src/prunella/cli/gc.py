@@ -1,4 +1,4 @@
-"""`prunella sweep`: the states of finished trainings and encodings in work/, and their removal."""
+"""`prunella gc`: the states of finished trainings and encodings in work/, and their removal."""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,12 @@ from prunella.cli.arguments import Commands, add_command
 
 def register(commands: Commands) -> None:
     """Add the commands of this group."""
-    parser = add_command(commands, "sweep", "say what work/ holds, and remove the states of finished runs", _run_sweep)
-    parser.add_argument("--all", action="store_true", help="remove those of unfinished runs too")
-    parser.add_argument("--dry-run", action="store_true", help="remove nothing, say only what would be removed")
+    parser = add_command(commands, "gc", "list work/ and remove the states of finished runs", _run_gc)
+    parser.add_argument("--all", action="store_true", help="remove the states of unfinished runs too")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
 
 
-def _run_sweep(args: argparse.Namespace) -> None:
+def _run_gc(args: argparse.Namespace) -> None:
     from prunella.compute.resume import work_root
 
     work_dir = work_root()

@@ -24,7 +24,7 @@ def left(work) -> set[str]:
 
 
 def test_a_dry_run_removes_nothing_and_says_what_would_go(work, capsys):
-    printed = said(capsys, "sweep", "--dry-run").splitlines()
+    printed = said(capsys, "gc", "--dry-run").splitlines()
     assert left(work) == {"aa", "bb", "cc", "dd"}
     assert [(line.split()[1], line.split()[4]) for line in printed[:-1]] == [
         ("aa", "finished"),
@@ -37,19 +37,19 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(work, capsys):
 def test_copies_of_shards_go_too(work, capsys):
     (work / "cache").mkdir()
     (work / "cache" / "a sum").write_bytes(b"0" * 10_000_000)
-    assert "0.03 GB would be freed" in said(capsys, "sweep", "--dry-run") and (work / "cache" / "a sum").is_file()
-    assert "0.03 GB freed" in said(capsys, "sweep") and not list((work / "cache").iterdir())
+    assert "0.03 GB would be freed" in said(capsys, "gc", "--dry-run") and (work / "cache" / "a sum").is_file()
+    assert "0.03 GB freed" in said(capsys, "gc") and not list((work / "cache").iterdir())
 
 
 def test_finished_runs_go_and_all_on_demand(work, capsys):
-    assert "0.02 GB freed" in said(capsys, "sweep")
+    assert "0.02 GB freed" in said(capsys, "gc")
     assert left(work) == {"bb", "dd"}
-    said(capsys, "sweep", "--all")
+    said(capsys, "gc", "--all")
     assert left(work) == {"dd"}
 
 
 def test_what_another_process_has_stays(work, capsys):
     with lock_run_dir(work / "distill" / "aa", wait=False):
-        printed = said(capsys, "sweep", "--all")
+        printed = said(capsys, "gc", "--all")
     assert left(work) == {"aa", "dd"}
     assert "in use" in printed.splitlines()[0]

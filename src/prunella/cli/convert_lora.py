@@ -1,4 +1,4 @@
-"""`prunella carry`: a LoRA made for the teacher, as one for a student."""
+"""`prunella convert-lora`: a LoRA made for the teacher, as one for a student."""
 
 import argparse
 from pathlib import Path
@@ -12,15 +12,17 @@ MAX_SHOWN_MODULES = 8  # modules that are named
 
 def register(commands: Commands) -> None:
     """Add the command."""
-    description = "carry a LoRA that was made for the teacher over to a student, as stock diffusers loads it"
-    parser = add_command(commands, "carry", description, _run_carry)
-    parser.add_argument("lora", type=Path, help="a .safetensors file, named as diffusers, peft or kohya name them")
+    description = "convert a LoRA of the teacher for a student"
+    parser = add_command(commands, "convert-lora", description, _run_convert_lora)
+    parser.add_argument("lora", type=Path, help="a .safetensors file with diffusers, peft or kohya names")
     parser.add_argument("student", help="a student's name, or its folder")
-    parser.add_argument("--teacher", type=Path, default=Path("models/teacher.json"), help="pinned, or a folder")
+    parser.add_argument(
+        "--teacher", type=Path, default=Path("models/teacher.json"), help="pinned teacher, or a pipeline folder"
+    )
     parser.add_argument("--out", type=Path, help="file to write (default: LORA-STUDENT.safetensors beside the LoRA)")
 
 
-def _run_carry(args: argparse.Namespace) -> None:
+def _run_convert_lora(args: argparse.Namespace) -> None:
     from prunella.pipeline.stage import silence_libraries
 
     silence_libraries()
