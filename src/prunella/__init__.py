@@ -38,7 +38,7 @@ MINIATURE = Path(__file__).parent / "bundled" / "miniature"
 """The pipeline folder of the bundled teacher: a genuine, tiny Stable Diffusion that draws scenes of 64 × 64 pixels."""
 __all__ = list(_EXPORTS)
 __all__ += ["MINIATURE"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

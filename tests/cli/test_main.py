@@ -45,4 +45,4 @@ def test_a_reader_that_has_enough_is_no_fault():
 
 
 def test_a_file_that_cannot_be_written_is_named():
-    assert "missing/x.svg: No such file" in refused("draw", "sd-tiny", "--out", "missing/x.svg")
+    assert "missing/x.svg: No such file" in refused("plan", "sd-tiny", "--svg", "--out", "missing/x.svg")
