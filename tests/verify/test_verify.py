@@ -152,7 +152,9 @@ def test_a_refactoring_is_accepted_and_its_states_go_on(clone, capsys):
 @pytest.mark.graph
 def test_a_changed_loss_is_refused_with_its_figure(clone):
     replaced(
-        clone / LOSSES, "total = total + at(weights.output_weight", "total = total + 1.01 * at(weights.output_weight"
+        clone / LOSSES,
+        "total = total + weight_at(weights.output_weight",
+        "total = total + 1.01 * weight_at(weights.output_weight",
     )
     lock, before = (clone / "dvc.lock").read_text(), notes(clone)
     lines: list[str] = []
@@ -182,12 +184,14 @@ def test_changed_parameters_and_unknown_code_are_refused(clone):
 
 @pytest.mark.graph
 def test_toys_that_do_not_run_are_said(clone):
-    replaced(clone / LOSSES, "        share = float(", "        raise ValueError('broken')\n        share = float(")
+    replaced(
+        clone / LOSSES, "        progress = float(", "        raise ValueError('broken')\n        progress = float("
+    )
     with pytest.raises(UserError, match=r"today's code(.|\n)*broken"):
         accept(["distill"], clone)
 
 
-ONE_TOY = "from prunella.verify import toys; toys.TOLD['distill'] = ('sd',)"
+ONE_TOY = "from prunella.verify import toys; toys.TOYS_OF_STAGE['distill'] = ('sd',)"
 COMMAND = f"{ONE_TOY}; from prunella.cli.main import main; main(['accept', 'distill'])"
 
 

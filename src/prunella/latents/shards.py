@@ -131,7 +131,8 @@ class LatentDataset:
 
     Shards on a store are copied to work/cache then, or ahead.
 
-    `texts` makes "text" (and "pooled") of "tokens" where those are stored: see `prunella.latents.encoders.opened`.
+    `texts` makes "text" (and "pooled") of "tokens" where those are stored: see
+    `prunella.latents.encoders.open_latents`.
     """
 
     def __init__(self, folder: Path, split: str, texts: Callable[[dict], dict] | None = None):

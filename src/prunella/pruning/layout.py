@@ -50,7 +50,7 @@ def _read_shipped_plans() -> list[Plan]:
 
 
 def _count_plan_layers(plan: Plan) -> tuple:
-    """As `prunella.models.families.blocks` gives them of the plan's students."""
+    """Layer counts of the plan's students, as `prunella.models.families.count_transformer_layers` gives them."""
     down, up = (
         [[*map(len, plan.list_kept_layers(direction, stage))] for stage, _ in plan.list_kept_stages(direction)]
         for direction in ("down", "up")

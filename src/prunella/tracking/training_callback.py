@@ -49,7 +49,7 @@ class NullTracker:
 
 
 class TrackingCallback:
-    """A `prunella.training.callback.Observer`, as section `watch` of the parameters asks for."""
+    """A `prunella.training.callback.TrainingCallback`, as section `watch` of the parameters asks for."""
 
     def __init__(self, settings: Monitoring, tracker: Tracker):
         self.settings, self.tracker = settings, tracker
