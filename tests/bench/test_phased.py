@@ -46,7 +46,7 @@ def test_the_second_teacher_is_made_of_the_first_and_teaches(what):
         what._replace(steps=2), ["at once", "two teachers", "second teacher alone"], [0]
     )
     assert two["steps"] == [1, 1] and len({row["output"] for row in (one, two, alone)}) == 3
-    made, first = load_unet(what.work / "second"), load_unet(what.setting.teacher_dir)
+    made, first = load_unet(what.work_dir / "second"), load_unet(what.setting.teacher_dir)
     assert made.config["down_block_types"] == first.config["down_block_types"]
     assert (made.conv_in.weight - first.conv_in.weight).abs().sum() > 0
 

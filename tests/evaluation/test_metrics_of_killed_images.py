@@ -24,8 +24,8 @@ from prunella.sampling.benchmark_images import generate_benchmark_images
 from prunella.params import Benchmark
 params, model, latents, out = sys.argv[1:]
 generate_benchmark_images(
-    Benchmark.model_validate_json(params), name="a/pruned", model=Path(model), latents=Path(latents), out=Path(out),
-    device="cpu",
+    Benchmark.model_validate_json(params), name="a/pruned", model_dir=Path(model), latents_dir=Path(latents),
+    out=Path(out), device="cpu",
 )
 """
 KILLS = 5

@@ -73,5 +73,5 @@ def test_it_goes_on_after_module_constant_and_key_were_renamed(teacher, pictures
     printed = run(clone, sys.executable, "-c", ACCEPT, PYTHONPATH=str(clone / "src"), DVC_ROOT=str(clone))
     assert "work/distill" in printed and "accepted" in printed, printed
     run(clone, DVC, "repro", "distill@sd-tiny", **warm)
-    assert len(list(clone.glob("work/distill/*"))) == 1  # no second training was begun
+    assert len([path for path in clone.glob("work/distill/*") if path.is_dir()]) == 1  # no second training was begun
     assert weights_digest(clone) == weights_digest(whole) != {}
