@@ -39,8 +39,26 @@ def test_a_gate_says_by_how_much_it_is_missed():
 def test_what_was_not_measured_is_named():
     with pytest.raises(UserError, match=r"clip was not measured; there are composition, latency_ms_p50, output_error"):
         get_metric_value(STUDENT, "clip")
-    with pytest.raises(UserError, match="output_error is 0"):
+    with pytest.raises(UserError, match="output_error is 0, and a ratio needs one above 0"):
         evaluate_gates([gate("output_error", most=2, of_teacher=True)], STUDENT, TEACHER)
+
+
+@pytest.mark.parametrize("teacher_value", [-0.0197, 0.0001])
+@pytest.mark.parametrize("metric", ["kid", "latent_kid", "cmmd"])
+def test_a_ratio_of_a_figure_that_can_be_below_0_is_refused(metric, teacher_value):
+    """By division, 0.234 of a just pruned student is -11.9 of a teacher's -0.0197, and "at most 1.5" held."""
+    with pytest.raises(UserError, match=f"{metric} can be below 0"):
+        evaluate_gates([gate(metric, most=1.5, of_teacher=True)], {metric: 0.234}, {metric: teacher_value})
+    (absolute,) = evaluate_gates([gate(metric, most=0.1)], {metric: 0.234}, {metric: teacher_value})
+    assert absolute.shortfall == pytest.approx(0.134)
+
+
+def test_any_other_figure_below_0_or_not_finite_is_refused():
+    with pytest.raises(UserError, match="teacher's pick_score is -2"):
+        evaluate_gates([gate("pick_score", least=0.9, of_teacher=True)], {"pick_score": 1.0}, {"pick_score": -2.0})
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="no finite number"):
+            evaluate_gates([gate("composition", least=0.9)], {"composition": value}, {})
 
 
 def test_a_gate_that_asks_for_nothing_or_for_too_much_is_refused():

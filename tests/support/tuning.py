@@ -10,10 +10,10 @@ from prunella.training.finetune import finetune
 PLAIN = {"ema_decay": 0, "storage": "fp32", "lr_scheduler": "constant", "learning_rate": 1e-2}
 
 
-def tune(params: Finetune, latents: Path, student: Path, folder: Path, **more) -> dict:
+def tune(params: Finetune, latents: Path, student: Path, folder: Path, teacher: Path = Path("none"), **more) -> dict:
     return finetune(
         params,
-        teacher=Path("none"),
+        teacher=teacher,
         latents=latents,
         student=student,
         out=folder / "out",

@@ -1,5 +1,6 @@
 """LoRA and DreamBooth through the whole training; what every method has in common is in test_job.py."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 STUDENT = {"sd": "pruned_tiny", "sdxl": "xl_teacher"}
 LATENTS = {("sd", False): "latents", ("sd", True): "token_latents"}
 LATENTS |= {("sdxl", False): "xl_latents", ("sdxl", True): "xl_token_latents"}
+
+
+def test_a_teacher_of_another_prediction_cannot_teach(teacher, latents, pruned_tiny, tmp_path):
+    student = Path(shutil.copytree(pruned_tiny, tmp_path / "student"))
+    config = student / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("v_prediction", "epsilon"))
+    with pytest.raises(
+        UserError, match=r"finetune.output_weight: .* cannot teach .*prediction_type v_prediction, not eps"
+    ):
+        tune(tuning(output_weight=0.5, **PLAIN), latents, student, tmp_path / "out", teacher=teacher)
 
 
 @pytest.mark.parametrize("text", [False, True])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import LORA
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from prunella.errors import UserError
 from prunella.models.families import predict_with_unet
@@ -99,6 +100,20 @@ def test_targets_that_are_none(pruned_tiny, target, said):
 def test_dora_of_a_text_encoder_is_refused():
     with pytest.raises(UserError, match="dora goes with the UNet alone"):
         lora_params(dora=True, text_encoder=True)
+
+
+@pytest.mark.parametrize("changes", [{"rank": 8, "alpha": 2}, {"rank": 4, "alpha": 16, "rslora": True}])
+def test_the_scale_is_in_the_tensors_so_that_who_reads_no_metadata_is_right(pruned_tiny, tmp_path, changes):
+    unet = adapted(pruned_tiny, learnt=0.3, **changes)
+    lora.save_lora(unet, {}, tmp_path)
+    tensors, key = load_file(tmp_path / lora.FILE), "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    update = tensors[f"unet.{key}.lora.up.weight"] @ tensors[f"unet.{key}.lora.down.weight"]
+    before, after = (model.get_submodule(key).weight for model in (load_unet(pruned_tiny), lora.merge_lora(unet)))
+    assert update.abs().max() > 1e-3 and torch.allclose(update, after - before, atol=1e-6)
+    stock = load_pipeline(pruned_tiny)
+    stock.load_lora_weights(tmp_path)
+    stock.unet.fuse_lora()
+    assert torch.allclose(stock.unet.get_submodule(key).base_layer.weight, after, atol=1e-6)
 
 
 STOCK = """

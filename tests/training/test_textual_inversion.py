@@ -85,21 +85,38 @@ def test_the_words_tokens_stand_in_place_of_its_pieces(word, pruned_tiny):
     one, two = its.tokens["text_encoder"]
     assert (one, two) == (len(tokenizer), len(tokenizer) + 1) and len(pieces) > 2
     pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    row = [1, *pieces, 7, *pieces, end, pad]
+    start, ring = tokenizer("ring").input_ids[:2]  # a word of one token
+    row = [start, *pieces, ring, *pieces, end, pad]
     made = its.replace_tokens({"tokens": torch.tensor([row], dtype=torch.int32)})["tokens"]
     assert made.dtype == torch.int32 and made.tolist() == [
-        [1, one, two, 7, one, two, end, pad, *[pad] * (2 * len(pieces) - 4)]
+        [start, one, two, ring, one, two, end, pad, *[pad] * (2 * len(pieces) - 4)]
     ]
-    full = torch.tensor([[1, *pieces, end]])  # which leaves room
-    assert its.replace_tokens({"tokens": full})["tokens"].tolist() == [[1, one, two, end, *[pad] * (len(pieces) - 2)]]
+    full = torch.tensor([[start, *pieces, end]])  # which leaves room
+    assert its.replace_tokens({"tokens": full})["tokens"].tolist() == [
+        [start, one, two, end, *[pad] * (len(pieces) - 2)]
+    ]
+
+
+def test_the_word_inside_another_is_not_the_word(word, pruned_tiny):
+    """`sks` stands in "masks" and "tasks"; here `zqx` in "azqx", in captions to train on and in the saved tokenizer."""
+    plain, (its, _) = CLIPTokenizer.from_pretrained(pruned_tiny / "tokenizer"), word
+    saved, tokens = its.tokenizers["tokenizer"], its.tokens["text_encoder"]
+    inside = plain("azqx ring", padding="max_length", return_tensors="pt").input_ids
+    assert torch.equal(its.replace_tokens({"tokens": inside})["tokens"], inside)
+    assert tokens[0] not in saved("azqx ring").input_ids and tokens[0] in saved("a zqx ring").input_ids
+    alone = plain("a zqx ring", padding="max_length", return_tensors="pt").input_ids
+    assert its.replace_tokens({"tokens": alone})["tokens"][0].tolist().count(tokens[0]) == 1
 
 
 def test_a_caption_that_the_words_tokens_make_too_long_is_cut_before_its_end(pruned_tiny):
     speaks = load_with_text_encoders(load_pipeline(pruned_tiny).unet, pruned_tiny, "cpu")
     its = PlaceholderToken(tuning(vectors=3).inversion, speaks, pruned_tiny)
     tokenizer, tokens = its.tokenizers["tokenizer"], its.tokens["text_encoder"]
-    row = torch.tensor([[1, *its.initial_tokens["text_encoder"], 5, tokenizer.eos_token_id]])
-    assert its.replace_tokens({"tokens": row})["tokens"].tolist() == [[1, tokens[0], tokens[1], tokenizer.eos_token_id]]
+    start = tokenizer.bos_token_id
+    row = torch.tensor([[start, *its.initial_tokens["text_encoder"], 5, tokenizer.eos_token_id]])
+    assert its.replace_tokens({"tokens": row})["tokens"].tolist() == [
+        [start, tokens[0], tokens[1], tokenizer.eos_token_id]
+    ]
 
 
 def test_the_word_begins_as_the_mean_of_its_pieces_or_as_another(word, pruned_tiny):

@@ -1,9 +1,13 @@
 """Whether a student's figures are good enough to be promoted, by the gates of section `promote`."""
 
+import math
 from typing import Any, NamedTuple
 
 from prunella.errors import UserError
 from prunella.params import Gate
+
+# Unbiased estimates, which are below 0 where two models are alike: a ratio of them says nothing.
+SIGNED_METRICS = ("kid", "latent_kid", "cmmd")
 
 
 class GateResult(NamedTuple):
@@ -34,7 +38,8 @@ def evaluate_gates(
 ) -> list[GateResult]:
     """Each gate on the figures of a student and of its teacher (of reports/benchmark.json).
 
-    Raises UserError for a figure that was not measured, and for a share of a teacher's figure that is 0.
+    Raises UserError for a figure that was not measured or is not finite, and for a ratio to the teacher's figure where
+    that is not above 0 or where the metric can be below 0.
     """
     return [_evaluate_gate(gate, student_metrics, teacher_metrics) for gate in gates]
 
@@ -43,8 +48,16 @@ def _evaluate_gate(gate: Gate, student_metrics: dict[str, Any], teacher_metrics:
     value = get_metric_value(student_metrics, gate.metric)
     if gate.relative_to_teacher:
         teacher_value = get_metric_value(teacher_metrics, gate.metric)
-        if teacher_value == 0:
-            raise UserError(f"promote.gates: the teacher's {gate.metric} is 0, so that there is no share of it")
+        if gate.metric in SIGNED_METRICS:
+            raise UserError(
+                f"promote.gates: {gate.metric} can be below 0, so a ratio to the teacher's says nothing; set "
+                "relative_to_teacher: false and a max"
+            )
+        if teacher_value <= 0:
+            raise UserError(
+                f"promote.gates: the teacher's {gate.metric} is {teacher_value:g}, and a ratio needs one above 0; set "
+                "relative_to_teacher: false"
+            )
         value /= teacher_value
     below_min = gate.min - value if gate.min is not None else 0.0
     above_max = value - gate.max if gate.max is not None else 0.0
@@ -56,6 +69,8 @@ def get_metric_value(metrics: dict[str, Any], name: str) -> float:
     values = numeric_metrics(metrics)
     if name not in values:
         raise UserError(f"promote.gates: {name} was not measured; there are {', '.join(sorted(values))}")
+    if not math.isfinite(values[name]):
+        raise UserError(f"promote.gates: {name} is {values[name]}, which is no finite number")
     return values[name]
 
 

@@ -59,7 +59,7 @@ class TextualInversion(ConfigSection):
     """A word for a thing, of whose embeddings alone the model learns: textual inversion (arXiv 2208.01618)."""
 
     placeholder_token: Annotated[str, Field(pattern=r"^\S+$")] | None = Field(
-        description="Word for the subject as it stands in the captions, like sks."
+        description="Word for the subject as it stands in the captions, like <sks>."
     )
     num_vectors: Annotated[int, Field(ge=1, le=64)] = Field(description="Tokens of that word.")
     initializer_token: str | None = Field(

@@ -11,6 +11,7 @@ from prunella.errors import UserError
 from prunella.latents.compat import check_compatible
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import LatentDataset
+from prunella.models.alike import check_can_teach
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
 from prunella.training.callback import TrainingCallback
@@ -45,14 +46,16 @@ def finetune(
     """Train the `student` folder on pairs whose caption holds one of `params.words`; write `out`, return the report.
 
     The `teacher` folder is looked at where it goes on teaching (`output_weight`) alone. `make_class_images` gives the
-    folder
-    of encoded pictures of the class, which DreamBooth with a prior learns beside. `replay_latents` are the pairs that
-    the student
-    was distilled on, which are learned beside with `params.rehearsal`.
+    folder of encoded class images, which DreamBooth with prior preservation learns too. `replay_latents` are the pairs
+    that the student was distilled on, which are replayed with `params.replay_weight`.
     """
     data = _open_training_data(params, latents, student, placement.device)
     if params.output_weight:
         check_compatible(data.train, teacher)
+        try:
+            check_can_teach(teacher, student)
+        except UserError as error:
+            raise UserError(f"finetune.output_weight: {error}; 0 learns from the data alone") from None
     inputs = [student, latents / "manifest.json", *([teacher / "unet"] if params.output_weight else [])]
     if params.replay_weight and replay_latents is None:
         raise UserError("finetune.replay_weight: there are no main data to learn beside; 0 does without")

@@ -4,6 +4,7 @@ What is saved loads with `pipeline.load_lora_weights(folder)` onto the pipeline 
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,14 +84,27 @@ def merge_lora(model: Any) -> Any:
 
 
 def save_lora(unet: Any, encoders: Mapping[str, Any], folder: Path) -> None:
-    """Write the matrices of the UNet and of `encoders` (by their names in the pipeline) as FILE in `folder`."""
+    """Write the matrices of the UNet and of `encoders` (by their names in the pipeline) as FILE in `folder`.
+
+    Their scale is in the tensors (alpha = rank), so that a program that reads no metadata is right too.
+    """
     kind = getattr(diffusers, family_of_unet(unet.config).pipeline_class)
     parts = {"unet": unet, **encoders}
     layers = {f"{name}_lora_layers": _lora_state_dict(part) for name, part in parts.items()}
-    metadata = {f"{name}_lora_adapter_metadata": part.peft_config[NAME].to_dict() for name, part in parts.items()}
+    metadata = {f"{name}_lora_adapter_metadata": _lora_metadata(part) for name, part in parts.items()}
     kind.save_lora_weights(folder, **layers, **metadata)
 
 
-def _lora_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(model, adapter_name=NAME))
+def _lora_metadata(model: Any) -> dict[str, Any]:
+    """The adapter's configuration, at the scale of `_lora_state_dict`."""
+    config = model.peft_config[NAME].to_dict()
+    return config | {"lora_alpha": config["r"], "use_rslora": False}
+
+
+def _lora_state_dict(model: Any) -> dict[str, torch.Tensor]:
+    config = model.peft_config[NAME]
+    scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+    state = get_peft_model_state_dict(model, adapter_name=NAME)
+    state = {name: value * scale if ".lora_B." in name else value for name, value in state.items()}
+    state = convert_state_dict_to_diffusers(state)
     return {name: value.detach().to("cpu").contiguous() for name, value in state.items()}

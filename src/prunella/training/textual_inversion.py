@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from transformers import AddedToken, CLIPTokenizer
 
 from prunella.errors import UserError
 from prunella.latents.encoders import TOKENS
@@ -65,7 +65,8 @@ class PlaceholderToken:
             initializer, self.initial_tokens[name] = (
                 _tokenize_initializer(tokenizer, word) for word in (params.initializer_token, params.placeholder_token)
             )
-            tokenizer.add_tokens(self.names)
+            # As whole words only: a plain token would be found inside others too, `sks` in `masks`.
+            tokenizer.add_tokens([AddedToken(each, single_word=True) for each in self.names])
             self.tokens[name], self.tokenizers[part] = tokenizer.convert_tokens_to_ids(self.names), tokenizer
             rows = (
                 vocabulary_size.weight[initializer or self.initial_tokens[name]]
@@ -84,8 +85,10 @@ class PlaceholderToken:
     def _replace_row(self, row: Tensor, name: str) -> Tensor:
         tokenizer, left, pieces = self.tokenizers[_find_tokenizer(name)], row.tolist(), self.initial_tokens[name]
         row_tokens: list[int] = []
+        begins_word = True
         while left:
-            matches = left[: len(pieces)] == pieces
+            matches = begins_word and left[: len(pieces)] == pieces
+            begins_word = matches or _ends_word(tokenizer, left[0])
             row_tokens += self.tokens[name] if matches else left[:1]
             left = left[len(pieces) if matches else 1 :]
         row_tokens = row_tokens[: len(row)] + [tokenizer.pad_token_id] * (len(row) - len(row_tokens))
@@ -107,6 +110,11 @@ class PlaceholderToken:
         rows = {name: part.get_input_embeddings().rows.detach().cpu().contiguous() for name, part in encoders.items()}
         one = len(rows) == 1
         save_file({self.names[0] if one else TABLES[name]: each for name, each in rows.items()}, folder / FILE)
+
+
+def _ends_word(tokenizer: Any, token: int) -> bool:
+    """Whether a word may begin behind a token: behind a special token and behind the last piece of a word."""
+    return token in tokenizer.all_special_ids or str(tokenizer.convert_ids_to_tokens(token)).endswith("</w>")
 
 
 def _find_tokenizer(encoder: str) -> str:
