@@ -1,5 +1,9 @@
 """Textual inversion through the whole training, and by stock diffusers afterwards."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TUNING
@@ -8,7 +12,7 @@ from transformers import CLIPTokenizer
 from tuning import PLAIN, tune
 
 from prunella.errors import UserError
-from prunella.latents.encoders import TOKENS
+from prunella.latents.encoders import TOKENS, encode_tokens
 from prunella.models.pipeline import load_pipeline
 from prunella.params import Finetune, validate_config
 from prunella.training.text_encoders import load_with_text_encoders
@@ -106,6 +110,24 @@ def test_the_word_inside_another_is_not_the_word(word, pruned_tiny):
     assert tokens[0] not in saved("azqx ring").input_ids and tokens[0] in saved("a zqx ring").input_ids
     alone = plain("a zqx ring", padding="max_length", return_tensors="pt").input_ids
     assert its.replace_tokens({"tokens": alone})["tokens"][0].tolist().count(tokens[0]) == 1
+
+
+def test_sdxl_pools_at_the_end_of_the_text_and_not_at_the_word(xl_teacher, tmp_path):
+    """With `eos_token_id: 2`, as Stability has it, transformers pools at the largest token number: the word's."""
+    student = Path(shutil.copytree(xl_teacher, tmp_path / "student"))
+    config = student / "text_encoder_2" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"eos_token_id": 2}))
+    speaks = load_with_text_encoders(load_pipeline(student).unet, student, "cpu")
+    its = PlaceholderToken(tuning("zqx").inversion, speaks, student)
+    captions = [f"a zqx {shape}" for shape in ("ring", "heart")]
+    tokens = {
+        kind: its.tokenizers[name](captions, padding="max_length", return_tensors="pt").input_ids
+        for name, kind in (("tokenizer", "tokens"), ("tokenizer_2", "tokens_2"))
+    }
+    with torch.no_grad():
+        pooled = encode_tokens(dict(speaks.encoders.items()), tokens)["pooled"]
+    assert (pooled[0] - pooled[1]).abs().max() > 1e-2
+    assert its.merge_components(dict(speaks.encoders.items()))["text_encoder_2"].config.eos_token_id != 2
 
 
 def test_a_caption_that_the_words_tokens_make_too_long_is_cut_before_its_end(pruned_tiny):

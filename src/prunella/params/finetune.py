@@ -132,7 +132,7 @@ class Finetune(DiffusionTraining):
     def _check_placeholder_token(self) -> Self:
         if self.method == "inversion" and self.inversion.placeholder_token is None:
             raise ValueError(
-                "inversion.placeholder_token: missing; the token for the subject as the captions have it, such as sks"
+                "inversion.placeholder_token: missing; the token for the subject as the captions have it, such as <sks>"
             )
         return self
 

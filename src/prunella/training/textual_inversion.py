@@ -73,6 +73,7 @@ class PlaceholderToken:
                 .mean(0, keepdim=True)
                 .repeat(params.num_vectors, 1)
             )
+            _pool_at_end_token(encoder, tokenizer.eos_token_id)
             encoder.set_input_embeddings(ExtendedEmbedding(vocabulary_size, rows.clone()))
 
     def replace_tokens(self, stored: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -110,6 +111,18 @@ class PlaceholderToken:
         rows = {name: part.get_input_embeddings().rows.detach().cpu().contiguous() for name, part in encoders.items()}
         one = len(rows) == 1
         save_file({self.names[0] if one else TABLES[name]: each for name, each in rows.items()}, folder / FILE)
+
+
+def _pool_at_end_token(encoder: Any, end_token_id: int) -> None:
+    """Have a CLIP text encoder pool at the end token.
+
+    With `eos_token_id: 2` in its config, as SDXL's second encoder has it, transformers pools at the largest token
+    number, which is the end token's until there are tokens behind it.
+    """
+    encoder.config.eos_token_id = encoder.config.get_text_config().eos_token_id = end_token_id
+    for module in encoder.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = end_token_id
 
 
 def _ends_word(tokenizer: Any, token: int) -> bool:
