@@ -1,5 +1,5 @@
 # make repro: the whole workflow.  make ui: MLflow on the right store.
-# make lint: style, types, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
+# make lint: style, types, language, and which room imports which.  make test: what takes seconds.  make test-all: the rest too.
 # make faults: every stage killed, out of room, a process short, and the same bits (under two hours; goes on if stopped).
 # make fuzz: 10,000 hostile inputs for each reader (under an hour).
 # make parameters: the comments of params.yaml and docs/parameters.md, from the fields' descriptions.
@@ -29,6 +29,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/language.py
 
 test: install
 	$(BIN)/python -m pytest

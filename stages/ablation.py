@@ -1,6 +1,6 @@
-"""Which part of distillation buys what, on what `make repro` has encoded: every variant, student and seed (an hour).
+"""The effect of each part of distillation, on what `make repro` has encoded: every variant, student and seed (an hour).
 
-With --steps: how far so many steps get, in place of the variants. What was interrupted goes on where it stopped.
+With --steps: how far so many steps get, in place of the variants. Interrupted work goes on where it stopped.
 """
 
 import argparse

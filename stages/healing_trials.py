@@ -1,4 +1,4 @@
-"""What holds healing back: one change each of the long training of `prunella bench heal`.
+"""Causes that hold healing back: one change each of the long training of `prunella bench heal`.
 
 Trains on what `dvc repro encode` has made here. Each trial's row is appended to --out; what has a row is not run again.
 """

@@ -1,7 +1,8 @@
 """Go on with the bundled miniature so that it composes two objects. Unfinished: resume.safetensors is how far it is.
 
 Cross-attention of the miniature reads the same text states at every pixel, and nothing in them says which object stands
-where. So the states of the padding behind the end token are taught to name one object each: the upper or left one at
+where. Therefore the states of the padding behind the end token are taught to name one object each: the upper or left
+one at
 even positions, the lower or right one at odd positions. The UNet then learns with an additional loss that asks its
 cross-attention to look at even positions inside the first object and at odd ones inside the second.
 

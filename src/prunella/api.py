@@ -1,6 +1,6 @@
 """The graph's steps as functions, for notebooks and scripts: without DVC, without MLflow.
 
-Every step writes a folder and is given the folders of those before it. What was interrupted goes on, and what was done
+Every step writes a folder and is given the folders of those before it. Interrupted work goes on, and what was done
 is taken as it is, by `work/` in the folder that Python runs in.
 """
 
@@ -34,7 +34,7 @@ def encode(params: Params, *, teacher: StrPath, out: StrPath) -> Path:
 
     `params` are those of `parameters` or `read_params`; of them `filter` (which pictures), `encode` (at which size,
     how many are held out), `seed` and `runtime` count. `teacher` is a diffusers pipeline folder of Stable Diffusion
-    1.x, 2.x or XL. What is stored of a picture of H × W pixels is the mean and the standard deviation of its latent,
+    1.x, 2.x or XL. The stored form of a picture of H × W pixels is the mean and the standard deviation of its latent,
     4 × H/8 × W/8 numbers each, and of a caption the text encoder's L × D numbers; of SDXL the pooled text and the
     picture's size as well.
 

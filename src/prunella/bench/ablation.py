@@ -33,7 +33,7 @@ TASK_LOSS_ONLY = {"output_weight": 0.0, "feature_weight": 0.0}
 
 
 class AblationVariant(NamedTuple):
-    """What differs from the parameters: their changes, the weights to start from, whether steps are added."""
+    """Differences from the parameters: their changes, the weights to start from, whether steps are added."""
 
     changes: dict
     random: bool = False  # start from random weights rather than the teacher's

@@ -118,7 +118,7 @@ def _measure_read_back(
 
 
 def format_pipeline_metrics(metrics: dict) -> list[str]:
-    """What `measured` found, to be read."""
+    """The results of `measured`, for people."""
     filter_metrics, encode_metrics, read_back_metrics = metrics["filter"], metrics["encode"], metrics["read_back"]
     fractions_text = ", ".join(f"{name} {fraction:.0%}" for name, fraction in encode_metrics["share"].items())
     ms_per_image_text = ", ".join(f"{name} {ms:.2f} ms" for name, ms in encode_metrics["ms_a_picture"].items())

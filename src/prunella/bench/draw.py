@@ -1,4 +1,4 @@
-"""What drawing costs students of every architecture, with random weights from configs alone.
+"""Cost of drawing for students of every architecture, with random weights from configs alone.
 
 Speed and memory need no trained weights: a UNet of the right shapes with random numbers takes the same time. A student
 is timed in turns with its teacher: one UNet step alone, or whole pictures (text encoders, the sampler's steps with
@@ -37,7 +37,7 @@ TimedCall = Callable[[], object]
 
 
 class GenerationCase(NamedTuple):
-    """What is asked for: every plan in every variant."""
+    """The request: every plan in every variant."""
 
     plans: dict[str, tuple[Plan, str]]  # by a student's name: its plan, and its teacher (an original or a folder)
     variants: list[LatencyVariant]
@@ -130,7 +130,7 @@ def _load_and_warm_up(
 
 
 class _GenerationInputs:
-    """What teacher and student draw with: random inputs, and for whole pictures text encoders, sampler and VAE."""
+    """How teacher and student draw: random inputs, and for whole pictures text encoders, sampler and VAE."""
 
     def __init__(self, case: GenerationCase, variant: LatencyVariant, workload: Workload):
         self.workload, self.num_inference_steps, self.batch_size, self.device = (

@@ -102,6 +102,6 @@ def read_measured_plans(path: Path) -> list[dict[str, str]]:
 
 
 def sample_choices(choices: Sequence[RemovedUnits], count: int, seed: int) -> list[RemovedUnits]:
-    """So many of the students, drawn by seed, in their order."""
+    """A sample of the students, by seed, in their order."""
     indices = np.random.default_rng(seed).permutation(len(choices))[:count]
     return [choices[number] for number in sorted(indices)]

@@ -1,4 +1,4 @@
-"""What the rows of `prunella bench heal` say: a student's way from pruned to healed, as a table."""
+"""Summary of the rows of `prunella bench heal`: a student's way from pruned to healed, as a table."""
 
 from collections.abc import Sequence
 from itertools import groupby

@@ -145,5 +145,5 @@ class SceneImageEvaluator:
 
 
 def make_healing_settings(distill: Distill, learning_rate: float, ema_decay: float) -> Distill:
-    """As `distill`, at a constant rate and with averaged weights, so that every milestone is of one training."""
+    """Like `distill`, at a constant rate and with averaged weights, so that every milestone is of one training."""
     return distill.model_copy(update=CONSTANT_RATE_SETTINGS | {"learning_rate": learning_rate, "ema_decay": ema_decay})

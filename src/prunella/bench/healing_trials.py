@@ -1,4 +1,5 @@
-"""What holds healing back: one change each of the long training of `prunella bench heal`, a training of its own."""
+"""Causes that hold healing back: one change each of the long training of `prunella bench heal`, a training of its
+own."""
 
 import time
 from typing import Any

@@ -35,7 +35,7 @@ FIRST_UNSEEN_INDEX = 10**6  # the number in the old scenes' series from which on
 
 
 class SubjectCase(NamedTuple):
-    """What is compared: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes.
+    """The comparison: a student's pipeline folder, the thing's folder, the vocabulary of the old scenes.
 
     With `adapter` the student draws with that LoRA's file on it. `main`: the latents of the old scenes, for rehearsal.
     With `flip` the thing is learned mirrored too. The tuned pipeline is left in `work`.

@@ -1,7 +1,7 @@
-"""What distilling from very many pairs takes, on paper: bytes, operations, hours of GPUs and what they cost.
+"""Cost of distilling from very many pairs, on paper: bytes, operations, hours of GPUs and what they cost.
 
-Bytes and operations are counted from the networks' shapes, steps are those of the recipes. What a GPU reaches of its
-peak, the size of a picture's file and prices are assumed, and are arguments: nobody has measured them here.
+Bytes and operations are counted from the networks' shapes, steps are those of the recipes. The share of its peak that
+a GPU reaches, the size of a picture's file and prices are assumed, and are arguments: nobody has measured them here.
 """
 
 import math
@@ -18,7 +18,7 @@ ORIGINAL_TEACHERS = {"sd": "sd15", "sdxl": "sdxl"}
 
 
 class CostAssumptions(NamedTuple):
-    """What is not counted."""
+    """Parts that are not counted."""
 
     tflops: float  # of a GPU, dense, in bf16, at its peak
     share: float  # of the peak that is reached
@@ -65,7 +65,7 @@ def make_recipe_workload(recipe: str, num_samples: int | None = None, epochs: fl
 
 
 def estimate_training_costs(recipe_workload: RecipeWorkload, assumptions: CostAssumptions) -> dict[str, float]:
-    """Of a run by name: sizes, operations, hours and prices, and the rates at which a node waits for nothing."""
+    """A run by name: sizes, operations, hours and prices, and the rates at which a node waits for nothing."""
     latent_bytes, embedding_bytes, token_bytes = count_stored_bytes(recipe_workload.workload)
     image_bytes = (
         assumptions.picture

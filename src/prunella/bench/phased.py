@@ -53,7 +53,7 @@ PHASE_METHODS = {
 
 
 class PhasesBenchmark(NamedTuple):
-    """What all trainings share. `tuning` makes the second teacher of the first."""
+    """The common part of all trainings. `tuning` makes the second teacher of the first."""
 
     setting: ExperimentSetting
     finetune_params: Finetune

@@ -1,4 +1,4 @@
-"""What the file of all measured plans says: rank correlations, where choices rank, and a picture."""
+"""Summary of the file of all measured plans: rank correlations, where choices rank, and a picture."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -73,7 +73,8 @@ def correlate_normalized_errors(
 def build_greedy_table(
     rows: Sequence[PlanRow], published_plans: Mapping[str, Plan], units: Sequence[Unit], cost_table: CostTable
 ) -> list[list[str]]:
-    """What a greedy walk by importance over cost gives in place of the exact choice, at hand-made students' costs."""
+    """Plans that a greedy walk by importance over cost gives in place of the exact choice, at hand-made students'
+    costs."""
     row_by_plan = {row["plan"]: row for row in rows}
     importance = {unit: float(row_by_plan[encode_plan(plan_without("sd", [unit]))]["error"]) for unit in units}
     table = [["at most as", "greedy", "predicted", "error", "fits"]]

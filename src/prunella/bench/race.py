@@ -2,7 +2,7 @@
 
 The published one has its steps; where it ends is the goal. Ours is trained for one number of steps after another, each
 a training of its own from the first step to the end of its schedule, until one ends with a held-out output error that
-is no higher. What a step takes is timed apart, both procedures in turns.
+is no higher. A step's time is timed apart, both procedures in turns.
 
 A row is one training, or one round of turns; it is written as soon as it is known and never measured again.
 """
@@ -65,14 +65,14 @@ class RaceSpec(NamedTuple):
         return distill_params.model_copy(update=PUBLISHED_SETTINGS | changes)
 
     def make_our_settings(self, distill_params: Distill, steps: int) -> Distill:
-        """As `ours`, in so many steps; of a short training a tenth is warm-up."""
+        """Like ours, in so many steps; of a short training a tenth is warm-up."""
         return distill_params.model_copy(
             update={"steps": steps, "lr_warmup_steps": min(distill_params.lr_warmup_steps, steps // 10)}
         )
 
 
 class RaceContext(NamedTuple):
-    """Where a student races, and the file of rows; `told` is written into those that are new."""
+    """The student of a race, and the file of rows; `told` is written into those that are new."""
 
     setting: ExperimentSetting
     student: str
@@ -200,7 +200,7 @@ def _digest_race_settings(setting: ExperimentSetting, settings: Distill) -> str:
 
 
 class RaceResult(NamedTuple):
-    """Where a published procedure ends, and what it took: per seed its row, and ours that ended no higher, or None."""
+    """The end of a published procedure, and what it took: per seed its row, and ours that ended no higher, or None."""
 
     student: str
     steps: int

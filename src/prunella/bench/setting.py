@@ -1,4 +1,4 @@
-"""What the benches that train students share: a setting, and pictures judged claim by claim."""
+"""The common part of the benches that train students: a setting, and pictures judged claim by claim."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from prunella.storage.files import json_digest, sha256
 
 
 class ExperimentSetting(NamedTuple):
-    """What all runs share: the parameters, the teacher's folder, the encoded pairs, how they are measured."""
+    """The common part of all runs: the parameters, the teacher's folder, the encoded pairs, how they are measured."""
 
     distill: Distill
     benchmark: Benchmark
@@ -40,7 +40,7 @@ class ExperimentSetting(NamedTuple):
         return json_digest([*parts, manifest, sha256(self.unet_weights_path)])[:16]
 
     def judge_generated_images(self, unet: nn.Module, captions: Sequence[str]) -> list[bool]:
-        """Of each caption of a scene whether all its claims are true in the picture that `unet` draws of it."""
+        """For each caption of a scene, whether all its claims are true in the picture that `unet` draws of it."""
         pipeline = load_pipeline(self.teacher_dir, self.device, unet=unet)
         sampling_kwargs = {"batch_size": self.benchmark.batch_size, **self.benchmark.sampling_kwargs}
         images = tqdm(generate(pipeline, captions, **sampling_kwargs), "draw", len(captions), unit="picture")
@@ -60,6 +60,6 @@ def load_local_setting(params: Params) -> ExperimentSetting:
 
 
 def judge_images(images: Iterable[np.ndarray], captions: Sequence[str], vocabulary: Vocabulary) -> list[bool]:
-    """Of each caption of a scene whether all its claims are true in the picture; others are passed over."""
+    """For each caption of a scene, whether all its claims are true in the picture; others are passed over."""
     verdicts = (judge_image(image, caption, vocabulary) for image, caption in zip(images, captions, strict=True))
     return [all(verdict.values()) for verdict in verdicts if verdict is not None]

@@ -1,4 +1,5 @@
-"""What a student learns from pictures that its teacher made, against what it learns from the pictures themselves.
+"""Comparison of what a student learns from pictures that its teacher made, against what it learns from the pictures
+themselves.
 
 A unit is a student, an arm (`rendered` or `generated`: whose latents are learned from) and a seed. Each unit is a row
 of figures, written as soon as it is known; what was interrupted goes on from its last checkpoint. Both arms are

@@ -19,7 +19,7 @@ from prunella.training.memory_estimate import GB, estimate_memory
 
 
 class StepTiming(NamedTuple):
-    """Of a way to make a step: mean seconds, seconds of each part, the highest memory in bytes (None: unknown)."""
+    """One way to make a step: mean seconds, seconds of each part, the highest memory in bytes (None: unknown)."""
 
     seconds: float
     part_seconds: dict[str, float]
@@ -119,7 +119,7 @@ def build_step_table(step_report: dict) -> list[list[str]]:
 
 
 def format_step_summary(workload: Workload, step_report: dict) -> str:
-    """What stands beside the table."""
+    """Text beside the table."""
     settings, placement = workload.settings, workload.placement
     lines = [
         f"{workload.plan.name} at {workload.latent_size * workload.vae_scale_factor} px, batch "

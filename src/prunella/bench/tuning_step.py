@@ -43,7 +43,7 @@ class FinetuneStepResult(NamedTuple):
 def time_finetune_step(workload: Workload, model: str, method: str, steps: int) -> FinetuneStepResult:
     """Time `steps` steps of a way on the case's teacher ("teacher") or its student, of random weights.
 
-    Of no steps what is learned is counted and memory reckoned alone, on the meta device, whatever the size.
+    Without steps, parameters are counted and memory reckoned alone, on the meta device, whatever the size.
     """
     unet_config, device = (
         workload.teacher_unet_config if model == "teacher" else workload.student_unet_config,
@@ -77,7 +77,7 @@ def time_finetune_step(workload: Workload, model: str, method: str, steps: int) 
 
 
 def _time_finetune_steps(unet: UNet2DConditionModel, workload: Workload, params: Finetune) -> list[float]:
-    """Of each step after the first ones."""
+    """For each step after the first ones."""
     if params.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     step_seconds: list[float] = []

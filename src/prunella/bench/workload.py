@@ -1,4 +1,5 @@
-"""What `prunella bench train` times: a student of a teacher, both of a config alone, and random pairs to learn from."""
+"""The workload of `prunella bench train`: a student of a teacher, both of a config alone, and random pairs to learn
+from."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ TEXT_CONFIGS = {
 
 
 class Workload(NamedTuple):
-    """What is timed: a student of a teacher with UNet config `teacher`."""
+    """The timed workload: a student of a teacher with UNet config `teacher`."""
 
     plan: Plan
     teacher_unet_config: dict
@@ -66,7 +67,7 @@ class Workload(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Of a caption: as many as the text encoder has positions."""
+        """For a caption: as many as the text encoder has positions."""
         if self.encoders_dir is None:
             return 77
         return CLIPTextConfig.from_pretrained(self.encoders_dir / "text_encoder").max_position_embeddings
@@ -97,7 +98,7 @@ class Workload(NamedTuple):
         return choose_micro_batch(self.placement.micro_batch, self.memory_spec, self.settings, memory)
 
     def count_flops_per_image(self) -> float:
-        """Of an image: the teacher's forward, the student's forward and twice that for its backward pass."""
+        """For an image: the teacher's forward, the student's forward and twice that for its backward pass."""
         teacher_unet_config, student_unet_config = (
             {**config, "sample_size": self.latent_size}
             for config in (self.teacher_unet_config, self.student_unet_config)
@@ -122,7 +123,7 @@ def make_distill_settings(**overrides: object) -> Distill:
 
 
 def count_encoder_flops(workload: Workload) -> float:
-    """Of an image: the VAE's encoder and the text encoders, which the published procedure runs in every step."""
+    """For an image: the VAE's encoder and the text encoders, which the published procedure runs in every step."""
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         vae = make_random_vae(workload)
         vae.set_attn_processor(AttnProcessor())

@@ -1,4 +1,4 @@
-"""What the command groups share: how a command is added, and how a student and a teacher are named on the line."""
+"""Code that the command groups share: how a command is added, and how a student and a teacher are named on the line."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def _run_gc(args: argparse.Namespace) -> None:
 
 
 def _remove_cached_copies(cache_dir: Path, args: argparse.Namespace) -> int:
-    """Remove the copies of shards on stores, where any are; the bytes freed. Who reads one goes on reading it."""
+    """Remove the copies of shards on stores, where any are; the bytes freed. A process that reads one goes on reading
+    it."""
     from prunella.compute.resume import dir_size
 
     if not (num_bytes := dir_size(cache_dir)):

@@ -114,7 +114,7 @@ def _build_from_answers(args: argparse.Namespace) -> tuple["ParamsFile", str]:
 
 
 def _resolve_answer(flag: str, answer: str | None, question: str, parse_answer: Callable[[str], AnswerT]) -> AnswerT:
-    """What an answer means: the flag's, or the terminal's, which is asked until it can be understood."""
+    """The meaning of an answer: the flag's, or the terminal's, which is asked until it can be understood."""
     if answer is not None:
         try:
             return parse_answer(answer)
@@ -155,7 +155,7 @@ def _parse_gigabytes(text: str) -> float:
 
 
 def _detect_gpu_memory() -> str | None:
-    """What the GPU of this machine has. Raises UserError where there is none, and nobody to be asked."""
+    """Memory of this machine's GPU. Raises UserError where there is none, and nobody to be asked."""
     import torch
 
     if torch.cuda.is_available():

@@ -59,7 +59,7 @@ def _check_report_matches_weights(student: str, *, is_own_student: bool) -> None
     """Raises UserError where the report's figures are not of the weights in models/, by DVC's hashes of both.
 
     dvc.lock has the weights that were drawn with, scored and timed, the figures that came out, and the report made of
-    these. What else changed, such as code, makes them no other model's. `own` is a student of this graph.
+    these. Other changes, such as code, make them no other model's. `own` is a student of this graph.
     """
     from prunella.verify.dvc_lock import query_dvc_status
 

@@ -1,6 +1,7 @@
 """torch.compile, part by part, so that the outputs that are listened to stay outside of what is compiled.
 
-A hook on a module inside a compiled region would be compiled away or would break the region. So the largest parts of
+A hook on a module inside a compiled region would be compiled away or would break the region. Therefore the largest
+parts of
 the UNet are compiled that hold no such module: a whole stage, with the skips that it joins; else a transformer with the
 norm and the projections around its layers, a residual block, a layer, else what is in it. Equal parts share their code.
 """
@@ -45,8 +46,8 @@ def compile_regions(
     """Inside, the model's parts run compiled; yields their names. `hooked_modules` are modules whose outputs are
     tapped.
 
-    A tapped module may be a part itself, since hooks are called around `forward`, which alone is compiled. Where
-    pictures have several `num_sizes`, code is made once for all of them. Gradient checkpointing must be set before: it
+    A tapped module may be a part itself, since hooks are called around `forward`, which alone is compiled. With
+    pictures of several `num_sizes`, code is made once for all of them. Gradient checkpointing must be set before: it
     runs parts of a stage again, so that a stage is not one region then. Raises UserError where there are more variants
     than are compiled; torch by itself would run the rest as it is, for good.
     """

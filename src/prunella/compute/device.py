@@ -1,4 +1,5 @@
-"""Where and how a training computes, as the machine allows: nothing here changes what is learned, but for last bits."""
+"""Device and precision of a training, as the machine allows: nothing here changes what is learned, but for last
+bits."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,8 @@ class Placement(NamedTuple):
 
 
 def make_placement(runtime: Runtime, device: str) -> Placement:
-    """What `runtime` asks for on `resolve_device`. "auto" compiles, and puts channels last, on a GPU, where both pay
+    """The choice of `runtime` for on `resolve_device`. "auto" compiles, and puts channels last, on a GPU, where both
+    pay
     off.
 
     Raises UserError for channels last with FSDP, which cuts tensors as they lie.
@@ -64,7 +66,7 @@ def apply_placement(
 def resolve_device(runtime: Runtime) -> str:
     """The device that `runtime` asks for; auto takes a GPU where there is one. Sets the number of threads.
 
-    Of several processes on one machine each takes the GPU of its own number.
+    Among several processes on one machine, each takes the GPU of its own number.
     """
     if runtime.threads:
         torch.set_num_threads(runtime.threads)

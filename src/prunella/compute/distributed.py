@@ -57,7 +57,7 @@ def shard_for_rank(items: Iterable[T]) -> Iterator[T]:
 
 
 def broadcast_from_main(decide: Callable[[], bool]) -> bool:
-    """What the first process answers, in each of them. They call it together."""
+    """The answer of the first process, in each of them. They call it together."""
     if world_size() == 1:
         return decide()
     answer = [decide() if rank() == 0 else False]
@@ -66,7 +66,7 @@ def broadcast_from_main(decide: Callable[[], bool]) -> bool:
 
 
 def all_gather_ordered(local_items: list[T]) -> list[T]:
-    """What all processes made of what was `shard_for_rank`, in the order of the work, in each of them.
+    """The results of all processes for `shard_for_rank`'s work, in the order of the work, in each of them.
 
     They call it together.
     """

@@ -1,7 +1,8 @@
 """Processes on several machines that train together notice when one of them is lost, and end with a clear word.
 
 torch's launcher sees to its own machine: where a process dies it ends the others. On another machine a process waits
-for the lost one in an exchange of gradients, which may take hours to give up. So each says every few seconds that it
+for the lost one in an exchange of gradients, which may take hours to give up. Therefore each says every few seconds
+that it
 lives, in the store that the launcher has at MASTER_ADDR for finding one another, and looks whether the others do.
 """
 

@@ -1,4 +1,4 @@
-"""Which of a GPU's kernels are taken: those that are fastest for shapes that come again and again."""
+"""The choice of a GPU's kernels: those that are fastest for shapes that come again and again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext

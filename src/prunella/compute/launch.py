@@ -12,7 +12,7 @@ def is_launched() -> bool:
 
 
 def rank() -> int:
-    """Which of several processes this is; the first, 0, writes and logs."""
+    """The rank of this process; the first, 0, writes and logs."""
     return int(os.environ.get("RANK", "0"))
 
 

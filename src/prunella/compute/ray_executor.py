@@ -185,7 +185,7 @@ def run_shards_on_ray(
 
 
 def _find_actor_failure(ray: Any, reference: Any) -> str | None:
-    """What became of the worker that should have answered; None where it has. Raises what it raised."""
+    """The fate of the worker that should have answered; None where it has. Raises what it raised."""
     errors = ray.exceptions
     try:
         ray.get(reference)

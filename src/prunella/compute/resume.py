@@ -1,4 +1,4 @@
-"""Where a stage keeps what it needs to resume: a folder of its own for each set of parameters and inputs.
+"""Folder that a stage resumes from: a folder of its own for each set of parameters and inputs.
 
 `$DVC_ROOT/work/<stage>/<digest>` is no out of the graph, because DVC deletes outs before a stage runs. Its
 `identity.json` holds the parameters and inputs that decide the result, so that changed ones never continue a stale run,
@@ -30,7 +30,7 @@ DONE_FILE = "done.json"  # in the folder of a finished run: its report
 
 
 class Identity(NamedTuple):
-    """What a result follows from: parameters, (name, sha256) of each input's files, digest of the code."""
+    """The origin of a result: parameters, (name, sha256) of each input's files, digest of the code."""
 
     params: dict[str, Any]
     inputs: list
@@ -76,7 +76,7 @@ def open_run_dir(
     """The folder of `stage` for an identity, to ourselves inside.
 
     A finished run's folder stays, since DVC may be killed while it stores what the run gave and would ask for it
-    again, and since a longer training goes on from it. Of several processes the `is_main_process` alone takes the
+    again, and since a longer training goes on from it. Among several processes, the main process alone takes the
     lock. A run has `started_glob` when there is such a file. Raises UserError where other code began an unfinished run.
     """
     folder = _find_run_dir(stage, run_identity)

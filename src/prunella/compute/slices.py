@@ -29,7 +29,7 @@ TaskT = TypeVar("TaskT", bound=NamedTask)
 
 
 class SliceKind(NamedTuple):
-    """What parts of a stage are called."""
+    """Names of the parts of a stage."""
 
     stage: str  # encode
     result: str  # an encoding
@@ -51,7 +51,7 @@ class Slice(NamedTuple):
 
 
 def parse_slice(text: str) -> Slice:
-    """Of "3/16" the third part of 16. Raises UserError."""
+    """For "3/16", the third part of 16. Raises UserError."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--slice {text}: expected NUMBER/OF with 1 ≤ NUMBER ≤ OF, such as 3/16")
@@ -70,7 +70,7 @@ def open_slice(folder: Path, work_slice: Slice, identity: Identity, slice_kind: 
 
 
 def validate_slice(folder: Path, expected: Identity, slice_kind: SliceKind) -> Slice:
-    """Which part the folder holds. Raises UserError where that is not one of ours."""
+    """The part that the folder holds. Raises UserError where that is not one of ours."""
     if not (folder / SLICE_FILE).is_file():
         raise UserError(
             f"{folder}: no {SLICE_FILE}, so this is no part of {slice_kind.result} (`prunella {slice_kind.stage} "
@@ -134,7 +134,7 @@ def shorten_names(names: list[str]) -> str:
 
 
 def _format_missing_slices(names: list[str], positions: list[int], totals: set[int], slice_kind: SliceKind) -> str:
-    """What to do about the pieces at `positions` of `names`, which no part holds.
+    """Advice on the pieces at the positions of `names`, which no part holds.
 
     Parts are named where all are parts of one number of them: `totals` are those numbers.
     """

@@ -127,7 +127,7 @@ def _check_layers_chain(head: Path, names: list[str], weights: dict[str, torch.T
 
 
 def _layer_index(name: str) -> list[int]:
-    """Where a layer stands: layers.10 comes after layers.2."""
+    """The place of a layer: layers.10 comes after layers.2."""
     return [int(number) for number in re.findall(r"\d+", name)] or [0]
 
 

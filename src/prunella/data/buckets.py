@@ -47,7 +47,7 @@ def _round_to_multiple(length: float, multiple: int) -> int:
 def assign_buckets(image_sizes: np.ndarray, buckets: list[tuple[int, int]], max_upscale: float) -> np.ndarray:
     """The number in `buckets` of each picture's size (N2: width, height), or NONE.
 
-    Of the sizes that enlarge it at most `max_upscale` times, the one nearest in proportions; the first of equals.
+    Among the sizes that enlarge it at most `max_upscale` times, the one nearest in proportions; the first of equals.
     """
     widths, heights = np.asarray(image_sizes, np.float64).reshape(-1, 2).T
     aspect_distance = np.empty((len(widths), len(buckets)))

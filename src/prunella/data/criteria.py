@@ -32,7 +32,7 @@ PixelSize = float | np.ndarray  # pixels, of one picture or of many
 
 
 class ImageFacts(NamedTuple):
-    """What is known of a picture once it has been looked at."""
+    """Facts about a picture once it has been looked at."""
 
     width: int
     height: int
@@ -179,7 +179,7 @@ def _caption_failures(text: pa.Array, params: Filter) -> np.ndarray:
 
 
 def _is_blank(text: pa.Array, length: pa.Array) -> np.ndarray:
-    """Which captions of `length` characters are empty or leave no ink."""
+    """The captions of `length` characters are empty or leave no ink."""
     blank = _to_bool_mask(pc.equal(length, 0))
     non_ascii = _to_bool_mask(pc.not_equal(pc.binary_length(text), length))  # characters beyond ASCII
     blank[non_ascii] = _to_bool_mask(pc.match_substring_regex(text.filter(pa.array(non_ascii)), BLANK_PATTERN))

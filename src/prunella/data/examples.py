@@ -22,7 +22,7 @@ def write_examples(
 ) -> None:
     """Write thumbnails (JPEG) and `examples.json`: {criterion: [{"key", "text", "note", "image"}]} into `out`.
 
-    `load_image` gives a pair's picture by its key. Where there is none, "image" is null and "note" says why.
+    `load_image` gives a pair's picture by its key. Without an image, "image" is null and "note" says why.
     """
     out.mkdir(parents=True, exist_ok=True)
     entries = {

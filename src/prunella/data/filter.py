@@ -1,7 +1,7 @@
 """Filter: which pairs are used, and how many each criterion rejects.
 
 The table's criteria are applied first, to all rows, a batch at a time. Then pictures are read in a seeded random order
-until as many have passed as are wanted. Which pairs are chosen depends only on the seed and on the pairs.
+until as many have passed as are wanted. The choice of pairs depends only on the seed and on the pairs.
 """
 
 import hashlib
@@ -130,7 +130,7 @@ def filter_urls(params: Filter | None, table: Path, out: Path, columns: dict[str
 
 
 def _fault_criteria(rows: pa.Table) -> np.ndarray:
-    """As `judged`, of faults alone."""
+    """Judged by faults alone."""
     return np.where(np.asarray(pc.is_valid(rows["fault"])), CRITERIA.index("broken"), PASSED)
 
 
@@ -155,7 +155,7 @@ def _make_rendered_sample(row: dict) -> Sample:
 
 
 def sample_order(rows: pa.Table, params: Filter, seed: int) -> np.ndarray:
-    """Which rows are looked at, one after the other until enough have passed."""
+    """The rows to look at, one after the other until enough have passed."""
     return random_order(rows["text"], seed) if len(rows) > params.samples else np.arange(len(rows))
 
 
@@ -196,7 +196,8 @@ def _select_samples(
 def random_order(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
     """Indices of `texts` (captions) in an order that depends on the seed and the captions alone.
 
-    A pair is identified by its caption and by its number among those with the same caption. So the same pairs are
+    A pair is identified by its caption and by its number among those with the same caption. Therefore the same pairs
+    are
     chosen from a folder and from a table, and most of them again when others are added.
     """
     salt, digests = seed.to_bytes(8), bytearray()
@@ -251,7 +252,7 @@ def check_broken_fraction(broken: int, total: int, params: Filter, stats: Reject
 
 
 def _format_main_cause(stats: RejectionStats, num_rows: int) -> str:
-    """What rejected everything, or most, with the most frequent cause."""
+    """The criterion that rejected everything, or most, with the most frequent cause."""
     criterion, count = stats.counts.most_common(1)[0]
     text = f"; all {num_rows} fell out at" if count == num_rows else "; most fell out at"
     text += f" {criterion}" if count == num_rows else f" {criterion} ({count} of {num_rows})"

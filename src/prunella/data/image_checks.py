@@ -1,8 +1,9 @@
 """Looking at pictures, the costly part of the filter, in tasks that each leave a file of what was found.
 
-What is found of a picture, its `Facts` or why it cannot be used, is a function of its bytes and the parameters. So a
+The result for a picture, its `Facts` or why it cannot be used, is a function of its bytes and the parameters.
+Therefore a
 task is the same whoever does it: a run that was killed goes on after those that are done, machines of a cluster share
-them, and jobs of their own make some of them each. Which pictures are chosen is judged afterwards, in one order.
+them, and jobs of their own make some of them each. The choice of pictures is judged afterwards, in one order.
 """
 
 import hashlib
@@ -60,7 +61,7 @@ def split_into_tasks(round_number: int, keys: list[str]) -> list[CheckTask]:
 
 
 def load_aesthetic_scorer(params: Filter, device: Callable[[], str]) -> ImageScorer | None:
-    """What scores pictures where `filter.aesthetic` asks for a model."""
+    """The model that scores pictures where `filter.aesthetic` asks for a model."""
     models = _scorer_files(params)
     if not models:
         return None
@@ -113,7 +114,7 @@ RoundChecker = Callable[
 def make_round_checker(
     params: Filter, source: dict, workers: int, score: ImageScorer | None, work: Path | None, cluster: Runtime | None
 ) -> RoundChecker:
-    """What looks at the pictures of a round: threads, or with `cluster` the workers of the Ray cluster.
+    """The worker for the pictures of a round: threads, or with `cluster` the workers of the Ray cluster.
 
     Tasks that are whole in the folder `work` are not done again. Without it nothing is kept.
     """
@@ -134,7 +135,7 @@ def make_round_checker(
 def check_images(
     tasks: list[CheckTask], check_image: ImageChecker, workers: int, work: Path | None = None
 ) -> Iterator[CheckResult]:
-    """What is found of each picture, in order; a task's file is written to `work` once all of it was looked at."""
+    """The result for each picture, in order; a task's file is written to `work` once all of it was looked at."""
     finished = _report_finished_tasks(tasks, work)
     pending_keys = (key for task in tasks if task.name not in finished for key in task.keys)
     with closing(prefetch(check_image, pending_keys, workers, 8 * workers)) as results:
@@ -177,7 +178,7 @@ def _check_on_ray(
 
 
 def _report_finished_tasks(tasks: list[CheckTask], work: Path | None) -> set[str]:
-    """Which tasks are done in `work`; of the first round it is said how many pictures they are."""
+    """The tasks that are done in `work`; of the first round it is said how many pictures they are."""
     names = list_finished_tasks(tasks, work)
     if names and not tasks[0].round_number:
         num_done, total = (
@@ -194,7 +195,7 @@ def write_check_results(work: Path, task: CheckTask, results: list[CheckResult])
 
 
 def read_check_results(work: Path, task: CheckTask) -> Iterator[CheckResult]:
-    """What was found of each picture of a task that is kept."""
+    """The kept results for each picture of a task."""
     for line in read_result(work, task).splitlines():
         fields = json.loads(line)
         yield RejectedImage(*fields) if len(fields) == 2 else ImageFacts(*fields)
@@ -208,7 +209,7 @@ def _result_fields(result: CheckResult) -> list:
 
 
 def make_checks_identity(params: Filter, seed: int, source: dict, *, with_mtime: bool = True) -> Identity:
-    """What the tasks and what is found follow from; `with_mtime` counts data that were changed later as other data.
+    """The identity of the tasks and their results; `with_mtime` counts data that were changed later as other data.
 
     How many pictures may be broken is left out: it stops the filter, and whoever raises it goes on from there.
     """

@@ -1,7 +1,7 @@
 """Pictures as they come: from bytes to RGB or to the reason why not, cut to a size, hashed to find duplicates.
 
 Limits count what does not depend on the machine (pixels, unpacked bytes, scans), so the same pictures are rejected
-everywhere. What the machine fails at (memory, disk, file handles) never rejects a picture: it stops the stage.
+everywhere. A failure of the machine (memory, disk, file handles) never rejects a picture: it stops the stage.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What a pair is: a picture and its caption, known by a line in a manifest; the pixels stay where they are.
+"""A pair: a picture and its caption, known by a line in a manifest; the pixels stay where they are.
 
 A manifest is a folder with `pairs.jsonl`, one pair a line, and `source.json`, which says how to find the pixels (see
 `prunella.data.sources`).

@@ -1,4 +1,4 @@
-"""What fell out, and why: counts by criterion and by cause, with the first few examples of each criterion."""
+"""Rejected pairs, counts by criterion and by cause, with the first few examples of each criterion."""
 
 import json
 from collections import Counter, defaultdict

@@ -26,7 +26,7 @@ EMPTY_TABLE = pa.table({"key": pa.array([], TEXT_TYPE), "text": pa.array([], TEX
 
 
 class ScanResult(NamedTuple):
-    """What rows of a source gave."""
+    """The result for rows of a source."""
 
     passed: pa.Table  # "key", "text" and, of rendered sources, sizes
     read: int  # rows
@@ -51,7 +51,7 @@ def scan_source(
 ) -> tuple[pa.Table, int]:
     """The rows ("key", "text" and, where true, sizes) of a source that pass the table's criteria, and how many it has.
 
-    What pieces of a source gave is kept in the folder `work`. With `cluster` the Ray cluster scans them.
+    The result for pieces of a source is kept in the folder `work`. With `cluster` the Ray cluster scans them.
     """
     source = open_source(source_spec)
     with tqdm(desc="filter: rows", unit="row", unit_scale=True, mininterval=1.0) as bar:
@@ -66,7 +66,7 @@ def scan_source(
 def _iter_scans(
     source_spec: dict, source: Source, params: Filter, work: Path | None, cluster: Runtime | None
 ) -> Iterator[ScanResult]:
-    """Of each piece in order; of a source without pieces that of each batch of rows."""
+    """For each piece, in order; of a source without pieces that of each batch of rows."""
     all_tasks = list_scan_tasks(source) if work else []
     if not work or not all_tasks:
         batches = _take_first_rows(source.iter_rows(), params.samples) if source.rendered else source.iter_rows()

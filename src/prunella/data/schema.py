@@ -55,7 +55,7 @@ def match_columns(names: list[str], overrides: dict[str, str]) -> dict[str, str]
 def normalize_table(raw: pa.Table, names: dict[str, str], keys: pa.Array, column_names: list[str]) -> pa.Table:
     """The `TABLE_COLUMNS` columns of an Arrow table under our names, each of one type, beside `keys` and "fault".
 
-    What is not a number becomes null. `column_names` are the data's own column names.
+    A value that is not a number becomes null. `column_names` are the data's own column names.
     """
     no_faults = pa.nulls(len(raw), pa.string())
     text, faults = pa.nulls(len(raw), TEXT_TYPE), no_faults

@@ -1,7 +1,7 @@
 """Filter in parts: jobs that look at some of the pictures each, in any order and place, and what they found put in one.
 
 Parts share the pictures that are drawn first; those that replace what falls out are known once all are judged, and the
-stage looks at them itself. What was found is put into the work folder of the filter stage, which then only judges.
+stage looks at them itself. The results are put into the work folder of the filter stage, which then only judges.
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ def describe_sliceable_source(params: Filter, seed: int) -> dict:
 
 
 class FilterSliceStats(NamedTuple):
-    """What a part holds: so many tasks of so many pictures, of which so many cannot be used."""
+    """Contents of a part: so many tasks of so many pictures, of which so many cannot be used."""
 
     tasks: int
     images: int

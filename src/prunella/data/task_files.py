@@ -1,6 +1,7 @@
 """Tasks of the filter and what they gave: a file each in a folder of `work/`, whole or absent.
 
-A file is a line of JSON, which says what it is of and has the sum of the rest, and the rest. So one that was cut off,
+A file is a line of JSON, which says what it is of and has the sum of the rest, and the rest. Therefore one that was
+cut off,
 damaged or made of something else counts as none, and its task is done again.
 """
 
@@ -22,12 +23,12 @@ class FilterTask(Protocol):
 
     @property
     def name(self) -> str:
-        """Of its file, and for people."""
+        """The checksum of its file, and a name for people."""
         ...
 
     @property
     def payload(self) -> str:
-        """What it is of, so that a file of another task of this name is not taken for its own."""
+        """Its identity, so that a file of another task of this name is not taken for its own."""
         ...
 
 
@@ -51,7 +52,7 @@ def has_result(work: Path, task: FilterTask) -> bool:
 
 
 def read_result(work: Path, task: FilterTask) -> bytes:
-    """What the file of a task that is `has_result` holds."""
+    """The content of the file of a task that `has_result`."""
     return _result_path(work, task).read_bytes().partition(b"\n")[2]
 
 

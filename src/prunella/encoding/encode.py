@@ -1,6 +1,7 @@
 """Encode: pictures and captions of the manifest to shards of raw latents and text embeddings.
 
-Which pairs make which shard, and which of them go through the VAE together, follows from the manifest, the seed and the
+The assignment of pairs to shards, and which of them go through the VAE together, follows from the manifest, the seed
+and the
 parameters alone; so a shard is the same whoever encodes it, and after an interruption the next one is begun.
 """
 
@@ -57,7 +58,8 @@ def encode_dataset(
 ) -> dict:
     """Encode the pairs of `manifest` with the encoders of `teacher` into `out`; return the counts.
 
-    Of several processes each makes its share of the shards, and the first returns. With `cluster`, the workers of the
+    Among several processes, each makes its share of the shards, and the first returns. With `cluster`, the workers of
+    the
     Ray cluster at $RAY_ADDRESS make them, each as `cluster` says. Raises UserError before any work
     where too few pairs are there, or too little room on the disk.
     """
@@ -113,7 +115,7 @@ def encode_dataset(
 
 
 class EncodeJob(NamedTuple):
-    """What is to be encoded."""
+    """The pairs to encode."""
 
     tasks: list[EncodeTask]
     num_too_small: int  # pairs that are left out since they would be enlarged too much
@@ -202,7 +204,7 @@ def check_disk_space(
 
 
 def _estimate_bytes(encoders: Encoders, params: Encode) -> tuple[Callable[[int, int], int], int]:
-    """What a picture of a size (width, height) takes in a shard, and what a caption does."""
+    """Bytes of a picture of a size (width, height) in a shard, and what a caption does."""
     number, empty = STORAGE_DTYPES[params.storage].itemsize, encoders.encode_empty()
     text = sum(value.numel() for value in empty.values()) * number
     if params.text == "tokens":
@@ -277,7 +279,7 @@ def _count_pairs(shards: list[Shard], notes: Counter, num_too_small: int, total:
 
 
 def size_multiple(teacher: Path) -> int:
-    """What both sides of a picture must be a multiple of, for the teacher's VAE and its UNet after it."""
+    """The number that both sides of a picture must be a multiple of, for the teacher's VAE and its UNet after it."""
     return vae_scale_factor(teacher) * unet_downscale(teacher)
 
 

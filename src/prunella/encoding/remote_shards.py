@@ -1,6 +1,7 @@
 """Shards of an encoding on a store, at `prunella.storage.upload.make_remote_prefix`.
 
-A shard is written here, carried there with its note last, and removed here. What is noted there is whole: a store has
+A shard is written here, carried there with its note last, and removed here. A shard with a note there is whole: a
+store has
 an object or has it not.
 """
 
@@ -26,7 +27,7 @@ def list_remote_shards(remote_dir: PathOrRemote) -> dict[str, Shard]:
 
 
 def read_remote_note(note: PathOrRemote) -> Shard | None:
-    """What a note on a store says; None where there is none that says anything."""
+    """The content of a note on a store; None where there is none that says anything."""
     try:
         return parse_note(json.loads(note.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError, KeyError):

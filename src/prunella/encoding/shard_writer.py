@@ -203,7 +203,7 @@ def _encode_batch(
     notes: Counter[str],
     timings: Timings,
 ) -> Iterator[EncodedBatch]:
-    """What is stored of a batch; pictures that can no longer be read are counted in `notes` and left out."""
+    """The stored tensors of a batch; pictures that can no longer be read are counted in `notes` and left out."""
     notes.update(num_rejected.cause for num_rejected in images if isinstance(num_rejected, RejectedImage))
     loaded_pairs = [
         (pair, picture) for pair, picture in zip(batch, images, strict=True) if not isinstance(picture, RejectedImage)

@@ -1,6 +1,7 @@
 """Networks that metrics look through: found on this machine, loaded once, asked for unit embeddings or features.
 
-Nothing is downloaded. What is not there, or cannot be loaded, makes its metrics unavailable, with the line that would
+Nothing is downloaded. A backbone that is not there, or cannot be loaded, makes its metrics unavailable, with the line
+that would
 give it.
 """
 
@@ -38,7 +39,8 @@ LOAD_ERRORS = (OSError, ImportError, ValueError, RuntimeError, AttributeError, K
 
 
 def find_backbone(backbones: Backbones, name: str) -> Path:
-    """Where the backbone is. Raises Unavailable, with the line that would give it, where it is not on this machine."""
+    """The place of the backbone. Raises Unavailable, with the line that would give it, where it is not on this
+    machine."""
     location = getattr(backbones, name)
     hint = (
         f"`{DOWNLOAD_COMMANDS[name]}` and benchmark.backbones.{name}: {FILE_PATHS.get(name, f'backbones/{name}')} "
@@ -60,7 +62,7 @@ def find_backbone(backbones: Backbones, name: str) -> Path:
 
 
 class LastBatchCache:
-    """What was made of the last batch, kept for the next metric that asks for the same."""
+    """The result for the last batch, kept for the next metric that asks for the same."""
 
     def __init__(self) -> None:
         self.images: Images | None = None
@@ -88,7 +90,7 @@ class ClipModel:
         )
 
     def embed_images(self, images: Images) -> Tensor:
-        """Of pictures (HWC uint8)."""
+        """For pictures (HWC uint8)."""
         return self.image_cache(images, self._embed_images)
 
     @torch.inference_mode()
@@ -122,7 +124,7 @@ class VisionModel:
 
     @torch.inference_mode()
     def embed_images(self, images: Images) -> Tensor:
-        """Of pictures (HWC uint8)."""
+        """For pictures (HWC uint8)."""
         pixels = self.processor([Image.fromarray(image) for image in images], return_tensors="pt").pixel_values
         return _to_unit_norm(self.model(pixel_values=pixels.to(self.device)))
 
@@ -161,7 +163,8 @@ class VggModel:
 
     @torch.inference_mode()
     def measure_lpips(self, image: np.ndarray, other_image: np.ndarray) -> float:
-        """Of two pictures (HWC uint8) of one size; no more are in memory, whose features are 0.5 GB each at 1024 px."""
+        """For two pictures (HWC uint8) of one size; no more are in memory, whose features are 0.5 GB each at 1024
+        px."""
         pixels = torch.from_numpy(np.stack([image, other_image])).permute(0, 3, 1, 2).to(self.device, torch.float32)
         first, second = self.model(pixels, resize_images=False, return_lpips=True)
         return float((first - second).square().sum(dtype=torch.float64))

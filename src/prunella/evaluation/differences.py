@@ -1,6 +1,6 @@
 """Differences between models, paired: what two models give of the same pairs and prompts, one by one.
 
-What is common to both, such as how hard a prompt or a timestep is, falls out; so a paired interval is far narrower than
+Common parts, such as how hard a prompt or a timestep is, falls out; so a paired interval is far narrower than
 the two models' own, and two models are called different only by it.
 """
 
@@ -16,7 +16,7 @@ from prunella.stats import CONFIDENCE, Estimate, estimate_paired_difference
 OUTPUT_ERROR, REAL_SUFFIX = "output_error", "_real"
 NUM_TIMESTEP_BINS = 4  # of timesteps, equally wide
 MIN_SAMPLES = 10  # pairs, below which no interval is believed
-# Metric → a value a pair (or picture), None where there is none. Of a distance from real pictures these are
+# Metric → a value a pair (or picture), None where there is none. For a distance from real pictures these are
 # pseudo-values, and METRIC_real has those of the real pictures.
 Values = dict[str, Sequence[float | bool | None]]
 

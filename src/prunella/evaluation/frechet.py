@@ -1,6 +1,7 @@
 """The Fréchet distance of the Gaussians fitted to two sets, and what each picture adds to it.
 
-It is biased upwards where pictures are few: a fitted covariance of F features needs many times F pictures. So whoever
+It is biased upwards where pictures are few: a fitted covariance of F features needs many times F pictures. Therefore
+whoever
 uses it refuses fewer than ten pictures a feature.
 """
 
@@ -15,7 +16,7 @@ EIGENVALUE_TOLERANCE = 1e-10  # of the largest eigenvalue, below which a directi
 def measure_frechet(generated: np.ndarray, real: np.ndarray) -> Distance:
     """Squared Fréchet distance of two NF arrays: |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½).
 
-    Dowson & Landau 1982, used as in FID (Heusel et al., arXiv 1706.08500, eq. 6). What a picture adds is the
+    Dowson & Landau 1982, used as in FID (Heusel et al., arXiv 1706.08500, eq. 6). The contribution of a picture is the
     infinitesimal jackknife: the distance's derivative by the picture's weight, from the linear map that takes one
     Gaussian to the other (Takatsu 2011, Osaka J. Math. 48). Raises ValueError with fewer than two pictures in a set.
     """

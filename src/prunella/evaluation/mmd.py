@@ -1,7 +1,7 @@
 """The unbiased squared maximum mean discrepancy (MMD) of two sets, for any kernel of products and lengths.
 
 Gretton et al. 2012 (JMLR 13, lemma 6). It is 0 on average for two sets of one distribution, so it may be below 0, and
-has no bias at any number of pictures. Of the kernel matrices only sums over rows are kept, so memory grows with the
+has no bias at any number of pictures. Only sums over rows of the kernel matrices are kept, so memory grows with the
 number of pictures alone.
 """
 
@@ -32,7 +32,7 @@ def make_gaussian_kernel(sigma: float, scale: float) -> Kernel:
 
 
 def measure_mmd(generated: np.ndarray, real: np.ndarray, kernel: Kernel) -> Distance:
-    """Of NF and MF features, with the jackknife's pseudo-values over both sets (Arvesen 1969, Ann. Math. Stat. 40)."""
+    """For NF and MF features, with the jackknife's pseudo-values over both sets (Arvesen 1969, Ann. Math. Stat. 40)."""
     generated, real = generated.astype(np.float64), real.astype(np.float64)
     n, m = len(generated), len(real)
     generated_sums, real_sums = (

@@ -1,4 +1,5 @@
-"""Which pictures lie within the manifold of another set: in a ball around one of its pictures, in a space of features.
+"""The pictures that lie within the manifold of another set: in a ball around one of its pictures, in a space of
+features.
 
 Improved precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991, section 3): a ball reaches as far as the
 third nearest picture of its own set. Precision is the share of drawn pictures within the manifold of real ones, recall
@@ -57,7 +58,7 @@ def measure_recall(generated: np.ndarray, real: np.ndarray) -> CoverageEstimate:
 
 
 def find_covered(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of NF points lie in a ball of MF centres (N truths), and what each centre adds to their share (M).
+    """The of NF points lie in a ball of MF centres (N truths), and what each centre adds to their share (M).
 
     The latter are the jackknife's pseudo-values, moved so that their mean is the share: without a centre its own ball
     is gone, and those of its neighbours reach one picture further. Raises ValueError with fewer than five centres.

@@ -11,7 +11,7 @@ from prunella.evaluation.metrics.base import Images
 def preprocess_images(images: Images, resize: int | None, jpeg: bool, stored: bool = False) -> Images:
     """Pictures (HWC uint8) squashed to `resize` pixels to a side; with `jpeg` stored as such before and after.
 
-    As BK-SDM's scripts do it: Pillow's defaults, which are a quality of 75 and bicubic resizing. Those that are
+    Like BK-SDM's scripts: Pillow's defaults, which are a quality of 75 and bicubic resizing. Those that are
     `stored` already, as real pictures are, are not stored before.
     """
     if resize is None and not jpeg:

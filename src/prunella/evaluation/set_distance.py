@@ -31,7 +31,7 @@ class Distance(NamedTuple):
 
 
 class FeatureSpace(Protocol):
-    """Where pictures are compared."""
+    """The features in which pictures are compared."""
 
     real: np.ndarray  # MF, of the pictures that drawn ones are compared with
     real_of_prompts: np.ndarray  # KF, of the real pictures whose captions are drawn; (0, F) where there are none

@@ -25,7 +25,7 @@ class VqaModel:
 
     @torch.inference_mode()
     def answer_probability(self, image: np.ndarray, question: str, answer: str) -> float:
-        """That the answer to a question on a picture (HWC uint8) begins with the first token of `answer`.
+        """Probability that the answer to a question on a picture (HWC uint8) begins with the first token of `answer`.
 
         However it is written: with a capital, after a space, a number in digits, as GenEval 2 has it.
         """
@@ -51,7 +51,7 @@ class VqaModel:
         return float(probabilities[sorted(self._first_tokens(list_spellings(answer)))].sum())
 
     def _first_tokens(self, texts: Sequence[str]) -> set[int]:
-        """Of each text; one that is but a space says nothing and is left out."""
+        """For each text; one that is but a space says nothing and is left out."""
         tokenizer = self.processor.tokenizer
         token_ids = {tokenizer.encode(text, add_special_tokens=False)[0] for text in texts}
         return {token for token in token_ids if tokenizer.decode([token]).strip()}

@@ -18,7 +18,7 @@ NO_MID, MID_WITHOUT_LAYERS = -2, -1  # in place of the number of transformer lay
 class Compatibility(NamedTuple):
     """`is_supported`: whether the program loads the file as it is; `detected_as`: what it takes it for; `note`.
 
-    What to do.
+    Advice.
     """
 
     program: str
@@ -34,7 +34,7 @@ def load_rules() -> dict[str, Any]:
 
 
 def check_programs(shapes: Shapes, v_prediction: bool, folder: str) -> list[Compatibility]:
-    """What each program makes of a file of tensors of these `shapes`.
+    """The verdict of each program on a file of tensors of these `shapes`.
 
     `v_prediction`: the model predicts velocities; `folder` is where its configs are.
     """
@@ -47,7 +47,7 @@ def check_programs(shapes: Shapes, v_prediction: bool, folder: str) -> list[Comp
 
 
 def detect_unet_layout(shapes: Shapes) -> dict[str, Any]:
-    """What ComfyUI finds of a UNet by names and shapes.
+    """The findings of ComfyUI on a UNet by names and shapes.
 
     {"width": model channels, "context": text width, "linear": whether attention's projections are linear, "added":
     width of the added embedding or None, "depth": transformer layers after each input resnet, "resnets": input

@@ -52,7 +52,7 @@ def _make_license(name: str, is_known: bool) -> License:
 
 
 def _read_card_license(folder: Path) -> str | None:
-    """What the README of a model's folder states as its licence."""
+    """The licence that the README of a model's folder states as its licence."""
     readme = folder / "README.md"
     if not folder.name or not readme.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a model was made from: the commit, DVC's hashes, the teacher, the plan. No place on this machine is named."""
+"""The origin of a model: the commit, DVC's hashes, the teacher, the plan. No place on this machine is named."""
 
 import subprocess
 from pathlib import Path

@@ -67,7 +67,7 @@ def _compute_quantized_fraction(unet: UNet2DConditionModel) -> float:
 
 @torch.no_grad()
 def _quantization_error(folder: Path, export_dir: Path, dtype: torch.dtype) -> float:
-    """Of what was written, as stock diffusers reads it, from the pipeline that it was made of."""
+    """Reads what was written, as stock diffusers reads it, from the pipeline that it was made of."""
     pipeline = load_pipeline(folder, dtype=torch.float32, **no_safety_checker(folder))
     unet_module = next(onnx_module for onnx_module in build_onnx_modules(pipeline) if onnx_module.name == "unet")
     inputs = list(unet_module.example_inputs(*COMPARISON_SHAPE).values())

@@ -1,4 +1,5 @@
-"""Which model a name on the command line means: a student of this graph at its latest stage, or any pipeline folder."""
+"""The model that a name on the command line means: a student of this graph at its latest stage, or any pipeline
+folder."""
 
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def resolve_model(name: str, stage: str | None = None) -> Path:
 
 
 def model_label(folder: Path) -> str:
-    """What a model is called: "sd-tiny (distilled)" of this graph's, else its folder's name."""
+    """The name of a model: "sd-tiny (distilled)" of this graph's, else its folder's name."""
     is_graph_output = folder.parent.name in MODEL_STAGES
     return f"{folder.name} ({folder.parent.name})" if is_graph_output else folder.resolve().name
 

@@ -98,7 +98,7 @@ class Encoders:
 
     @torch.no_grad()
     def _encode_prompt(self, captions: list[str], guided: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the captions are encoded to, and what guidance leads away from (empty where not `guided`)."""
+        """The embeddings of the captions, and what guidance leads away from (empty where not `guided`)."""
         outputs = self.pipeline.encode_prompt(
             prompt=captions, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=guided
         )
@@ -155,7 +155,7 @@ def open_latents(
 ) -> tuple[LatentDataset, LatentDataset]:
     """The splits "train" and "heldout", with the text encoders of `pipeline` where the folder holds tokens.
 
-    Where text encoders learn, tokens are left as they are. Raises UserError where the folder then holds none.
+    With text encoders that learn, tokens are left as they are. Raises UserError where the folder then holds none.
     """
     text_kind = read_manifest(folder).get("text")
     if trains_text_encoder and text_kind != "tokens":

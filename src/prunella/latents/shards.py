@@ -3,12 +3,12 @@
 A folder holds `SPLIT-00000.safetensors`, each of pictures of one size: tensors "mean" and "std" (NCHW), where pictures
 are learned mirrored too "mean_mirrored" and "std_mirrored", of an SDXL teacher "sizes" (N6), and for the captions
 "text" (NLD; "pooled" NP too of SDXL), or "tokens" (NL; and "tokens_2") where the text encoders are to run in training.
-Where pictures have several captions those have a row each, and "captions" (N2) says of each picture which row is its
+For pictures with several captions, those have a row each, and "captions" (N2) says of each picture which row is its
 first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a pair: its caption, or the list of them)
 and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
 `empty.safetensors` holds what no caption is encoded to, under the names of the encoded ones. `manifest.json` names the
-shards of the splits "train" and "heldout" and is written last: a folder without one is not whole. Where shards lie
-elsewhere, on a store, the manifest has that as "store", and of each shard the tensors' names.
+shards of the splits "train" and "heldout" and is written last: a folder without one is not whole. For shards on a
+store, the manifest has that as "store", and of each shard the tensors' names.
 """
 
 import json
@@ -41,7 +41,7 @@ FETCHED_DIR = 4  # shards that are copied from a store at a time, ahead
 
 
 class Shard(NamedTuple):
-    """What is noted of a shard."""
+    """The note of a shard."""
 
     name: str  # SPLIT-00000
     split: str
@@ -54,7 +54,7 @@ class Shard(NamedTuple):
     tensors: tuple[str, ...] = ()  # their names, of a shard on a store
 
     def to_note(self) -> dict[str, Any]:
-        """As it is written down."""
+        """Its form on disk."""
         return {name: value for name, value in self._asdict().items() if name != "tensors" or value}
 
     @property
@@ -97,7 +97,7 @@ def link_shard(origin: Path, folder: Path, name: str) -> None:
 
 
 def read_shard_note(folder: Path, name: str) -> Shard | None:
-    """What is noted of the shard of that name, if it is there in its full length, else None."""
+    """The note of the shard of that name, if it is there in its full length, else None."""
     try:
         shard = parse_note(json.loads((folder / f"{name}.json").read_text(encoding="utf-8")))
         length = (folder / f"{name}.safetensors").stat().st_size
@@ -200,7 +200,7 @@ class LatentDataset:
     def reserve(self, indices: np.ndarray, max_open_shards: int | None = None) -> None:
         """Say which pairs will be asked for, those of `max_open_shards` shards at a time (None: of all).
 
-        Of shards on a store raises UserError where there is no room for so many copies; if for all, they are fetched
+        For shards on a store, raises UserError where there is no room for so many copies; if for all, they are fetched
         ahead.
         """
         if not self.is_remote:
@@ -246,7 +246,8 @@ class LatentDataset:
     ) -> dict[str, Tensor]:
         """Every tensor of the pairs at `indices`, fp32, by name, in that order.
 
-        Of several captions that at `caption_draws` (0 ≤ each < 1) is taken, else the first. `is_mirrored` says of
+        Among several captions, the one at `caption_draws` (0 ≤ each < 1) is taken, else the first. `is_mirrored` says
+        of
         each pair whether
         its picture is taken mirrored.
         """

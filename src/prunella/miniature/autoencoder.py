@@ -30,7 +30,7 @@ class ReconstructionLoss:
     """L1 + MSE between picture and reconstruction, + kl_weight × KL to the unit Gaussian (mean per element),
     + decorrelation × the `whiteness` of the latents' means.
 
-    Of the means, because of drawn latents even a channel of mere noise is white. The noise has a least standard
+    Uses the means, because of drawn latents even a channel of mere noise is white. The noise has a least standard
     deviation, `noise`: without one the encoder writes everything into the last digits of two channels.
     """
 

@@ -122,7 +122,7 @@ def _encode_latent_means(vae: AutoencoderKL, images: list[np.ndarray]) -> torch.
 
 
 def measure_chance_level(scenes: SceneSamples, vocabulary: Vocabulary) -> dict:
-    """What the judge says of rendered pictures under each other's captions."""
+    """The judge's verdict on rendered pictures under each other's captions."""
     images = [image for _, image in scenes]
     return measure_composition(images, [caption for caption, _ in scenes[1:] + scenes[:1]], vocabulary)
 

@@ -19,7 +19,7 @@ OBJECT_FIELDS = ("size", "colour", "shape")
 
 
 def list_claim_fields(vocabulary: Vocabulary) -> dict[str, list[str]]:
-    """What a caption claims, by the name of each claim; "" stands for "there is none"."""
+    """The claims of a caption, by the name of each claim; "" stands for "there is none"."""
     words_by_field: dict[str, Iterable[str]] = {
         "size": vocabulary.sizes,
         "colour": vocabulary.colours,

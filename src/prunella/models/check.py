@@ -93,7 +93,7 @@ def _load_pickle(path: Path, device: str) -> dict[str, Tensor]:
 def _convert_component(
     tensors: dict[str, Tensor], config_dir: Path, class_name: str
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What a part needs by its config, and what diffusers makes of the file's tensors; all on the meta device."""
+    """The shape of a part by its config, and what diffusers makes of the file's tensors; all on the meta device."""
     if class_name in LDM_CONVERTERS:
         model_class = getattr(diffusers, class_name)
         converted = LDM_CONVERTERS[class_name](dict(tensors), model_class.load_config(config_dir))

@@ -1,6 +1,6 @@
 """Configs of a pipeline folder, whoever wrote them: of the types that diffusers expects, and of what is supported.
 
-What is checked here is what stock loading would take and then train or draw wrongly with, or fail at hours later.
+The check covers what stock loading would take and then train or draw wrongly with, or fail at hours later.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,7 +79,7 @@ COMPONENT_LIBRARIES = {
 
 @allow_extra_keys
 class UNetConfig(TypedDict):
-    """What is read of a UNet's config, by us or while it is built."""
+    """The keys that are read of a UNet's config, by us or while it is built."""
 
     _class_name: NotRequired[str]
     _diffusers_version: NotRequired[Annotated[str, Field(pattern=r"^\d+\.\d+")]]
@@ -108,7 +108,7 @@ class UNetConfig(TypedDict):
 
 @allow_extra_keys
 class VaeConfig(TypedDict):
-    """What is read of a VAE's config."""
+    """The keys that are read of a VAE's config."""
 
     _class_name: Literal["AutoencoderKL"]
     down_block_types: NotRequired[BlockTypes]
@@ -122,7 +122,7 @@ class VaeConfig(TypedDict):
 
 @allow_extra_keys
 class TextEncoderConfig(TypedDict):
-    """What is read of a text encoder's config."""
+    """The keys that are read of a text encoder's config."""
 
     hidden_size: NotRequired[Width]
     intermediate_size: NotRequired[Width]
@@ -135,7 +135,7 @@ class TextEncoderConfig(TypedDict):
 
 @allow_extra_keys
 class SchedulerConfig(TypedDict):
-    """What a noise schedule is made from."""
+    """The keys that make a noise schedule."""
 
     _class_name: str
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
@@ -204,7 +204,7 @@ def list_model_components(folder: Path, family: str) -> dict[str, tuple[str, str
 
 
 def weights_stem(library: str) -> str:
-    """What a library calls the file of a model's weights."""
+    """The file name that a library gives a model's weights."""
     return "diffusion_pytorch_model" if library == "diffusers" else "model"
 
 

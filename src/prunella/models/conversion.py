@@ -48,7 +48,7 @@ def convert_pinned_file(teacher_pin: dict) -> Path:
 
 
 def resolve_configs_dir(teacher_pin: dict) -> Path:
-    """Where the configs and tokenizers of a pinned single file are."""
+    """The folder of the configs and tokenizers of a pinned single file."""
     config = teacher_pin["config"]
     return (
         Path(config["path"])

@@ -1,4 +1,4 @@
-"""Which latents a model speaks and which text it reads: whether two pipeline folders have the same VAE and encoders."""
+"""Fingerprints of a model's latents and texts: whether two pipeline folders have the same VAE and encoders."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def vae_fingerprint(folder: Path) -> str:
 def text_encoder_fingerprint(folder: Path) -> str:
     """16 digits that stand for a pipeline's text encoders: their weights as fp16 holds them, in whatever file they lie.
 
-    What two models whose digits are equal read in a caption is the same but for rounding.
+    Two models whose digits are equal read a caption alike but for rounding.
     """
     encoder_dirs = sorted(encoder_dir.name for encoder_dir in folder.glob("text_encoder*") if encoder_dir.is_dir())
     return hashlib.sha256(
@@ -35,7 +35,7 @@ def text_encoder_fingerprint(folder: Path) -> str:
 
 
 def weights_digest(model_dir: Path) -> bytes:
-    """What stands for the weights in a part's folder as fp16 holds them: of each by name. Counters are no weights."""
+    """The digest of the weights in a part's folder as fp16 holds them: of each by name. Counters are no weights."""
     tensors: dict[str, bytes] = {}
     for file in sorted(model_dir.glob("*.safetensors")):
         with safe_open(file, "pt") as handle:

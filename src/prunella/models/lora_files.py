@@ -2,8 +2,8 @@
 
 Layouts: diffusers' (`unet.MODULE.lora_A.weight`, and the older `unet.MODULE.lora.down.weight`), peft's
 (`base_model.model.MODULE.lora_A.weight`, with its settings in `adapter_config.json` beside) and kohya's
-(`lora_unet_MODULE.lora_down.weight` with `.alpha`, of SDXL also in the original's names of blocks). What the names of
-kohya's and of older files become is diffusers' own business (`diffusers.loaders`).
+(`lora_unet_MODULE.lora_down.weight` with `.alpha`, of SDXL also in the original's names of blocks). The conversion of
+older names is diffusers' own business (`diffusers.loaders`).
 
 An update of a module is up · down, added to its weight; scales such as alpha / rank are in `up` here.
 """

@@ -91,13 +91,14 @@ def load_pipeline(folder: Path, device: str = "cpu", **components: Any) -> Diffu
 
 
 def no_safety_checker(folder: Path) -> dict[str, Any]:
-    """What `load_pipeline` is given to leave the safety checker of `folder` out, where it has one."""
+    """The arguments of `load_pipeline` that leave the safety checker of `folder` out, where it has one."""
     has_checker = "safety_checker" in read_json(folder / "model_index.json")
     return {"safety_checker": None, "requires_safety_checker": False} if has_checker else {}
 
 
 def _load_stock_pipeline(folder: Path, **components: Any) -> DiffusionPipeline:
-    """What stock diffusers makes of the folder, once the parts that it loads itself are known to lack nothing."""
+    """The pipeline that stock diffusers makes of the folder, once the parts that it loads itself are known to lack
+    nothing."""
     with name_folder_in_errors(folder):
         index_entries = read_json(folder / "model_index.json").items()
         loaded_components = {

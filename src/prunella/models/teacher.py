@@ -1,6 +1,6 @@
-"""What a teacher is, pinned by its files' hashes; its weights stay where they are.
+"""A teacher, pinned by its files' hashes; its weights stay where they are.
 
-Needs no torch: configs and headers are read, not weights. What `prunella.models.check` looks at comes after this.
+Needs no torch: configs and headers are read, not weights. The check of `prunella.models.check` comes after this.
 """
 
 from pathlib import Path
@@ -46,7 +46,7 @@ def pin_teacher(
 
 
 def pin_base_model(model: ModelSource, previous_pin: dict, param_key: str) -> dict:
-    """As `pin_teacher`, of any student too: "family" is then the one that it is called as, and "student" is true."""
+    """Like `pin_teacher`, of any student too: "family" is then the one that it is called as, and "student" is true."""
     model_pin = _pin_model(model, previous_pin, param_key, accepts_student=lambda _: True)
     return model_pin | {"student": detect_teacher_family(model_pin["unet"]) is None}
 
@@ -61,7 +61,7 @@ def _pin_model(
 
 
 def read_pin(path: Path) -> dict:
-    """What an earlier run has written to `path`; {} where there is nothing, or nothing whole."""
+    """The pin that an earlier run has written to `path`; {} where there is nothing, or nothing whole."""
     try:
         content = read_json(path)
     except (OSError, UserError):

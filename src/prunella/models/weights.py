@@ -51,7 +51,7 @@ HEADER_ADAPTER = TypeAdapter(dict[str, TensorEntry])
 
 @with_config(ConfigDict(strict=True))
 class ShardIndex(TypedDict):
-    """Which shard holds which tensor."""
+    """The shard of each tensor."""
 
     weight_map: dict[str, str]
 
@@ -126,7 +126,7 @@ def _count_nonfinite(numbers: np.ndarray, bits: int) -> int:
 
 
 def format_nonfinite(path: Path, name: str, num_nonfinite: int, total: int) -> str:
-    """What is said of a tensor with numbers that are none."""
+    """The message for a tensor with numbers that are none."""
     return (
         f"{path}: tensor {name} holds NaN or infinite numbers ({num_nonfinite} of {total}); fetch the file again, "
         "or another"

@@ -24,7 +24,7 @@ class LatencyVariant(ConfigSection):
 
     @property
     def title(self) -> str:
-        """As "bf16 compiled channels-last batch 4", of letters that MLflow allows in a metric's name."""
+        """A title like "bf16 compiled channels-last batch 4", of letters that MLflow allows in a metric's name."""
         options = ["compiled" if self.compile else "eager"] + ["channels-last"] * self.channels_last
         return " ".join([self.precision, *options, f"batch {self.batch}"])
 

@@ -34,7 +34,7 @@ ColumnName = Literal["text", "image", "width", "height", "language", "aesthetic"
 
 
 class Filter(ConfigSection):
-    """Which image-caption pairs are used, and where they come from. A criterion that is None is not asked."""
+    """The image-caption pairs are used, and where they come from. A criterion that is None is not asked."""
 
     source: Literal["scenes", "folder", "parquet", "webdataset", "hub", "generated"] = Field(
         description="scenes, folder, parquet, webdataset, hub or generated."

@@ -10,7 +10,7 @@ ExportFormat = Literal["single-file", "onnx", "int8", "fp8", "int4"]  # that a s
 
 
 class Export(ConfigSection):
-    """What stage `export` writes; none by default."""
+    """Parameters of stage `export`; none by default."""
 
     students: list[ModelName] = Field(
         description="Students whose fine-tuned weights are exported to models/exported/STUDENT/."
@@ -22,7 +22,7 @@ class Export(ConfigSection):
 
 
 class Gate(ConfigSection):
-    """What a figure of the benchmark must be for a student to be promoted."""
+    """The bound that a figure of the benchmark must be for a student to be promoted."""
 
     metric: Annotated[str, Field(min_length=1)] = Field(description="Name of a figure in reports/benchmark.json.")
     min: float | None = Field(description="Smallest allowed value.")
@@ -39,7 +39,7 @@ class Gate(ConfigSection):
 
 
 class Promote(ConfigSection):
-    """Which student may be served; no stage depends on it."""
+    """The student that may be served; no stage depends on it."""
 
     alias: ModelName = Field(description="Alias in MLflow's model registry.")
     gates: list[Gate] = Field(description="Conditions on figures of reports/benchmark.json.")

@@ -150,7 +150,7 @@ class Finetune(DiffusionTraining):
 
     @property
     def _text_encoder_section(self) -> Lora | DreamBooth | None:
-        """What says so."""
+        """The section that decides."""
         if self.method == "dreambooth":
             return self.dreambooth
         return self.lora if self.method == "lora" else None

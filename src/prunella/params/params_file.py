@@ -14,7 +14,7 @@ from prunella.storage.files import read_yaml
 def read_params(path: Path | str = "params.yaml") -> Params:
     """Read and check a parameter file; a key that it lacks takes the shipped default, which is printed to stderr.
 
-    So a file written for an older version still works. Raises UserError that lists every mistake, one a line.
+    Therefore a file written for an older version still works. Raises UserError that lists every mistake, one a line.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,7 +46,8 @@ def fill_generate_entries(content: dict) -> dict:
 def fill_finetune_entries(content: dict) -> dict:
     """`content` with whole entries of `finetune.data` and `finetune.base`.
 
-    What an entry's `filter` or `model` lacks is as shipped, since criteria for millions are none for twenty; what its
+    Missing keys of an entry's `filter` or `model` are as shipped, since criteria for millions are none for twenty;
+    what its
     `encode` lacks is as in the section `encode`.
     """
     tuning, shipped = content.get("finetune"), load_shipped_defaults()
@@ -60,7 +61,8 @@ def fill_finetune_entries(content: dict) -> dict:
 def fill_phase_entries(content: dict) -> dict:
     """`content` with whole entries of `teachers` and `distill.phases`.
 
-    What a teacher's entry lacks is as shipped. What a phase's lacks is as in the section `distill`, its teacher the
+    Missing keys of a teacher's entry are as shipped. Missing keys of a phase are as in the section `distill`, its
+    teacher the
     first and its plan the student's own.
     """
     section, teachers = content.get("distill"), content.get("teachers")

@@ -17,7 +17,7 @@ from prunella.params.fields import (
 
 
 class Training(ConfigSection):
-    """What every training has; the loop reads nothing else."""
+    """Keys of every training; the loop reads nothing else."""
 
     steps: PositiveInt = Field(description="Optimizer steps.")
     batch_size: PositiveInt = Field(description="Examples in a batch, over all processes.")
@@ -39,7 +39,7 @@ AdamBeta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class DiffusionTraining(Training):
-    """What distillation and fine-tuning share."""
+    """Keys that distillation and fine-tuning share."""
 
     betas: tuple[AdamBeta, AdamBeta] = Field(
         description="Decay rates of AdamW's averages of the gradient and its square."

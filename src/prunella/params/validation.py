@@ -1,4 +1,4 @@
-"""What someone wrote into a file, checked against a model: faults in words, and the shipped defaults."""
+"""A user's file, checked against a model: faults in words, and the shipped defaults."""
 
 import difflib
 import re

@@ -8,7 +8,7 @@ from prunella.params.fields import ConfigSection, Pixels, PositiveInt
 
 
 class Monitoring(ConfigSection):
-    """What is looked at while a training runs; nothing here changes what is learned."""
+    """Monitoring of a running training; nothing here changes what is learned."""
 
     checkpoint_every: PositiveInt = Field(description="Steps between checkpoints.")
     image_every: PositiveInt = Field(description="Steps between sample images.")

@@ -1,4 +1,4 @@
-"""What a whole run takes on the disk, reckoned before it begins; each stage asks again for what it writes itself."""
+"""Disk space of a whole run, reckoned before it begins; each stage asks again for what it writes itself."""
 
 import math
 import shutil
@@ -106,12 +106,12 @@ def _count_base_parameters(params: Params) -> dict[str, tuple[int, int]]:
 
 
 def _estimate_state_bytes(size: int, training: DiffusionTraining) -> int:
-    """What a training of so many parameters leaves: its last state, and its best weights."""
+    """Disk space of a training's results: its last state, and its best weights."""
     return 4 * size * ((4 if training.ema_decay else 3) + 1)
 
 
 def _estimate_extra_peak_bytes(size: int, training: DiffusionTraining) -> int:
-    """What it needs beside that while it runs: two more states, and the best weights once more."""
+    """Additional disk space while it runs: two more states, and the best weights once more."""
     return 4 * size * (2 * (4 if training.ema_decay else 3) + 1)
 
 

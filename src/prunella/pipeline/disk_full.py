@@ -16,7 +16,7 @@ DISK_FULL_PATTERN = re.compile(
 def explain_disk_full(error: BaseException, output_paths: Iterable[Path]) -> str | None:
     """A line that names the place that is full, if that is what `error` comes of, else None.
 
-    Where the error does not name a file, the place is that of `output_paths` with the least room.
+    If the error does not name a file, the place is that of `output_paths` with the least room.
     """
     for cause in _iter_causes(error):
         if isinstance(cause, OSError) and cause.errno in DISK_FULL_ERRNOS:

@@ -1,6 +1,7 @@
-"""What a stage depends on, compared at its end with what it was at its start.
+"""Inputs of a stage, compared at its end with what it was at its start.
 
-DVC hashes parameters, code and data after a stage's command has run. What is edited in the meantime would be recorded
+DVC hashes parameters, code and data after a stage's command has run. A file that is edited in the meantime would be
+recorded
 as the origin of a result that it is not, so a stage whose inputs changed must fail: a failed stage is not recorded.
 """
 
@@ -123,7 +124,7 @@ def _list_stage_items(stage: dict, params: dict) -> list[str]:
 
 
 def _item_variables(stage: dict, item: str, params: dict) -> Iterator[tuple[str, Any]]:
-    """What `foreach` or `matrix` calls `item` and `key` in the stage `name@item`."""
+    """The entry that foreach or `matrix` calls `item` and `key` in the stage `name@item`."""
     if "foreach" in stage:
         items = _resolve_template(stage["foreach"], params)
         value = items[item] if isinstance(items, dict) else next(each for each in [*items, item] if str(each) == item)

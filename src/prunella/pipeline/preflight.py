@@ -1,6 +1,7 @@
-"""What later stages would refuse, said before the first of them; and, once the filter is through, before `encode`.
+"""Errors of later stages, said before the first of them; and, once the filter is through, before `encode`.
 
-Nothing here decides a result, so no stage depends on it. Whatever passes is looked at again by the stage that needs it.
+Nothing here decides a result, so no stage depends on it. Everything that passes is looked at again by the stage that
+needs it.
 """
 
 import importlib.util
@@ -42,7 +43,7 @@ SPLITS = ("train", "heldout")
 
 
 def check_parameters(params: Params) -> None:
-    """What parameters, files and machine say by themselves. Raises UserError of one line that names the key."""
+    """Checks of parameters, files and machine by themselves. Raises UserError of one line that names the key."""
     check_paths(params)
     check_students(params.students, auto_students=params.plan.students)
     _check_benchmark(params)
@@ -87,7 +88,7 @@ def check_run(params: Params, folder: Path, num_samples: int) -> None:
 
 
 def check_filtered_samples(params: Params, folder: Path, manifest: Path) -> tuple[int, str]:
-    """What the filter kept, against what is asked of it: how many pairs there are to train on, and a line of counts.
+    """The filter's result, against what is asked of it: how many pairs there are to train on, and a line of counts.
 
     `folder` is the teacher's. Raises UserError as `encode` and `finetune` would.
     """

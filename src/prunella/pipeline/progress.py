@@ -1,4 +1,4 @@
-"""Where a stage stands among those of dvc.yaml, in the order in which `dvc repro` runs them."""
+"""The position of a stage among those of dvc.yaml, in the order in which `dvc repro` runs them."""
 
 from collections.abc import Iterator
 from pathlib import Path

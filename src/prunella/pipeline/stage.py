@@ -33,7 +33,7 @@ NETWORK_STAGES = ("teacher", "teachers", "generate", "base", "filter", "encode")
 
 
 class StageContext:
-    """What a stage is given: `params` (all of them), its paths as attributes, `device`, and its MLflow `run`."""
+    """The context of a stage: `params` (all of them), its paths as attributes, `device`, and its MLflow `run`."""
 
     def __init__(self, stage: str, paths: argparse.Namespace, params: Params):
         self.stage, self.paths, self.params = stage, paths, params

@@ -1,4 +1,4 @@
-"""Which other programs would not know a plan's UNet for what it is."""
+"""Programs that would not know a plan's UNet for what it is."""
 
 from prunella.pruning.plan import STUDENTS, Plan
 

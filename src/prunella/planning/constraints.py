@@ -1,4 +1,4 @@
-"""What is asked of a student that chooses itself: blocks that must stay, and a budget in numbers."""
+"""Requirements of a student that chooses itself: blocks that must stay, and a budget in numbers."""
 
 from collections.abc import Sequence
 

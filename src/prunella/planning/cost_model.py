@@ -1,4 +1,4 @@
-"""What each part of a teacher costs, so that a student's cost is the sum over the parts that it keeps.
+"""Cost of each part of a teacher, so that a student's cost is the sum over the parts that it keeps.
 
 A part is what a plan can leave out: a resnet, an attention without its layers, a transformer layer, a sampler. They are
 named as the teacher's modules. Parameters and multiply-accumulates are exact sums; milliseconds are measured

@@ -54,7 +54,8 @@ class OutputError:
         self.teacher_outputs: list[Tensor] = []
 
     def error_without(self, units: Sequence[Unit]) -> ErrorStats:
-        """Of the student that lacks these units. Layers alone are passed over in the teacher, at no cost of a model."""
+        """For the student that lacks these units. Layers alone are passed over in the teacher, at no cost of a
+        model."""
         if units and all(isinstance(unit, DropLayer) for unit in units):
             self.cache_teacher_outputs()  # while it is whole
             with bypass_layers(self.teacher_unet, [unit for unit in units if isinstance(unit, DropLayer)]) as student:
@@ -62,7 +63,7 @@ class OutputError:
         return self.error_of_plan(plan_without(self.family, units))
 
     def error_of_plan(self, plan: Plan) -> ErrorStats:
-        """Of the student of a plan, whose weights are the teacher's own tensors."""
+        """For the student of a plan, whose weights are the teacher's own tensors."""
         identity = plan.model_dump(include={"down", "mid", "up", "layers"})
         return self._load_or_measure(identity, lambda: prune(self.teacher_unet, plan, shared=True))
 
@@ -73,18 +74,18 @@ class OutputError:
         return sum(len(output) for output in self.teacher_outputs)
 
     def measure_many(self, unit_sets: Sequence[Sequence[Unit]]) -> list[ErrorStats]:
-        """Of students by the units that each lacks, this process measuring its share of them first."""
+        """For students by the units that each lacks, this process measuring its share of them first."""
         for removed_units in distributed.shard_for_rank(unit_sets):
             self.error_without(removed_units)
         distributed.get_accelerator(self.teacher_unet.device).wait_for_everyone()
         return [self.error_without(removed_units) for removed_units in unit_sets]
 
     def measure_uncached(self, plan: Plan) -> ErrorStats:
-        """As `error_of_plan`, but nothing is kept."""
+        """Like `error_of_plan`, but nothing is kept."""
         return self.measure_student(prune(self.teacher_unet, plan, shared=True))
 
     def measure_student(self, student: nn.Module) -> ErrorStats:
-        """Of a student with weights of its own: nothing is kept."""
+        """For a student with weights of its own: nothing is kept."""
         return self._summarize(self.per_sample_errors(student))
 
     def _load_or_measure(self, identity: object, make_student: Callable[[], nn.Module]) -> ErrorStats:

@@ -41,7 +41,7 @@ TIMING_BATCH = 2  # with and without the prompt: what a step of drawing one pict
 def latency_settings(
     unet_config: dict[str, Any], latent_size: tuple[int, int], precision: Precision, device: str
 ) -> dict[str, Any]:
-    """What a table belongs to: `unet_config` is the teacher's UNet's, `latent_size` width and height of the latents."""
+    """The identity of a table: `unet_config` is the teacher's UNet's, `latent_size` width and height of the latents."""
     description = (
         f"a step of drawing one picture: the UNet on a batch of {TIMING_BATCH}, median of {TIMING_ROUNDS} rounds"
     )

@@ -10,7 +10,7 @@ from prunella.storage.files import atomic_write_text
 def copy_plan(name: str, user_plans: Path, plan_path: Path, evidence_path: Path) -> Path:
     """Copy the plan called `name` to `plan_path`, byte by byte, with `evidence_path` that it was not chosen.
 
-    Where it is from.
+    Its origin.
     """
     source_path = find_plan(name, user_plans)
     atomic_write_text(evidence_path, json.dumps({"student": name, "chosen": False}) + "\n")

@@ -40,7 +40,7 @@ PASSES_PER_STEP = 4.0  # forward passes that a training step is worth: the teach
 
 
 class SearchSpace(NamedTuple):
-    """What can go, what that saves, and the budget."""
+    """Removable units, their savings, and the budget."""
 
     family: str
     units: list[Unit]
@@ -67,7 +67,8 @@ def build_search_space(
     latent_size: tuple[int, int],
     table_settings: dict[str, Any],
 ) -> SearchSpace:
-    """Of a teacher with this UNet config. Raises UserError where the wishes do not fit it, before anything is measured.
+    """For a teacher with this UNet config. Raises UserError where the wishes do not fit it, before anything is
+    measured.
 
     `latency_table` has latencies, `table_settings` what it must belong to.
     """

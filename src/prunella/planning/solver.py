@@ -37,7 +37,8 @@ def solve_candidates(
 ) -> list[Candidate]:
     """The `count` choices of a cost of at most `budget` whose units matter least, best first; fewer where there are.
 
-    Importances span many powers of ten, and the solver's gap is absolute. So the first pass tells what matters at all,
+    Importances span many powers of ten, and the solver's gap is absolute. Therefore the first pass tells what matters
+    at all,
     and in the second what alone exceeds that counts as twice as much.
     """
     programs = [Milp(units, num_removed, num_stages, cost) for num_removed in removable_levels(units)]
@@ -180,7 +181,7 @@ class Milp:
     def _tie_mid_to_last_down(self, groups: list[list[Unit | None]]) -> Iterator[LinearConstraint]:
         """A kept mid block has as many layers as the first attention that is kept of the last down stage.
 
-        diffusers' UNet has one number for both. Where the two are kept, both inequalities hold with room for nothing.
+        diffusers' UNet has one number for both. While the two are kept, both inequalities hold with room for nothing.
         """
         mid_columns, last_stage = self._layer_columns(MID_ATTENTION), len(groups) - 2
         start = len(self.options) - len(groups[-1])

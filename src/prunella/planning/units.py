@@ -2,7 +2,7 @@
 
 A unit is one way of thinning a stage, down and up together (they share skips), with or without its attention; one end
 of the UNet, which is how much of the mid block and of the deepest stages is gone; or, where attentions have several,
-one transformer layer. Of the units of a group a student lacks one at most. Needs no torch.
+one transformer layer. A student lacks at most one of the units of a group. Needs no torch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

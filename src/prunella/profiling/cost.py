@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-accumulates (counted), latency, memory and energy (measured)."""
+"""Cost of a model: parameters and multiply-accumulates (counted), latency, memory and energy (measured)."""
 
 import json
 import platform

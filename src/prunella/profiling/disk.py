@@ -1,4 +1,4 @@
-"""What a pipeline folder's weights take on disk."""
+"""Disk space of a pipeline folder's weights."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,4 +1,4 @@
-"""What drawing costs in one variant (precision, compiled or not, memory layout, batch): all models, in turns."""
+"""Cost of drawing in one variant (precision, compiled or not, memory layout, batch): all models, in turns."""
 
 import gc
 from collections.abc import Callable

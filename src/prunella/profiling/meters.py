@@ -35,7 +35,8 @@ class MemoryMeter:
         return None if peak is None or self.baseline is None else round((peak - self.baseline) / 1e3, 1)
 
     def max_reserved_mb(self) -> float | None:
-        """What the GPU's allocator has taken from the device at most since the last peak; None on a CPU."""
+        """The largest memory that the GPU's allocator has taken from the device at most since the last peak; None on
+        a CPU."""
         return round(torch.cuda.max_memory_reserved() / 1e6, 1) if self.gpu else None
 
     def _current_usage(self) -> float | None:

@@ -1,8 +1,8 @@
 """A teacher's LoRA, carried over to a student: each update goes to the module that has the teacher's weights.
 
 The student's modules come from the teacher's by the plan's weight map (`prunella.pruning.mapping`), so an update of one
-is an update of the other, if as much of a guess as the student has learned to differ. What has no counterpart in the
-student is left out and told. Text encoders are the teacher's own, so their updates stay as they are.
+is an update of the other, if as much of a guess as the student has learned to differ. A weight without counterpart in
+the student is left out and told. Text encoders are the teacher's own, so their updates stay as they are.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from prunella.pruning.plan import PLAN_FILE, Plan, read_plan
 
 
 class LoraTransferReport(NamedTuple):
-    """What was written: UNet modules with an update, the teacher's without counterpart, and text encoders' modules."""
+    """The result: UNet modules with an update, the teacher's without counterpart, and text encoders' modules."""
 
     modules: list[str]
     unmatched: list[str]

@@ -1,7 +1,8 @@
-"""What follows from a plan: the student's config, where each of its weights comes from, what is compared.
+"""Consequences of a plan: the student's config, where each of its weights comes from, what is compared.
 
 Pure functions of plan and teacher config; no torch. Module names are those of diffusers' UNet2DConditionModel. Plans
-number the blocks of a whole teacher. Of a teacher that is a student itself, of a shipped plan's layout, the numbers are
+number the blocks of a whole teacher. For a teacher that is a student itself, of a shipped plan's layout, the numbers
+are
 translated by that plan; where no teacher's config is given, it is a whole one.
 """
 
@@ -155,7 +156,7 @@ def _find_teacher_plan(plan: Plan, teacher_config: Mapping[str, Any] | None) -> 
 
 
 def _full_weight_map(plan: Plan) -> dict[str, str]:
-    """As `weight_map`, of a whole teacher."""
+    """Like `weight_map`, of a whole teacher."""
     module_map = {}
     for direction in ("down", "up"):
         for student_stage, (stage, blocks) in enumerate(plan.list_kept_stages(direction)):
@@ -249,7 +250,7 @@ def _inner_feature_pairs(plan: Plan, mode: FeatureMode, module_map: dict[str, st
 
 
 def _block_feature_pairs(plan: Plan, mode: FeatureMode, num_removed: int, num_teacher_blocks: int) -> list[FeaturePair]:
-    """Of a teacher that has `num_removed` stages more, and `num_teacher_blocks` pairs in the down stage that is the
+    """For a teacher that has `num_removed` stages more, and `num_teacher_blocks` pairs in the down stage that is the
     student's last.
     """
     last = plan.num_kept_stages - 1

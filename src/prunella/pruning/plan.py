@@ -37,7 +37,7 @@ class PlanLayers(ConfigSection):
 
 
 class Plan(ConfigSection):
-    """Which of a teacher's blocks a student keeps, and which features are compared while it learns."""
+    """The blocks of a teacher that a student keeps, and which features are compared while it learns."""
 
     name: str
     title: str

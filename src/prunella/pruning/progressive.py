@@ -1,7 +1,7 @@
 """A student made little by little: the plans between the whole teacher and the student.
 
 A cut takes one thing away that the student lacks, the deepest first: the mid block (or all of it but a resnet), then
-stage by stage from the deepest. Of a stage that goes as a whole that is one cut; of one that stays, first the pairs
+stage by stage from the deepest. A stage that goes as a whole that is one cut; of one that stays, first the pairs
 that go, of the down stage and the up stage that takes its skips, then its transformer layers, the last of every
 attention at once. The mid block's layers go with those of the deepest stage that stays, since diffusers' UNet has one
 number for both.
@@ -41,7 +41,7 @@ def plan_at_fraction(plan: Plan, fraction: float) -> Plan:
 def weight_origins(
     inner_plan: Plan, outer_plan: Plan, inner_names: list[str], outer_names: list[str]
 ) -> dict[str, str]:
-    """Of each weight of the student of `inner_plan` (`inner_names`) the one of `outer_plan`'s student that it is the
+    """For each weight of the student of `inner_plan` (`inner_names`) the one of `outer_plan`'s student that it is the
     successor of.
     """
     inner_map, outer_map = weight_map(inner_plan), weight_map(outer_plan)

@@ -1,4 +1,4 @@
-"""Which of two plans keeps more. Needs no torch."""
+"""The one of two plans that keeps more. Needs no torch."""
 
 from prunella.errors import UserError
 from prunella.pruning.plan import Plan
@@ -18,7 +18,7 @@ def keep_same_blocks(one: Plan, other: Plan) -> bool:
 
 
 def find_missing_block(inner_plan: Plan, outer_plan: Plan) -> str | None:
-    """What the first keeps and the second does not; None where that is nothing."""
+    """The difference: what the first keeps and the second does not; None where that is nothing."""
     if inner_plan.family != outer_plan.family:
         return f"blocks of family {inner_plan.family!r}"
     if MID_ORDER.index(inner_plan.mid) > MID_ORDER.index(outer_plan.mid):

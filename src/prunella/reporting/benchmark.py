@@ -44,7 +44,7 @@ NOT_FINETUNED = "not tuned (finetune.students): its figures are those of what wa
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Where the report's parts are."""
+    """The places of the report's parts."""
 
     teacher: Path  # as the teacher stage pinned it, a file
     plans: Path  # STUDENT.yaml
@@ -113,7 +113,7 @@ def assemble_report(
 
 
 def _describe_teacher(teacher_pin: dict[str, Any]) -> dict[str, Any]:
-    """What is told of the teacher; "layout" names the plan of one that is a student itself."""
+    """The teacher's entry; "layout" names the plan of one that is a student itself."""
     description = {"name": teacher_pin.get("id") or teacher_pin.get("path")} | {
         name: teacher_pin.get(name) for name in TEACHER_KEYS
     }

@@ -1,4 +1,4 @@
-"""What a report cannot say, said in it."""
+"""Limits of a report, said in it."""
 
 from typing import Any
 
@@ -65,7 +65,7 @@ def _describe_wide_interval(report: Report) -> str:
 
 
 def _describe_busy_machine(report: Report) -> str:
-    """What latencies of one model that are far apart say."""
+    """The conclusion from latencies of one model that are far apart say."""
     timed_models = [model for model in report["models"].values() if "latency_ms_p95" in model]
     max_spread = max((model["latency_ms_p95"] / model["latency_ms_p50"] for model in timed_models), default=1.0)
     if max_spread < MAX_LATENCY_SPREAD:

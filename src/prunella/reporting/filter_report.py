@@ -1,4 +1,4 @@
-"""What fell out at each criterion of the filter, with pictures: `reports/filter.html`, and a part of index.html."""
+"""Pairs rejected at each criterion of the filter, with pictures: `reports/filter.html`, and a part of index.html."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ CRITERION_TEXTS = {
 
 
 class FilterSummary:
-    """What a page shows of the filter: its report, and its examples from the folder that the filter has written."""
+    """The filter's part of a page: its report, and its examples from the folder that the filter has written."""
 
     def __init__(self, report: dict[str, Any], folder: Path):
         self.report, self.folder = report, folder

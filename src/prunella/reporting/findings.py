@@ -1,4 +1,4 @@
-"""What was won and what was lost, student by student: the head of every report."""
+"""Gains and losses, student by student: the head of every report."""
 
 from typing import Any
 
@@ -105,7 +105,7 @@ def compute_quality_change(report: Report, student: str, metric: str) -> dict[st
 
 
 def describe_finetuning(report: Report, student: str, metric: str) -> list[str]:
-    """What fine-tuning changed in a figure, paired: on the captions with its words, and on the others."""
+    """The change by fine-tuning in a figure, paired: on the captions with its words, and on the others."""
     previous_stage = "base" if f"{student}/base" in report["models"] else "distilled"
     differences = report.get("differences", {}).get(f"{student}/finetuned - {student}/{previous_stage}", {})
     subset_differences = {
@@ -121,7 +121,7 @@ def describe_finetuning(report: Report, student: str, metric: str) -> list[str]:
 
 
 def describe_paired_difference(report: Report, model_pair: str, metric: str) -> str:
-    """What a paired difference says, in words; "" where it was not measured."""
+    """A paired difference in words; "" where it was not measured."""
     difference = report.get("differences", {}).get(model_pair, {}).get(metric)
     return "" if difference is None else _format_difference(difference, metric)
 

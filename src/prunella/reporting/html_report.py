@@ -79,7 +79,7 @@ def _drop_image_source(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def _gallery_options(report: Report, cards: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
-    """What the wall of pictures can be asked for: value → words, by control."""
+    """Controls of the wall of pictures: value → words, by control."""
     claims = dict.fromkeys(claim for card in cards for claim in card["claims"])
     claim_options = {claim: f"{claim} is lost" for claim in claims}
     order = {"number": "as drawn", "error": "largest output error", "apart": "farthest from the teacher's picture"}

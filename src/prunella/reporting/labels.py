@@ -1,4 +1,4 @@
-"""What figures, stages and curves are called in reports: one word for each thing (`labels.yaml`)."""
+"""Titles of figures, stages and curves in reports: one word for each thing (`labels.yaml`)."""
 
 from functools import cache
 from pathlib import Path
@@ -16,17 +16,17 @@ def read_labels() -> dict[str, dict[str, Any]]:
 
 
 def label_metric(metric: str) -> str:
-    """What a figure of benchmark.json is called; one that is not known by its own name."""
+    """The title of a figure of benchmark.json; one that is not known by its own name."""
     return read_labels()["figures"].get(metric, {}).get("title", metric.replace("_", " "))
 
 
 def describe_metric(metric: str) -> str | None:
-    """What a figure is; None where it is not known."""
+    """The description of a figure; None where it is not known."""
     return read_labels()["figures"].get(metric, {}).get("about")
 
 
 def label_breakdown(metric: str) -> str:
-    """What a figure's parts are, of which it is said "by" what."""
+    """The parts of a figure, of which it is said "by" what."""
     return read_labels()["figures"].get(metric, {}).get("parts", "part")
 
 
@@ -41,12 +41,12 @@ def has_log_scale(metric: str) -> bool:
 
 
 def label_stage(name: str) -> str:
-    """What a stage of a student is called: "finetuned" is "fine-tuned"."""
+    """The title of a stage of a student: "finetuned" is "fine-tuned"."""
     return read_labels()["stages"].get(name, name)
 
 
 def label_training(name: str) -> str:
-    """What a training is called: "finetune" is "fine-tuning"."""
+    """The title of a training: "finetune" is "fine-tuning"."""
     return read_labels()["trainings"].get(name, name)
 
 
@@ -56,17 +56,17 @@ def capitalize_first(text: str) -> str:
 
 
 def label_subset(name: str) -> str:
-    """What some of the pairs are called, over which a difference is measured: "on_rest" is "on the other captions"."""
+    """The title of a subset of the pairs, over which a difference is measured: "on_rest" is "on the other captions"."""
     return read_labels()["some"].get(name, name.replace("_", " "))
 
 
 def label_model(name: str) -> str:
-    """What a model of benchmark.json is called: "sd-tiny/finetuned" is "sd-tiny, fine-tuned"."""
+    """The title of a model of benchmark.json: "sd-tiny/finetuned" is "sd-tiny, fine-tuned"."""
     student, _, step = name.partition("/")
     return f"{student}, {label_stage(step)}" if step else student
 
 
 def label_curve(column: str) -> str:
-    """What a column of a training's curves is called: "feature/mid_block" is "features of mid_block"."""
+    """The title of a column of a training's curves: "feature/mid_block" is "features of mid_block"."""
     kind, _, block = column.partition("/")
     return f"features of {block}" if kind == "feature" and block else read_labels()["curves"].get(column, column)

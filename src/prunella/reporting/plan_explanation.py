@@ -10,7 +10,7 @@ RUNNERS_UP = 5
 
 
 def read_plan_evidence(plan: Path) -> dict[str, Any]:
-    """What the plan stage wrote beside a plan's file; {} where the plan was not chosen."""
+    """The evidence that the plan stage wrote beside a plan's file; {} where the plan was not chosen."""
     path = plan.with_suffix(".json")
     content: dict[str, Any] = read_json(path) if path.is_file() else {}
     return content if content.get("chosen") else {}

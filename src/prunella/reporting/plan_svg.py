@@ -82,7 +82,7 @@ def _render_mid(plan: Plan, x: float, y: float, importance: Mapping[str, float])
 
 
 def _block_colors(module_name: str, importance: Mapping[str, float]) -> tuple[str, str]:
-    """Of a block where it is kept, and of its outline where it is not."""
+    """Colour of a block where it is kept, and of its outline where it is not."""
     if module_name not in importance:
         return RETAINED_COLORS["attention" if ".attentions." in module_name else "resnet"], OUTLINE_COLOR
     decades = math.log10(min(max(importance[module_name], MIN_ERROR), MAX_ERROR) / MIN_ERROR)

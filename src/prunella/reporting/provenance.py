@@ -1,4 +1,4 @@
-"""Where a report comes from: date, commit, DVC's experiment, MLflow's runs, versions."""
+"""The origin of a report: date, commit, DVC's experiment, MLflow's runs, versions."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ def collect_provenance(mlflow: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run_git_or_empty(*arguments: str) -> str:
-    """What git says; "" outside of a repository, or without git."""
+    """Facts from git; "" outside of a repository, or without git."""
     try:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
     except OSError:

@@ -25,7 +25,8 @@ def generate_benchmark_images(
     into `out`.
 
     Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
-    reports; one that ends in bits, as "sd-tiny/int8", is drawn with such weights. Of several processes each draws its
+    reports; one that ends in bits, as "sd-tiny/int8", is drawn with such weights. Among several processes, each draws
+    its
     share of the shards; rank 0 writes `out` and returns.
     """
     prompts = select_prompts(params, latents_dir)

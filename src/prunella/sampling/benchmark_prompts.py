@@ -1,4 +1,5 @@
-"""What is drawn: held-out captions, a seeded choice, or the prompts of a file; in which sizes, and how often each."""
+"""The requested images: held-out captions, a seeded choice, or the prompts of a file; in which sizes, and how often
+each."""
 
 import csv
 import hashlib

@@ -26,7 +26,7 @@ def make_class_latents(params: Finetune, model_dir: Path, latents_dir: Path, dev
     """The folder of encoded pictures of the class, which `model_dir` draws; those of an interrupted drawing are taken
     up.
 
-    They are as large, and their caption is stored, as in the folder `latents_dir`. Of several processes the first
+    They are as large, and their caption is stored, as in the folder `latents_dir`. Among several processes, the first
     draws.
     """
     dreambooth, latents_manifest = params.dreambooth, read_manifest(latents_dir)
@@ -80,7 +80,7 @@ def _generate_class_images(
 def _encode_class_images(
     encoders: Encoders, images: list[np.ndarray], prompts: list[str], text_storage: str, resolution: int
 ) -> dict[str, torch.Tensor]:
-    """What a shard holds of the pictures, as `prunella.latents.shards` says."""
+    """The record of the pictures in a shard, as `prunella.latents.shards` says."""
     mean, std = encoders.encode_images(np.stack(images))
     text_tensors = encoders.tokenize(prompts)[0] if text_storage == "tokens" else encoders.encode_captions(prompts)
     if "pooled" in text_tensors or "tokens_2" in text_tensors:

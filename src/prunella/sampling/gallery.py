@@ -31,7 +31,7 @@ GenerateFn = Callable[[list[Prompt]], np.ndarray]  # prompts of one size → NHW
 def map_stage_folders(
     find_folder: Callable[[str], Path], quantized: list[QuantizedDtype], stages: Sequence[str] = STUDENT_STAGES
 ) -> dict[str, Path]:
-    """Where each of a model's `stages` is, and that of the last of them for its quantised ones."""
+    """The folder of each of a model's stages, and that of the last of them for its quantised ones."""
     return {stage: find_folder(stage) for stage in stages} | {dtype: find_folder(stages[-1]) for dtype in quantized}
 
 

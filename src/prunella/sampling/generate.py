@@ -49,7 +49,7 @@ def load_for_inference(
 class SharedNoise:
     """Noise of all pictures from one generator on the device, in the order of their numbers, as published protocols.
 
-    What lies before the first picture that is asked for is drawn and dropped, so that a restart or another process
+    Noise before the first picture that is asked for is drawn and dropped, so that a restart or another process
     sees what one run would have seen. Pictures are all of one size.
     """
 

@@ -1,7 +1,8 @@
 """Shards that are made restartably: tars of named members, filled a batch of items at a time.
 
 While a shard is made, each batch is a file of its own in the work folder, counted only when its note with its sum is
-there; a full shard's batches become the shard. So whoever is killed loses a batch, and half of one is never counted.
+there; a full shard's batches become the shard. Therefore whoever is killed loses a batch, and half of one is never
+counted.
 """
 
 import io
@@ -24,7 +25,7 @@ TarMember = tuple[str, bytes]  # name and content of a file in a tar
 
 
 class SizedItem(Protocol):
-    """What a picture is made of; pictures of one batch are of one size."""
+    """The settings of a picture; pictures of one batch are of one size."""
 
     @property
     def width(self) -> int: ...  # pixels
@@ -37,7 +38,7 @@ ItemT = TypeVar("ItemT", bound=SizedItem)
 
 
 class ShardNote(NamedTuple):
-    """What is noted of a whole file of pictures; `seconds` are those that each of its batches took to make."""
+    """The note of a whole file of pictures; `seconds` are those that each of its batches took to make."""
 
     pictures: int
     sha256: str
@@ -115,7 +116,7 @@ def write_image_shard(
 
 
 def format_shard_name(number: int) -> str:
-    """What the file of a shard is called."""
+    """The name of the file of a shard."""
     return f"{number:05d}.tar"
 
 
@@ -153,7 +154,7 @@ def collect_shards(
 def make_manifest_entries(
     tasks: Sequence[Sequence[Sequence[Any]]], notes: Sequence[ShardNote]
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """What a manifest says of each shard; pictures a second, the median over batches, so a warm-up does not count."""
+    """The manifest's entry for each shard; pictures a second, the median over batches, so a warm-up does not count."""
     entries = [
         {"name": format_shard_name(number), "pictures": note.pictures, "sha256": note.sha256}
         for number, note in enumerate(notes)

@@ -8,7 +8,7 @@
 | a tar, or a folder of them (webdataset); a folder of pictures | their captions |
 | NAME.yaml | captions of rendered scenes: a vocabulary |
 
-Whoever writes a list of prompts means every line of it, so a blank or an oversized one is an error; data that were
+A user who writes a list of prompts means every line of it, so a blank or an oversized one is an error; data that were
 gathered have such rows, which are passed over.
 """
 
@@ -50,7 +50,7 @@ def sample_prompts(path: Path, samples: int, seed: int) -> list[str]:
 
 
 def _find_reader(path: Path) -> Callable[[Path], Iterable[str]]:
-    """What reads the prompts at `path`, by the file's name or by what the folder holds."""
+    """A reader of the prompts at `path`, by the file's name or by what the folder holds."""
     readers = {
         ".txt": _iter_text_prompts,
         ".jsonl": _iter_jsonl_prompts,

@@ -17,7 +17,7 @@ FILE_SUFFIXES = ("", ".json")  # what is added to a shard's name: nothing, and i
 
 
 def list_remote_image_shards(remote_prefix: PathOrRemote) -> dict[str, ShardNote]:
-    """What is noted of the shards that are there, by name."""
+    """Notes of the shards that are there, by name."""
     remote_files = {path.name: path for path in rglob_sorted(remote_prefix, "*.tar*")}
     note_paths = [path for name, path in remote_files.items() if path.suffix == ".json" and path.stem in remote_files]
     notes = zip(note_paths, map_concurrently(read_remote_shard_note, note_paths), strict=True)
@@ -25,7 +25,7 @@ def list_remote_image_shards(remote_prefix: PathOrRemote) -> dict[str, ShardNote
 
 
 def read_remote_shard_note(path: PathOrRemote) -> ShardNote | None:
-    """What a note on a store says; None where there is none that says anything."""
+    """The content of a note on a store; None where there is none that says anything."""
     try:
         return ShardNote(**json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -43,7 +43,7 @@ def upload_image_shard(work_dir: Path, remote_prefix: PathOrRemote, name: str) -
 def collect_remote_shards(
     tasks: Sequence[Sequence[Sequence[Any]]], remote_prefix: PathOrRemote, out: Path
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """As `collect_shards`, of shards on a store, of which nothing comes into the empty folder `out`."""
+    """Like `collect_shards`, of shards on a store, of which nothing comes into the empty folder `out`."""
     notes, names = list_remote_image_shards(remote_prefix), [format_shard_name(number) for number in range(len(tasks))]
     if missing := [name for name in names if name not in notes]:
         raise UserError(f"generate: {missing[0]} is not in {remote_prefix}; run the stage again to draw it")

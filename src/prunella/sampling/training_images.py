@@ -1,10 +1,11 @@
 """Generate: pictures that a model makes of prompts, and their latents; an interrupted drawing goes on.
 
 A folder holds `00000.tar`, …, in each for every picture, named by its number: NAME.png, NAME.txt (the prompt),
-NAME.json (seed and size) and NAME.npy, the raw latents (CHW) that the picture was decoded from. So it is a webdataset
+NAME.json (seed and size) and NAME.npy, the raw latents (CHW) that the picture was decoded from. Therefore it is a
+webdataset
 for whoever reads such. `prompts.jsonl` lists the pictures; `manifest.json` holds the settings, what latents the model
-has, and the shards with their sums, and is written last: a folder without one is not whole. Where the tars lie on a
-store, the manifest has their address there as "store".
+has, and the shards with their sums, and is written last: a folder without one is not whole. With tars on a store, the
+manifest has their address there as "store".
 
 A picture's noise is a function of seed and number: it is the same whoever draws it, and after an interruption.
 """
@@ -79,8 +80,8 @@ def generate_images(
 ) -> dict[str, Any]:
     """Draw the pictures of the entry `name` into the folder `out`; {"pictures", "prompts", "images_per_second"}.
 
-    `model` is a pinned teacher or a pipeline folder, and not looked at where `params.id` names one on the Hub. Of
-    several processes each draws its share of the shards; rank 0 writes `out` and returns. With `cluster`, the workers
+    `model` is a pinned teacher or a pipeline folder, and not looked at where `params.id` names one on the Hub. Among
+    several processes, each draws its share of the shards; rank 0 writes `out` and returns. With `cluster`, the workers
     of the Ray cluster at $RAY_ADDRESS draw them, each as `cluster` says.
     """
     model_dir = resolve_generation_model(params, name, model)

@@ -76,7 +76,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. `relation` says where things[0] is, seen from things[1]; None for one thing."""
+    """The content of a picture. `relation` says where things[0] is, seen from things[1]; None for one thing."""
 
     objects: tuple[SceneObject, ...]
     relation: str | None

@@ -59,12 +59,12 @@ def sha256(path: PathOrRemote) -> str:
 
 
 def read_json(path: PathOrRemote) -> Any:
-    """What a JSON file holds. Raises UserError, naming the file, where that is no JSON, else OSError."""
+    """The content of a JSON file. Raises UserError, naming the file, where that is no JSON, else OSError."""
     return parse_json(path.read_bytes(), f"{path}: not valid JSON")
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, whoever wrote it. Raises UserError, naming the file, where that is no YAML."""
+    """The content of a YAML file, whoever wrote it. Raises UserError, naming the file, where that is no YAML."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_json(text: bytes, message: str) -> Any:
-    """What JSON (UTF-8) holds, whoever wrote it. Raises UserError that begins with `message`."""
+    """The content of JSON (UTF-8), whoever wrote it. Raises UserError that begins with `message`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

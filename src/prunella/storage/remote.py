@@ -1,7 +1,7 @@
 """Places that parameters name: paths of this machine, and addresses on object stores.
 
 A store is reached through fsspec, which asks the environment where it is and who we are (AWS_ENDPOINT_URL, AWS_PROFILE,
-GOOGLE_APPLICATION_CREDENTIALS, …): no parameter says that. What goes wrong at a store has many kinds, of which few are
+GOOGLE_APPLICATION_CREDENTIALS, …): no parameter says that. Errors of a store have many kinds, of which few are
 OSErrors. Here they become two: a UserError of one line where a store is asked what it holds, and EIO where something
 that it holds is read, which like a disk's is never the fault of what was asked for.
 """
@@ -89,7 +89,8 @@ class RemotePath:
                 yield RemotePath(self.scheme, path, info["size"])
 
     def etags(self) -> dict[str, str]:
-        """Of every file below, or of the file itself, what changes when its content does, as the store has it now."""
+        """For every file below, or for the file itself, a value that changes when its content does, as the store has
+        it now."""
         by_path = {f"{self.scheme}://{path}": _etag(info) for path, info in self._list_files().items()}
         return by_path or {str(self): _etag(info) for info in [self._stat()] if info}
 
@@ -129,7 +130,7 @@ class RemotePath:
             _filesystem(self.scheme).put_file(str(file), str(self))
 
     def write_text(self, text: str) -> None:
-        """As `upload`, of a text (UTF-8)."""
+        """Like `upload`, of a text (UTF-8)."""
         with _user_errors(self):
             _filesystem(self.scheme).pipe_file(str(self), text.encode())
 
@@ -150,7 +151,7 @@ class RemotePath:
         return {path: info for path, info in sorted(by_key.items()) if path != self.key}
 
     def _stat(self) -> dict | None:
-        """What the store says of a file or folder, None where there is none."""
+        """Everything that the store says of a file or folder, None where there is none."""
         with _user_errors(self):
             try:
                 return dict(_filesystem(self.scheme).info(str(self)))
@@ -190,7 +191,7 @@ class _RemoteFile(io.RawIOBase):
 
 
 def parse_location(text: str | Path) -> PathOrRemote:
-    """What a parameter's `text` names. Raises UserError where it is an address that nothing here can reach."""
+    """The place that a parameter's text names. Raises UserError where it is an address that nothing here can reach."""
     scheme, separator, key = str(text).partition("://")
     if not separator:
         return Path(text)
@@ -307,7 +308,7 @@ def _io_errors(remote: RemotePath) -> Iterator[None]:
 
 
 def _format_store_error(error: Exception, remote: RemotePath) -> str:
-    """What went wrong, and what to do about it."""
+    """The error and its remedy."""
     name, text = type(error).__name__, (str(error).splitlines() or [""])[0]
     bucket = remote.key.parts[0] if remote.key.parts else ""
     if "credential" in name.lower() or "credential" in text.lower():

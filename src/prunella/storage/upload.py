@@ -1,6 +1,7 @@
-"""What is made here and kept on a store: STORE/DIGEST/, where the digest stands for all that decides it.
+"""Results that are made here and kept on a store: STORE/DIGEST/, where the digest stands for all that decides it.
 
-So what was made of other parameters, models, inputs or code lies beside, and an older commit still finds its own.
+Therefore what was made of other parameters, models, inputs or code lies beside, and an older commit still finds its
+own.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from prunella.storage.remote import PathOrRemote, parse_location
 
 
 def make_remote_prefix(store: str | None, identity: Any) -> PathOrRemote | None:
-    """Where that lies on a store which `identity` decides; None where none is asked for."""
+    """The place on a store which `identity` decides; None where none is asked for."""
     return None if store is None else parse_location(store) / json_digest(identity)
 
 
@@ -37,7 +38,7 @@ class BackgroundUploader:
             self.pending.result()
 
     def submit(self, name: str) -> None:
-        """What is whole. Waits for what was taken before; raises UserError where that could not be carried."""
+        """The whole files. Waits for what was taken before; raises UserError where that could not be carried."""
         if self.upload is None:
             return
         if self.pending:

@@ -1,4 +1,4 @@
-"""What a stage reads and makes, by DVC's hashes: for MLflow's columns of data sets and models."""
+"""Inputs and outputs of a stage, by DVC's hashes: for MLflow's columns of data sets and models."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a stage tells MLflow, written to a file of its own before it is sent.
+"""Messages of a stage to MLflow, written to a file of its own before it is sent.
 
 `work/tracking/NAME.jsonl`: a line is {"n": 7, "at": …, "kind": "metrics", "said": …}; {"sent": 7} says that the store
 has everything up to line 7. Pictures and files are in `work/tracking/NAME/7/` until they are sent. A stage that ends

@@ -1,4 +1,4 @@
-"""What must not be seen in runs, reports and messages: passwords in addresses, and secrets of the environment."""
+"""Secrets that must not stand in runs, reports and messages: passwords in addresses, and secrets of the environment."""
 
 import os
 import re

@@ -81,7 +81,7 @@ def get_experiment_name() -> str:
 def build_runs_url(base_url: str) -> str:
     """The page of our runs on a server; MLflow's start page is the one for language models.
 
-    Where the store cannot be asked which number our experiment has, the address itself.
+    If the store cannot be asked which number our experiment has, the address itself.
     """
     import mlflow
 
@@ -95,7 +95,7 @@ def build_runs_url(base_url: str) -> str:
 
 
 class StageRun:
-    """What a stage tells MLflow: first to the journal, then to the store, for as long as that answers.
+    """Messages of a stage to MLflow: first to the journal, then to the store, for as long as that answers.
 
     Without a journal and a client it is silent.
     """
@@ -176,7 +176,7 @@ class StageRun:
         self._record("artifact", {"file": path.name}, save_files=lambda folder: copy_function(path, folder / path.name))
 
     def get_identifiers(self) -> dict[str, str]:
-        """What a report names of MLflow: the store where it is a server, this run, its parent; {} without MLflow."""
+        """MLflow's part of a report: the store where it is a server, this run, its parent; {} without MLflow."""
         if self.client is None:
             return {}
         identifiers = {

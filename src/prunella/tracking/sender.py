@@ -23,7 +23,7 @@ MAX_METRICS_PER_BATCH = 1000  # metrics sent at once; MLflow takes no more
 
 
 class SendTarget(NamedTuple):
-    """Where rows go: MLflow's client, the stage's run, that of the execution.
+    """The target of rows: MLflow's client, the stage's run, that of the execution.
 
     `attachments_dir` has the files of rows.
     """

@@ -1,7 +1,8 @@
 """A student behind `mlflow models serve`: a row is a prompt and how to draw it, the answer a PNG in base64.
 
-MLflow keeps this file with the model and runs it ("models from code"), so it knows diffusers and MLflow alone. What is
-out of bounds is answered with status 400 and a line that names it. A pipeline draws one picture at a time: its sampler
+MLflow keeps this file with the model and runs it ("models from code"), so it knows diffusers and MLflow alone. A
+field that is out of bounds is answered with status 400 and a line that names it. A pipeline draws one picture at a
+time: its sampler
 keeps state.
 """
 
@@ -83,7 +84,7 @@ class ServedStudent(PythonModel):
 
 
 def _is_nan(value: Any) -> bool:
-    """What a table has in place of a field that a row leaves out."""
+    """The value in a table in place of a field that a row leaves out."""
     return isinstance(value, float) and math.isnan(value)
 
 

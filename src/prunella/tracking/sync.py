@@ -1,7 +1,8 @@
 """Send what the tracking server lacks, from the journals of stages that have ended, each thing once.
 
 A stage that could not reach the server, or lost it, has left its journal; so has one that was killed, with what had not
-been sent in its last seconds. What the server refuses by itself (status 4xx) is named and not sent again; whatever else
+been sent in its last seconds. A row that the server refuses by itself (status 4xx) is named and not sent again;
+whatever else
 goes wrong stops, and the next time goes on.
 """
 
@@ -27,7 +28,7 @@ from prunella.tracking.sender import SendTarget, ensure_run, group_rows, send
 
 
 class SyncResult(NamedTuple):
-    """What became of a journal.
+    """The fate of a journal.
 
     `sent` things by kind, `refused` lines, and why it is `unsent_reason` ("" when all is sent).
     """

@@ -1,4 +1,4 @@
-"""Who runs what: the commit, whether files differ from it, the user, and what parameters differ from the committed."""
+"""Tags of a run: the commit, whether files differ from it, the user, and what parameters differ from the committed."""
 
 import getpass
 import os
@@ -34,7 +34,7 @@ def collect_run_tags() -> dict[str, str]:
 
 
 def get_user_name() -> str:
-    """Who runs this, by MLFLOW_TRACKING_USERNAME or the login; "" where neither says."""
+    """The user of this run, by MLFLOW_TRACKING_USERNAME or the login; "" where neither says."""
     try:
         return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
@@ -42,7 +42,7 @@ def get_user_name() -> str:
 
 
 def format_execution_title(params: dict[str, Any]) -> str:
-    """What tells an execution from others: DVC's experiment or the students, and the parameters that were changed.
+    """The identity of an execution: DVC's experiment or the students, and the parameters that were changed.
 
     "sd-tiny · distill.feature_weight=1.0", compared with params.yaml of the commit that it started from.
     """

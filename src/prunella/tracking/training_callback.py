@@ -32,7 +32,7 @@ BATCH_SIZE = 8  # pictures drawn at once
 
 
 class Tracker(Protocol):
-    """Where numbers and pictures are shown, such as MLflow's run of the stage."""
+    """The place where numbers and pictures are shown, such as MLflow's run of the stage."""
 
     def log_metrics(self, step: int, values: dict[str, float]) -> None: ...
     def log_image(self, step: int, name: str, image: Image.Image) -> None: ...
@@ -82,7 +82,7 @@ class TrackingCallback:
 class SampleImages:
     """Draws the student, and the teacher where there is one, into `work`/samples/STEP.png.
 
-    Of several processes each draws some of the pictures, and the first keeps and shows them.
+    Among several processes, each draws some of the pictures, and the first keeps and shows them.
     """
 
     def __init__(self, job: TrainingJob, settings: Monitoring, work: Path, tracker: Tracker):

@@ -1,4 +1,4 @@
-"""What is coming: images to see, memory, time; and, when memory runs out, which knob buys how much."""
+"""The estimate of a training: images to see, memory, time; and, when memory runs out, which knob buys how much."""
 
 import statistics
 import sys
@@ -31,7 +31,7 @@ ETA_AFTER_STEPS = 10  # steps until it is known how long one takes
 def make_memory_spec(
     plan: Plan, teacher_config: dict, example: Example, settings: DiffusionTraining, *, processes: int = 1, gpu: bool
 ) -> MemorySpec:
-    """What a training of the plan's student takes memory for: beside the `teacher_config` (its UNet's config) if it
+    """The memory of a training of the plan's student: beside the `teacher_config` (its UNet's config) if it
     distils.
 
     `example` holds the shapes of one example, as the teacher's family gives them.

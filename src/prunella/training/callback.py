@@ -1,4 +1,4 @@
-"""What watches a training: it is told the numbers, says what is coming, draws; it decides nothing about the result."""
+"""Hooks of a training: it is told the numbers, says what is coming, draws; it decides nothing about the result."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -56,7 +56,7 @@ def link_checkpoint(origin: Path, folder: Path, step: int) -> None:
 def load(folder: Path | None, device: torch.device | str = "cpu", *, mapped: bool = False) -> dict[str, Any] | None:
     """The newest sound checkpoint of `folder`, or None where there is none.
 
-    Of one that is `mapped` the processes of a machine share the memory; of tensors no more than is used is read.
+    With a mapped one, the processes of a machine share the memory; of tensors no more than is used is read.
     """
     path = _find_newest(folder)
     return torch.load(path, map_location=device, weights_only=True, mmap=mapped) if path else None

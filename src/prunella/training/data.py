@@ -28,7 +28,8 @@ class Batch(dict[str, Tensor]):
     """Tensors of N examples by name.
 
     "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings), "pairs" (N, indices in the split);
-    for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). Where text encoders learn, "tokens"
+    for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). With text encoders that learn,
+    "tokens"
     (NL), of SDXL also "tokens_2", and "dropped" (N) in place of the embeddings. While training "share", a number: how
     much of the training is done.
     """
@@ -186,7 +187,7 @@ def iter_heldout_batches(
     """The held-out split (or the pairs `indices` it) once, each pair with its fixed noise and timestep below
     `num_train_timesteps`.
 
-    Where they are `shared`, of several processes each has some of these batches.
+    If they are `shared`, each of several processes has some of these batches.
     """
     indices = np.arange(len(latents)) if indices is None else indices
     all_batches = _split_by_size(latents, indices, batch_size)
@@ -209,7 +210,7 @@ def iter_heldout_batches(
 
 
 def draw_uniform(purpose: int, seed: int, positions: np.ndarray) -> np.ndarray:
-    """What is drawn at each place for a purpose (which caption, say), as a number from 0 to 1."""
+    """A uniform draw at each place for a purpose (which caption, say), as a number from 0 to 1."""
     return np.array(
         [torch.rand(1, generator=make_generator(purpose, seed, place)).item() for place in positions.tolist()]
     )
@@ -239,9 +240,10 @@ def _sample_latents_and_noise(
 
 
 def _make_conditioning(rows: dict[str, Tensor], dropped: Tensor, latents: LatentDataset) -> dict[str, Tensor]:
-    """What the captions say, and of no caption where it is `dropped`: "states", of SDXL also "pooled", and "sizes".
+    """The conditioning by the captions, and of no caption where it is `dropped`: "states", of SDXL also "pooled", and
+    "sizes".
 
-    Where text encoders learn, the tokens as they are, and "dropped" (N) for the encoders to heed.
+    With text encoders that learn, the tokens as they are, and "dropped" (N) for the encoders to heed.
     """
     sizes = {"sizes": rows["sizes"]} if "sizes" in rows else {}
     if tokens := {name: rows[name] for name in ("tokens", "tokens_2") if name in rows}:

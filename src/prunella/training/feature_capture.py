@@ -15,7 +15,7 @@ from torch import Tensor, nn
 def capture_outputs(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Yield a dict that a forward pass fills with the output of each named module.
 
-    Of a tuple (down blocks give hidden states and skips) the first is taken. Raises AttributeError for a name
+    For a tuple (down blocks give hidden states and skips) the first is taken. Raises AttributeError for a name
     that the model lacks.
     """
     seen: dict[str, Tensor] = {}

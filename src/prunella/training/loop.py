@@ -1,7 +1,8 @@
 """The one training loop: distillation, fine-tuning and the miniature all run through `train`.
 
-The loop owns steps, optimizer, learning rate, precision, accumulation, distributed, EMA and checkpoint. What is learned
-is the loss's business, `loss(model, batch) -> {"loss": total, name: term, …}`, each term a mean over the examples; what
+The loop owns steps, optimizer, learning rate, precision, accumulation, distributed, EMA and checkpoint. The learned
+function is the loss's business, `loss(model, batch) -> {"loss": total, name: term, …}`, each term a mean over the
+examples; what
 is learned from is the batches', a pure function `batches(number) -> batch`. A step takes `accumulation` batches of
 every process, numbered in line. Since a batch depends on its number alone, noise included, and torch's own generator
 is seeded anew at each step, a resumed run sees what an undisturbed one would have seen.
@@ -50,10 +51,10 @@ def train(
 ) -> Generator[tuple[int, list[tuple[int, Terms]]], None, None]:
     """Train `model` in place, yielding after each step: steps done, and what is newly known of steps.
 
-    That is a list of (steps done then, means of the step's terms and gradient norm): of the step itself, but on a GPU
+    The list has (steps done then, means of the step's terms and gradient norm): of the step itself, but on a GPU
     of the one before, lest it stops to be read; nothing is left out before a state is kept.
 
-    Of several processes each calls this and yields the same; `batches` gives batches of `batch_size` / processes
+    Among several processes, each calls this and yields the same; `batches` gives batches of `batch_size` / processes
     examples, which go through the model in parts of at most `micro_batch` (None: whole). `folder` keeps a checkpoint
     every `checkpoint_every` steps (None: at the end) and is resumed from; None keeps none. `groups` are AdamW's
     parameter groups where not all parameters learn alike. `stop_at_step` ends it after that step, all else being as

@@ -1,6 +1,6 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685) by peft: put on a model, taken into its weights, saved.
 
-What is saved loads with `pipeline.load_lora_weights(folder)` onto the pipeline that the model was from.
+The saved file loads with `pipeline.load_lora_weights(folder)` onto the pipeline that the model was from.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""What a student learns from: `loss(student, batch) -> {"loss": total, term: value, …}`.
+"""Losses of a student: `loss(student, batch) -> {"loss": total, term: value, …}`.
 
 Every term is a mean of squared errors over all elements, computed in fp32 (in fp16 a feature that differs by 256
 overflows when squared), and a mean over examples, so that a batch may be cut into equal parts. A batch: "latents" and
@@ -105,7 +105,8 @@ class OutputDistillationLoss:
 class LossWithAuxiliary:
     """`loss` of the pairs, and that of what the batch has beside them, by `weights` of each kind (PRIOR, REHEARSAL).
 
-    So a model keeps what it could: by pictures that it drew of a thing's class (DreamBooth, arXiv 2208.12242), or by
+    Therefore a model keeps what it could: by pictures that it drew of a thing's class (DreamBooth, arXiv 2208.12242),
+    or by
     pairs that it learned from before (experience replay, Rolnick et al. 2018, arXiv 1811.11682). The task error of
     each kind is told under its name.
     """

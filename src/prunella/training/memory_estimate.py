@@ -1,6 +1,7 @@
-"""What a training needs of the device's memory, reckoned before it begins: how much of a batch fits, what knobs save.
+"""Estimate of a training's device memory, reckoned before it begins: how much of a batch fits, what knobs save.
 
-Weights, gradients and moments follow from the parameters. What the backward pass needs is found by running the student
+Weights, gradients and moments follow from the parameters. The memory of the backward pass is found by running the
+student
 for one and for two examples on tensors without content, and adding up what autograd keeps.
 """
 
@@ -29,7 +30,8 @@ Example = dict[str, tuple[int, ...]]  # shapes of one example: "latents" CHW, "s
 
 
 class MemorySpec(NamedTuple):
-    """What is trained: UNet configs of student and teacher (None: none), the shapes of one example, on what."""
+    """The training in question: UNet configs of student and teacher (None: none), the shapes of one example, on
+    what."""
 
     student: dict
     teacher: dict | None
@@ -61,9 +63,9 @@ class MemoryEstimate(NamedTuple):
 
 
 def estimate_memory(spec: MemorySpec, settings: DiffusionTraining, micro_batch: int | None = None) -> MemoryEstimate:
-    """What one of the subject's processes needs with `micro_batch` examples in a pass (None: its share of a batch).
+    """The memory of one of the processes needs with `micro_batch` examples in a pass (None: its share of a batch).
 
-    Buffers that a kernel needs while it runs are not counted. Where weights are cut into parts, two layers are whole at
+    Buffers that a kernel needs while it runs are not counted. With weights in several parts, two layers are whole at
     a time; what autocast made of the others waits for the backward pass, unless checkpointing does without.
     """
     bytes_per_value = 2 if settings.precision in AUTOCAST_DTYPES else 4
@@ -118,7 +120,7 @@ def memory_per_process(device: torch.device, processes: int = 1) -> int:
 
 
 def memory_savers(spec: MemorySpec, settings: DiffusionTraining, micro_batch: int | None = None) -> dict[str, int]:
-    """What each change would save, in bytes, by the change; none changes how many examples a step sees."""
+    """The savings of each change, in bytes, by the change; none changes how many examples a step sees."""
     micro_batch = micro_batch or settings.batch_size // spec.processes
     now = estimate_memory(spec, settings, micro_batch).total
     savings = {}
@@ -201,7 +203,7 @@ def _load_or_trace(subject: str, settings: str) -> tuple[int, int]:
 
 
 def _trace_saved_activations(spec: MemorySpec, precision: Precision, checkpointing: bool) -> tuple[int, int]:
-    """Of an example: the bytes that autograd keeps, and how many elements the features have that are listened to.
+    """For an example: the bytes that autograd keeps, and how many elements the features have that are listened to.
 
     With checkpointing, the bytes of the largest part that is run again are among them.
     """

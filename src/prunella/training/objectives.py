@@ -1,4 +1,4 @@
-"""What a diffusion model learns to predict: how examples are corrupted, the target, and the weight of each timestep.
+"""Targets of a diffusion model: how examples are corrupted, the target, and the weight of each timestep.
 
 An objective is one class; a new one (flow matching, say) is one more. Letters: N examples, C latent channels, H × W
 latent pixels.
@@ -17,10 +17,10 @@ def sample_latents(mean: Tensor, std: Tensor, source: torch.Generator, scaling_f
 
 class Objective(Protocol):
     def corrupt(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model is given (NCHW), of latents and noise (NCHW each) at timesteps (N)."""
+        """The model's input (NCHW), of latents and noise (NCHW each) at timesteps (N)."""
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What it is to predict from that (NCHW)."""
+        """The model's target for that (NCHW)."""
 
     def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """Weights (N) of squared errors by timestep: min-SNR (Hang et al. 2023, https://arxiv.org/abs/2303.09556).

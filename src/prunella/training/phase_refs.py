@@ -1,4 +1,4 @@
-"""What a distillation's phases name, looked up once: plans by their content, further teachers as they are pinned.
+"""Names in a distillation's phases, looked up once: plans by their content, further teachers as they are pinned.
 
 In one file, so that a plan or teacher that no phase names re-trains nothing.
 """
@@ -45,7 +45,7 @@ def write_phase_refs(phases: Sequence[Phase], teacher: Path, teachers: Path, pla
 
 
 def read_phase_refs(path: Path | None) -> PhaseRefs:
-    """What `write_phase_refs` wrote; without a path the plans that there are, and no teachers."""
+    """The result of `write_phase_refs`; without a path the plans that there are, and no teachers."""
     if path is None:
         return PhaseRefs(STUDENTS, {})
     refs = read_json(path)
@@ -54,5 +54,5 @@ def read_phase_refs(path: Path | None) -> PhaseRefs:
 
 
 def _list_names(phases: Sequence[Phase], key: str) -> list[str]:
-    """What phases call `key`, each once; a plan may be a share, which is no name."""
+    """The names under `key` in the phases, each once; a plan may be a share, which is no name."""
     return sorted({name for phase in phases if isinstance(name := getattr(phase, key), str)})

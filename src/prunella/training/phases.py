@@ -1,8 +1,9 @@
 """Distillation in phases: one training, at whose borders the student shrinks; teacher, rate and weights may change.
 
-Steps run on over a border, and with them batches, noise, the schedule of the learning rate and the curves. What
-crosses it is the state at its end: of every tensor that the next phase's student still has, the weight, its moments
-and its average, none of which is begun anew. That state is put in the place of the one before, once and in one piece,
+Steps run on over a border, and with them batches, noise, the schedule of the learning rate and the curves. The state
+that crosses it is the state at its end: of every tensor that the next phase's student still has, the weight, its
+moments
+and its average, none of which is begun anew. The state is put in the place of the one before, once and in one piece,
 so a training that is killed on either side of a border goes on as if it had not been.
 """
 
@@ -51,7 +52,7 @@ def distill_in_phases(
     work: Path,
     observer: TrainingCallback | None,
 ) -> dict:
-    """As `prunella.training.distill.distill`, phase after phase; `student_plan` is the plan of the `student` folder.
+    """Like `prunella.training.distill.distill`, phase after phase; `student_plan` is the plan of the `student` folder.
 
     The student's weights are `teacher`'s, whoever teaches. Raises UserError where the phases' plans do not follow from
     one another.
@@ -156,7 +157,7 @@ def slice_state(state: dict[str, Any], tensor_map: TensorMap, settings: Distill)
 
 
 def make_phase_reports(params: Distill, plans: list[Plan], config: dict[str, Any], work: Path) -> dict[str, dict]:
-    """Of each phase, from "1" on, what it was and what its end measured."""
+    """For each phase, from "1" on, what it was and what its end measured."""
     rows = {row["step"]: row for row in MetricsLog(work / METRICS).rows(HELDOUT)}
     reports, done = {}, 0
     for number, (phase, plan) in enumerate(zip(params.phases, plans, strict=True), 1):

@@ -1,6 +1,7 @@
-"""Which examples are seen when: every epoch in an order of its own, by seed; a pure function of the place in line.
+"""The order of the examples: every epoch in an order of its own, by seed; a pure function of the place in line.
 
-Any example may come anywhere in an epoch. That is slow of a set that is larger than what memory keeps of files, so
+Any example may come anywhere in an epoch. Random access is slow for a set that is larger than what memory keeps of
+files, so
 there are windows: shards come in random order, and examples are mixed among a few shards at a time.
 """
 
@@ -34,7 +35,7 @@ class Windows(NamedTuple):
         ]
 
     def sample_indices(self, positions: np.ndarray, size: int, seed: int, group: int = 0) -> np.ndarray:
-        """As the function `sample_indices`, in this order."""
+        """Like the function `sample_indices`, in this order."""
         indices, epochs, offsets = np.empty(len(positions), int), positions // size, positions % size
         for epoch in np.unique(epochs).tolist():
             ends = _shuffle_windows(self, seed, group, epoch).ends
@@ -88,7 +89,7 @@ def partition_by_bucket(
 
 
 def _group_of_units(units: np.ndarray, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each unit its group, and how many units of that group come before it."""
+    """For each unit, its group, and how many units of that group come before it."""
     different, each = np.unique(units, return_inverse=True)
     found = [_group_of_unit(int(unit), sizes, seed) for unit in different]
     groups, units_before = np.array(found, int).reshape(-1, 2).T

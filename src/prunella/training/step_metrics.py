@@ -1,4 +1,4 @@
-"""What steps give, read while the next one runs: a GPU that is asked for a number stops until it has nothing to do.
+"""Values of steps, read while the next one runs: a GPU that is asked for a number stops until it has nothing to do.
 
 A step's numbers are copied to the CPU behind its work, and looked at one step later. Meanwhile no step may be taken on
 top of a bad one, so the device itself remembers that a number was not finite (`nonfinite`), by which torch's fused
@@ -58,7 +58,7 @@ class StepMetrics:
         self.nonfinite = torch.zeros((), device=device)  # 1 from the first number on that is not finite
 
     def add(self, number: int, names: list[str], values: Tensor, pairs: list[int]) -> None:
-        """Of a step the terms called `names`, the gradient's norm, and above 0 if a process is asked to stop."""
+        """For a step, the terms called `names`, the gradient's norm, and above 0 if a process is asked to stop."""
         self.nonfinite = torch.maximum(self.nonfinite, 1 - torch.isfinite(values).all().float())
         self.pending.append(PendingStep(number, names, AsyncTensor(values), pairs))
 

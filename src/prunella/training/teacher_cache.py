@@ -1,4 +1,4 @@
-"""What a teacher says of batches that come again, as those of the held-out split do at every measurement."""
+"""Predictions of a teacher for batches that come again, as those of the held-out split do at every measurement."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class TeacherOutputs(NamedTuple):
 class TeacherOutputCache:
     """Keeps what was said of each batch, as long as there is room; of a batch that is the same in all it is had again.
 
-    What asks it must ask one and the same model, in one precision.
+    The caller must ask one and the same model, in one precision.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class TeacherOutputCache:
         self.bytes_left = MAX_BYTES
 
     def __call__(self, batch: Batch, compute: Callable[[], TeacherOutputs]) -> TeacherOutputs:
-        """What was said of `batch`, or `say()` where that is not known."""
+        """The outputs for `batch`, or `say()` where that is not known."""
         for cached_batch, outputs in self.entries:
             if _equal_batches(cached_batch, batch):
                 return outputs

@@ -9,7 +9,8 @@ from prunella.errors import UserError
 
 
 class TrainableState:
-    """A model's parameters that ask for a gradient, and all its buffers. Of a model that learns whole, all of it."""
+    """A model's parameters that ask for a gradient, and all its buffers. All parameters of a model that learns
+    whole."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -23,7 +24,7 @@ class TrainableState:
         return sum(part.numel() for part in self.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is learned, by its names in the model."""
+        """The learned parameters, by their names in the model."""
         frozen = {name for name, part in self.model.named_parameters() if not part.requires_grad}
         return {name: value for name, value in self.model.state_dict().items() if name not in frozen}
 

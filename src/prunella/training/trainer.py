@@ -54,7 +54,7 @@ STEP_SECONDS = "seconds"  # of a step, batch and checkpoint included
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What learns, from what, and how."""
+    """The model, data and settings of a training."""
 
     title: str
     unet: UNet2DConditionModel
@@ -76,7 +76,7 @@ class TrainingJob:
 
     @property
     def model(self) -> nn.Module:
-        """What the loss is given."""
+        """The input of the loss."""
         return self.unet if self.text_encoder_model is None else self.text_encoder_model
 
     @property
@@ -85,7 +85,7 @@ class TrainingJob:
         return {} if self.text_encoder_model is None else dict(self.text_encoder_model.encoders.items())
 
     def memory_spec(self, processes: int) -> MemorySpec:
-        """What takes memory, where `processes` train together."""
+        """Memory use, where `processes` train together."""
         return MemorySpec(
             strip_private_keys(self.unet.config),
             strip_private_keys(self.teacher.config) if self.teacher is not None else None,
@@ -100,7 +100,7 @@ class TrainingJob:
         )
 
     def choose_micro_batch(self, processes: int) -> int:
-        """Of a process's batch, in one pass."""
+        """For a process's batch, in one pass."""
         device = self.unet.device
         memory = memory_per_process(device, processes)
         return choose_micro_batch(self.placement.micro_batch, self.memory_spec(processes), self.params, memory)
@@ -398,7 +398,7 @@ def _merge_for_saving(parts: dict[str, Any], job: TrainingJob) -> dict[str, Any]
 
 
 def _save_adapters(job: TrainingJob, folder: Path) -> None:
-    """What learned, where that is not the weights, as stock diffusers reads it onto the student."""
+    """Learned parts other than weights, as stock diffusers reads it onto the student."""
     if job.uses_lora:
         lora.save_lora(job.unet, job.text_encoders, folder)
     if job.placeholder:

@@ -15,7 +15,7 @@ Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
 class BatchTerms(NamedTuple):
-    """Of a batch."""
+    """For a batch."""
 
     pairs: int
     terms: dict[str, float]
@@ -30,7 +30,7 @@ def evaluate_loss(
 ) -> dict[str, float]:
     """Mean of each term over all pairs of `batches`, by name; {} without pairs.
 
-    Where they are `shared`, several processes call this together, each with the batches that it was dealt, and all get
+    If they are `shared`, several processes call this together, each with the batches that it was dealt, and all get
     the mean over all pairs. Batches are added up in order whoever measured them, so it is what one process gets.
     """
     batch_terms = list(_iter_batch_terms(model, loss, batches, precision))

@@ -27,7 +27,7 @@ BEST, BEST_AT_END = "best", "best-at-end"
 
 
 class TrainingData(NamedTuple):
-    """What is learned from and what is held out; `indices` and `heldout_indices` restrict them to some pairs."""
+    """Training and held-out data; `indices` and `heldout_indices` restrict them to some pairs."""
 
     train: LatentDataset
     heldout: LatentDataset
@@ -40,10 +40,10 @@ class Validation:
     """Measures a model when it is due, into the metrics log; at step 0, the last step and the `phase_ends` it always
     is.
 
-    Of several processes each measures some batches, and the first writes; of a model that they have parts of each
+    Among several processes, each measures some batches, and the first writes; of a model that they have parts of each
     measures all, since it takes all of them to put a layer together. `batch_size` pairs go through the model at once.
     `monitor` names the held-out term that says which weights are best; those are kept in folders of `work`, as
-    checkpoints are. What measures best at a last step off the cadence is kept apart: a longer training would not have
+    checkpoints are. The best measurement at a last step off the cadence is kept apart: a longer training would not have
     measured there.
     """
 

@@ -1,4 +1,4 @@
-"""Where two results of a stage differ: figures of reports and curves by name, other files by their bytes."""
+"""The difference between two results of a stage: figures of reports and curves by name, other files by their bytes."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ SAMPLES_DIR = "samples"  # of trainings: what an observer drew
 
 
 def find_differences(old: Path, new: Path, outs: list[str]) -> list[str]:
-    """What differs between the folders where the old and the new code ran: in `outs` and in the trainings' rows."""
+    """Differences between the folders where the old and the new code ran: in `outs` and in the trainings' rows."""
     logs = {path.relative_to(run_dir) for run_dir in (old, new) for path in run_dir.glob(f"work/*/*/{METRICS}")}
     diffs = [] if not logs else _compare_rows(*(_read_training_rows(run_dir) for run_dir in (old, new)))
     relative_paths = {path for run_dir in (old, new) for out in outs for path in _iter_result_files(run_dir, out)}

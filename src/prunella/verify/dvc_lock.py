@@ -1,4 +1,4 @@
-"""What dvc.lock says of a stage, and what but code has changed since."""
+"""The entry of dvc.lock for a stage, and what but code has changed since."""
 
 import json
 import os
@@ -148,7 +148,7 @@ def read_stage_keys(address: str, root: Path) -> list[str]:
 
 
 class StageStatus(NamedTuple):
-    """What `dvc status` says of a stage: paths and what became of them (modified, deleted, new, not in cache)."""
+    """The status of a stage by `dvc status`: paths and what became of them (modified, deleted, new, not in cache)."""
 
     deps: dict[str, str]
     outs: dict[str, str]
@@ -172,7 +172,7 @@ class StageStatus(NamedTuple):
 
 
 def run_dvc(root: Path, *arguments: str) -> str:
-    """What a dvc command prints. Raises UserError with its own message when it fails."""
+    """The output of a dvc command. Raises UserError with its own message when it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)

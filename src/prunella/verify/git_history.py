@@ -1,4 +1,4 @@
-"""Which commit made a result: the hashes of files and folders, as DVC has them, of the trees in git's history."""
+"""The commit made a result: the hashes of files and folders, as DVC has them, of the trees in git's history."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def compute_folder_md5(files: dict[str, str]) -> str:
 
 
 def run_git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
-    """What a git command prints. Raises UserError with its own message when it fails."""
+    """The output of a git command. Raises UserError with its own message when it fails."""
     command = ["git", "-c", "core.hooksPath=/dev/null", "-C", str(root), *arguments]
     result = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if result.returncode:
@@ -50,7 +50,7 @@ class GitHistory:
         return all(self._compute_path_md5(files, path) == md5 for path, md5 in hashes.items())
 
     def digest_code_at(self, commit: str, code_deps: tuple[str, ...]) -> str:
-        """As `prunella.compute.resume.digest_code` would give it in a checkout of `commit`."""
+        """Like `prunella.compute.resume.digest_code` would give it in a checkout of `commit`."""
         files = self._list_blobs(commit, [f"{PACKAGE_DIR}/{dep}" for dep in code_deps])
         named_deps = set(code_deps)
         file_hashes = {path.removeprefix(f"{PACKAGE_DIR}/"): self.blob_hashes[blob][1] for path, blob in files.items()}

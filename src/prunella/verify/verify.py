@@ -52,7 +52,7 @@ MAX_LISTED_DIFFERENCES = 6  # differences of a toy that are named
 
 @dataclass
 class CommitCandidate:
-    """What one commit has made: stages of dvc.lock, and folders in work/ by stage."""
+    """The results of one commit: stages of dvc.lock, and folders in work/ by stage."""
 
     stages: list[str] = field(default_factory=list)
     folders: dict[str, list[Path]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class CommitCandidate:
 
 
 class CommitCandidates:
-    """What of the stages `wanted` may be accepted, by commit; and what may not, with the reason."""
+    """The acceptable results of the stages `wanted`, by commit; and what may not, with the reason."""
 
     def __init__(self, requested: list[str], root: Path):
         self.root, self.history = root, GitHistory(root)
@@ -97,7 +97,7 @@ class CommitCandidates:
     def _other_changes(
         self, address: str, locked_stage: LockedStage, status: StageStatus, params: dict[str, Any], commit: str | None
     ) -> list[str]:
-        """What has changed besides code since dvc.lock."""
+        """Changes besides code since dvc.lock."""
         deps = read_stage_spec(address, params, self.root / "dvc.yaml").deps
         removed_deps = [f"{path}: no dependency any more" for path in locked_stage.data if path not in deps]
         old_defaults = flatten_nested(rename_keys(_read_defaults(self.history, commit))) if commit else {}

@@ -1,4 +1,4 @@
-"""Which checkpoint someone means by a path or a Hub id, and of which family it is.
+"""The checkpoint that someone means by a path or a Hub id, and of which family it is.
 
 Configs and headers are read, no weights; the Hub is looked for in the local cache, the network is not asked.
 """

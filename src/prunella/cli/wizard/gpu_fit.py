@@ -21,7 +21,7 @@ MEMORY_SAVERS: tuple[dict, ...] = (
 
 
 class GpuFit(NamedTuple):
-    """What a distillation is to run with, and what that needs."""
+    """Settings of a distillation, and what they need."""
 
     micro_batch: int  # examples
     memory_savers: dict

@@ -1,4 +1,4 @@
-"""What lies in a user's folder of pictures: which layout it has, and how many pairs."""
+"""Contents of a user's folder of pictures: which layout it has, and how many pairs."""
 
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -27,7 +27,7 @@ class DatasetInfo(NamedTuple):
 
 
 def detect_dataset(name: str) -> DatasetInfo:
-    """What lies at the path `name`. Raises UserError where that is nothing that a student can learn from."""
+    """Contents of the path `name`. Raises UserError where that is nothing that a student can learn from."""
     path = parse_location(name)
     path = path.expanduser() if isinstance(path, Path) else path
     if not path.exists():

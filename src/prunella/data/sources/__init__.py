@@ -20,7 +20,7 @@ SOURCES: dict[str, type[Source]] = {
 
 
 def describe_source(params: Filter, seed: int) -> dict:
-    """What `open_source` needs to find the pairs of `params` again, as the manifest keeps it."""
+    """The data from which `open_source` finds the pairs of `params` again, as the manifest keeps it."""
     return SOURCES[params.source].describe(params, seed)
 
 

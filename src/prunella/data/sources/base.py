@@ -1,4 +1,4 @@
-"""What a source of pairs is: rows, which the table's criteria judge, and pictures by the rows' keys."""
+"""The interface of a source of pairs: rows, which the table's criteria judge, and pictures by the rows' keys."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

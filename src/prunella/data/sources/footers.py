@@ -1,7 +1,7 @@
 """Parquet footers that end the process which looks at them.
 
-Where a column's statistics contradict its type, Arrow's C++ throws through `RowGroupMetaData.column`, and no Python can
-catch that (apache/arrow#45283): the process aborts. So another process looks first.
+If a column's statistics contradict its type, Arrow's C++ throws through `RowGroupMetaData.column`, and no Python can
+catch that (apache/arrow#45283): the process aborts. Therefore another process looks first.
 """
 
 import atexit

@@ -55,6 +55,6 @@ class GeneratedImages(WebDataset):
 
 
 def _index_tar(tar: PathOrRemote) -> dict[str, tuple[int, int]]:
-    """Where each member of a tar begins, and how long it is."""
+    """The offset and length of each member of a tar."""
     with tar.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as tar_file:
         return {member.name: (member.offset_data, member.size) for member in tar_file}

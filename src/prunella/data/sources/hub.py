@@ -63,7 +63,7 @@ class Hub(Source):
 
     @cached_property
     def _files_root(self) -> Path:
-        """Where files of this dataset lie: a local dataset's folder, or the dataset's part of the Hub's cache."""
+        """The place of the dataset's files: a local dataset's folder, or the dataset's part of the Hub's cache."""
         if Path(self.id).is_dir():
             return Path(self.id)
         from huggingface_hub.constants import HF_HUB_CACHE

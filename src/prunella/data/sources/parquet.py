@@ -1,6 +1,7 @@
 """Pairs in Parquet files: the picture's bytes in a column, as `datasets` stores it, or its path beside the file.
 
-A small file can unpack to any size. So rows are limited by the file's bytes, few are read at once where they are long,
+A small file can unpack to any size. Therefore rows are limited by the file's bytes, few are read at once where they
+are long,
 and a column whose rows share a few long entries is read as a dictionary: an entry is then judged once, not multiplied.
 """
 
@@ -321,7 +322,7 @@ def read_cell_bytes(value: object, read_file: Callable[[str], bytes]) -> bytes:
 
 
 def _iter_file_rows(file: _ParquetReader, name: str, names: dict[str, str]) -> Iterator[pa.Table]:
-    """Row groups together where they are small. Of a damaged one the rows not yet read are faults."""
+    """Row groups together where they are small. For a damaged one, the rows not yet read are faults."""
     groups: list[int] = []
     start = rows = 0
     for group in range(file.metadata.num_row_groups):

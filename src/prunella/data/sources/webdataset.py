@@ -78,7 +78,7 @@ class WebDataset(Source):
         return self.root.is_file()
 
     def iter_rows(self) -> Iterator[pa.Table]:
-        """The rows of every tar. Of a damaged one those before the damage."""
+        """The rows of every tar. For a damaged one, those before the damage."""
         for tar in self._tars:
             yield from self.iter_shard_rows(tar)
 
@@ -145,7 +145,7 @@ class WebDataset(Source):
 
 
 def _stats_path(path: PathOrRemote) -> PathOrRemote:
-    """What img2dataset writes once a tar is whole."""
+    """The statistics that img2dataset writes once a tar is whole."""
     return path.with_name(f"{path.stem}_stats.json")
 
 
@@ -267,7 +267,7 @@ def _add_member(current: dict, member: tarfile.TarInfo, kind: str, raw: BinaryIO
 
 
 def _parse_json_object(data: bytes) -> dict:
-    """What a JSON says, if it is an object."""
+    """The content of a JSON text, if it is an object."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

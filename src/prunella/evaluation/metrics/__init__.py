@@ -31,7 +31,7 @@ def check_metrics(names: list[str]) -> None:
 def find_unavailable_metrics(params: Benchmark) -> dict[str, str]:
     """Metrics that lack something that is known before anything is drawn, each with the line that would give it.
 
-    That is a backbone that is not on this machine, or what a metric's own `lacks` says.
+    The reason is a backbone that is not on this machine, or what a metric's own `lacks` says.
     """
     from prunella.evaluation.backbones import find_backbone
     from prunella.evaluation.metrics.base import Unavailable

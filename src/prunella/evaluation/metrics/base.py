@@ -30,10 +30,10 @@ class Metric(Protocol):
         """The value over all batches. Raises Unavailable where these are too few, or of the wrong kind."""
 
     def values(self) -> dict[str, Sequence[float | bool | None]]:
-        """What paired differences between models are made of, after `compute`.
+        """The data of paired differences between models, `compute`.
 
-        "": a value a picture, in order, None where there is none; their mean is the value of `compute`. Of a metric
-        that compares with real pictures those are jackknife pseudo-values, and "_real" has one a real picture.
+        "": a value a picture, in order, None where there is none; their mean is the value of `compute`. For a metric
+        that compares with real pictures, those are jackknife pseudo-values, and "_real" has one a real picture.
         """
 
     def breakdown(self) -> dict[str, Estimate]:
@@ -44,7 +44,7 @@ class Metric(Protocol):
 
 
 class SetMetricDefaults:
-    """What metrics share that know no picture's own value, no parts and no floor."""
+    """Defaults of metrics know no picture's own value, no parts and no floor."""
 
     def values(self) -> dict[str, Sequence[float | bool | None]]:
         return {}
@@ -75,7 +75,7 @@ class PerImageMetric(SetMetricDefaults):
 
 @dataclass(frozen=True)
 class MetricContext:
-    """What pictures are measured against; `shared` keeps what the metrics of all models have in common."""
+    """Context of a measurement; `shared` keeps what the metrics of all models have in common."""
 
     teacher_dir: Path  # pipeline folder
     heldout: LatentDataset
@@ -92,7 +92,7 @@ class MetricContext:
     shared: dict[str, Any] = field(default_factory=dict)
 
     def get_shared(self, name: str, factory: Callable[[], Any]) -> Any:
-        """What `factory` makes, once for all models and metrics; an Unavailable that it raises is kept too."""
+        """The result of `factory`, once for all models and metrics; an Unavailable that it raises is kept too."""
         if name not in self.shared:
             try:
                 self.shared[name] = factory()
@@ -109,7 +109,7 @@ class MetricContext:
 
     @property
     def data_info(self) -> dict:
-        """Of the pairs, as the filter's manifest has it."""
+        """Names of the pairs, as the filter's manifest has it."""
         return self.get_shared("manifest", lambda: read_sample_manifest(self.manifest))[0]
 
 

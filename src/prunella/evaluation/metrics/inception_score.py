@@ -1,7 +1,7 @@
 """Inception score: exp of the mean divergence of a picture's class probabilities from those of all pictures.
 
-Salimans et al. 2016, arXiv 1606.03498. Biased downwards where pictures are few, so it is refused below 5,000. Of ten
-parts, whose values are averaged, as published figures are; which picture is in which part is a seeded choice.
+Salimans et al. 2016, arXiv 1606.03498. Biased downwards where pictures are few, so it is refused below 5,000. Ten
+parts are averaged, as published figures are; which picture is in which part is a seeded choice.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def build(context: MetricContext) -> InceptionScore:
 
 
 def estimate_inception_score(probabilities: np.ndarray) -> Estimate:
-    """Of NK probabilities; the interval is Student's of the ten parts' mean."""
+    """For NK probabilities; the interval is Student's of the ten parts' mean."""
     probabilities = np.random.default_rng(0).permutation(probabilities.astype(np.float64))
     split_scores = [
         float(np.exp(rel_entr(split, split.mean(0)).sum(1).mean()))

@@ -1,6 +1,6 @@
 """KID: the kernel distance of drawn from real pictures in Inception's features.
 
-Bińkowski et al. 2018, arXiv 1801.01401. Unbiased at any number of pictures, unlike FID. Of all pictures at once: no
+Bińkowski et al. 2018, arXiv 1801.01401. Unbiased at any number of pictures, unlike FID. For all pictures at once: no
 subsets are drawn by chance.
 """
 

@@ -1,7 +1,7 @@
 """Fréchet distance of drawn from real pictures in the teacher's latents, for large numbers of pictures.
 
 It is biased upwards where pictures are few: 64 real pictures against 64 others give 4.3 ± 0.7 on the default data,
-1,000 against 1,000 give 0.29. So it is refused below ten pictures a feature; `latent_kid` has no such bias.
+1,000 against 1,000 give 0.29. Therefore it is refused below ten pictures a feature; `latent_kid` has no such bias.
 """
 
 from prunella.evaluation.frechet import IMAGES_PER_FEATURE, measure_frechet

@@ -81,7 +81,7 @@ class SoftTifa:
 
 
 def find_missing_inputs(params: Benchmark) -> str | None:
-    """What is known before anything is drawn: that no prompt has questions."""
+    """The questions, known before anything is drawn: that no prompt has questions."""
     file = Path(params.prompt_file)
     return None if read_questions(file) else _format_no_questions(file)
 

@@ -104,7 +104,7 @@ def _read_depths(config: Mapping[str, Any], num_stages: int) -> tuple:
 
 
 def describe_unet_shape(config: Mapping[str, Any]) -> str:
-    """What decides a UNet's family, in words."""
+    """The reason for a UNet's family, in words."""
     types = config.get("down_block_types", ())
     if not types:
         return "no down blocks"
@@ -115,6 +115,6 @@ def describe_unet_shape(config: Mapping[str, Any]) -> str:
 def strip_private_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """A diffusers config without the notes that it keeps under "_…".
 
-    Where "_use_default_values" is among them, `from_config` resets what it names to its default.
+    If "_use_default_values" is among them, `from_config` resets what it names to its default.
     """
     return {name: value for name, value in config.items() if not name.startswith("_")}

@@ -1,4 +1,5 @@
-"""What depends on a teacher's architecture, in one object per family; a new architecture is one new file beside this.
+"""Everything that depends on a teacher's architecture, in one object per family; a new architecture is one new file
+beside this.
 
 Needs no torch: tensors come and go without being looked at. Letters: N examples, C latent channels, H × W latent
 pixels, L tokens, D text width, P width of the pooled text embedding.

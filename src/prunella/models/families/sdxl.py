@@ -16,7 +16,7 @@ class StableDiffusionXL(Family):
     def example_shapes(
         self, config: Mapping[str, Any], latent_size: tuple[int, int], num_tokens: int
     ) -> dict[str, tuple[int, ...]]:
-        """As `Family.example`, with "pooled" (P) and "sizes" (6)."""
+        """Like `Family.example`, with "pooled" (P) and "sizes" (6)."""
         # P is what the UNet's added embedding takes beside the embedded sizes.
         pooled_width = config["projection_class_embeddings_input_dim"] - NUM_SIZES * config["addition_time_embed_dim"]
         return super().example_shapes(config, latent_size, num_tokens) | {
@@ -25,7 +25,7 @@ class StableDiffusionXL(Family):
         }
 
     def predict_with_unet(self, model: Any, noisy_latents: Any, timesteps: Any, batch: Mapping[str, Any]) -> Any:
-        """As `Family.predict`, given the batch's "pooled" (NP) and "sizes" (N6) too."""
+        """Like `Family.predict`, given the batch's "pooled" (NP) and "sizes" (N6) too."""
         added_cond_kwargs = {"text_embeds": batch["pooled"], "time_ids": batch["sizes"]}
         return model(noisy_latents, timesteps, batch["states"], added_cond_kwargs=added_cond_kwargs).sample
 
