@@ -16,7 +16,8 @@ def sides(tmp_path) -> tuple[Path, Path]:
         for folder in ("models/x", "reports/curves/samples", f"work/distill/{name}"):
             (place / folder).mkdir(parents=True)
         (place / "models/x/weights").write_bytes(b"1")
-        report = {"steps": 2, "seconds": seconds, "heldout": {"output": 0.5}, "runtime": {"threads": seconds}}
+        times = {"seconds": seconds, "unet_step_ms_p50": seconds, "speedup": {"value": seconds}}
+        report = times | {"steps": 2, "heldout": {"output": 0.5}, "runtime": {"threads": seconds}}
         (place / "reports/x.json").write_text(json.dumps(report | {"peak_memory_mb": seconds, "nan": float("nan")}))
         (place / "reports/curves/train.csv").write_text(f"step,loss,seconds\n1,0.25,{seconds}\n")
         (place / "reports/curves/samples/0.png").write_text(name)

@@ -10,7 +10,17 @@ from prunella.training.trainer import METRICS
 from prunella.verify.dvc_lock import flatten_nested
 
 # What a machine decides and not the code: times, memory, and what says which machine it was.
-MACHINE_METRICS = ("seconds", "per_second", "latency_ms", "memory_mb", "runtime", "hardware", "outlook")
+MACHINE_METRICS = (
+    "seconds",
+    "per_second",
+    "latency_ms",
+    "step_ms",
+    "speedup",
+    "memory_mb",
+    "runtime",
+    "hardware",
+    "outlook",
+)
 SAMPLES_DIR = "samples"  # of trainings: what an observer drew
 
 
