@@ -24,12 +24,12 @@ import sys
 import prunella
 from prunella.encoding import shard_writer
 from prunella.params import read_params
-carried = shard_writer.carried
-def dies(work, home, name):
+upload_shard = shard_writer.upload_shard
+def dies(work, remote_dir, name):
     if name == "train-00002":
         os._exit(9)
-    carried(work, home, name)
-shard_writer.carried = dies
+    upload_shard(work, remote_dir, name)
+shard_writer.upload_shard = dies
 prunella.encode(read_params(sys.argv[1]), teacher=sys.argv[2], out="data")
 """
 
