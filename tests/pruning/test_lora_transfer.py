@@ -196,3 +196,24 @@ def test_the_command_names_what_it_wrote_and_what_has_no_counterpart(
     assert f"{tmp_path}/kohya-sd-tiny.safetensors: 9 modules of the UNet, 0 of text encoders" in told
     assert f"without a counterpart in the student: {', '.join(WITHOUT)}" in told
     assert "neither a folder nor a student that is in models/" in refused("convert-lora", str(lora), "sd-huge")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda tensor: tensor.fill_(float("nan")), "has numbers that are NaN or infinite"),
+        (lambda tensor: tensor * float("inf"), "has numbers that are NaN or infinite"),
+        (lambda tensor: tensor[:0], r"is empty, of shape \(0, "),
+        (lambda tensor: tensor.to(torch.int8), "is of int8; a LoRA's tensors are of float32"),
+        (lambda tensor: tensor.to(torch.float8_e4m3fn), "is of float8_e4m3fn; a LoRA's tensors"),
+        (lambda tensor: tensor[:, :, None, None], "matrices of 4 and 2 dimensions"),
+    ],
+)
+def test_a_damaged_lora_is_refused_by_the_tensors_name(teacher, pruned_tiny, tmp_path, damage, message):
+    lora = loras.diffusers(tmp_path, matrices(load_unet(teacher)))
+    tensors = load_file(lora)
+    down = next(name for name in tensors if "attn2.to_k" in name and ("lora_A" in name or "down" in name))
+    save_file(tensors | {down: damage(tensors[down].clone()).contiguous()}, lora)
+    with pytest.raises(UserError, match=message):
+        transfer_lora(lora, pruned_tiny, teacher, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors import SafetensorError, safe_open
@@ -31,6 +32,9 @@ UNSUPPORTED_ADAPTERS = ("hada_", "lokr_", "oft_", "boft_", "glora_")  # adapters
 DORA_KEYS = ("dora_scale", "lora_magnitude_vector")
 
 
+ARITHMETIC_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
 class LoraUpdate(NamedTuple):
     """The change of one module: down (rank first) and up (rank second), conv kernels after them; up is scaled."""
 
@@ -44,9 +48,10 @@ LoraUpdates = dict[str, LoraUpdate]  # by the module's name in diffusers' UNet, 
 def read_lora(file: Path, unet: UNet2DConditionModel) -> dict[str, LoraUpdates]:
     """{part: updates} of a LoRA that was made for a model with this UNet, of which only names are asked.
 
-    Raises UserError, naming the file, for what is no LoRA or one of another kind.
+    Raises UserError, naming file and tensor, for what is no LoRA, one of another kind, or a damaged one.
     """
     tensors, settings = _read_tensors(file)
+    _check_numbers(file, tensors)
     for markers, reason in ((DORA_KEYS, "a DoRA, whose magnitudes are those of the weights that it was made for"),
                         (UNSUPPORTED_ADAPTERS, "no LoRA but another adapter of LyCORIS")):  # fmt: skip
         if name := next((name for name in tensors if any(marker in name for marker in markers)), None):
@@ -64,6 +69,18 @@ def read_lora(file: Path, unet: UNet2DConditionModel) -> dict[str, LoraUpdates]:
             f"{file}: no LoRA of a Stable Diffusion: its names are such as {min(tensors, default='(none)')!r}"
         )
     return {component: updates for component, updates in updates_by_component.items() if updates}
+
+
+def _check_numbers(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Raises UserError for a tensor that cannot be computed with: of whole numbers or 8 bits, empty, or not finite."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in ARITHMETIC_DTYPES and not name.endswith(".alpha"):  # which may be a whole number
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{file}: {name} is of {kind}; a LoRA's tensors are of float32, float16 or bfloat16")
+        if not tensor.numel():
+            raise UserError(f"{file}: {name} is empty, of shape {tuple(tensor.shape)}; a LoRA has a rank of 1 at least")
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{file}: {name} has numbers that are NaN or infinite; the LoRA is damaged")
 
 
 def _read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -100,12 +117,22 @@ def _pair_matrices(
         if up is None or up.shape[1] != down.shape[0]:
             mismatch = "without the second matrix" if up is None else f"of ranks {down.shape[0]} and {up.shape[1]}"
             raise UserError(f"{file}: {component} {module} has two matrices that do not fit: {mismatch}")
+        _check_fit(component, module, down, up, file)
         alpha = next((float(scales[name]) for name in (f"{module}.alpha", f"{name}.alpha") if name in scales), None)
         scale = (
             _scale_from_settings(component, module, down.shape[0], settings) if alpha is None else alpha / down.shape[0]
         )
         updates[module] = LoraUpdate(down, up * scale)
     return updates
+
+
+def _check_fit(component: str, module: str, down: Tensor, up: Tensor, file: Path) -> None:
+    """Raises UserError where only one of two matrices has a kernel: one is a linear layer's, one a convolution's."""
+    if down.dim() != up.dim():
+        raise UserError(
+            f"{file}: {component} {module} has matrices of {down.dim()} and {up.dim()} dimensions, of a convolution "
+            "and a linear layer"
+        )
 
 
 def _to_peft_names(component: str, entries: dict[str, Any]) -> dict[str, Any]:
@@ -132,6 +159,8 @@ def _scale_from_settings(component: str, module: str, rank: int, settings: dict[
         return 1.0
     pattern = settings.get(f"{component}.alpha_pattern") or {}
     alpha = next((value for name, value in pattern.items() if module == name or module.endswith(f".{name}")), alpha)
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise UserError(f"the LoRA's settings: lora_alpha of {component} {module} is {alpha!r}, which is no number")
     return float(alpha) / (math.sqrt(rank) if settings.get(f"{component}.use_rslora") else rank)
 
 
