@@ -16,7 +16,9 @@ cross-attention to look at even positions inside the first object and at odd one
 after 8,538 steps (4,400 seconds on one core). 40 images each of it: one object 0.90 (0.77 to 0.96), two objects
 0.45 (0.31 to 0.60; the bundled weights 0.15), colour 0.90, shape 0.80, relation 0.6. 1,000 more steps with 60 % of the
 timesteps uniform in 550 to 999 gave 0.50 (0.35 to 0.65) and left the relation at 0.6: objects are right and stand in
-each other's places. Attention at 16 × 16 seems to find an object by its looks, which it cannot in pure noise.
+each other's places. The place loss of 96 scenes is 0.10 at timestep 450, 0.21 at 700, 0.53 at 850, 0.77 at 950 and 0.84
+at 990, where chance is 0.69: attention finds an object by its looks, which pure noise does not show. After those 1,000
+steps it is 0.19 at 700, 0.48 at 850, 0.64 at 950 and 0.69 at 990, so more training above 700 is the next thing to try.
 """
 
 import argparse
