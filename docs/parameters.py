@@ -76,18 +76,17 @@ def add_comment(content: str, description: str) -> list[str]:
     return [f"{content:<{start}}# {rows[0]}", *(f"{'':<{start}}# {row}" for row in rows[1:])]
 
 
-def list_rows(model: type[BaseModel], defaults: Any, prefix: str = "") -> list[str]:
-    """A row of the page for each key of a section, those of its parts included."""
+def list_rows(fields: dict[str, FieldInfo], defaults: dict[str, Any] | None, prefix: str = "") -> list[str]:
+    """A row of the page for each field, those of its parts and entries included; entries have no `defaults`."""
     rows = []
-    for name, field in model.model_fields.items():
-        default = defaults.get(name) if isinstance(defaults, dict) else None
-        part = section_of(field)
-        shown = "" if part else f"`{format_default(default)}`"
-        rows.append(f"| `{prefix}{name}` | {shown} | {escape(field.description or '')} |")
+    for name, field in fields.items():
+        part, default = section_of(field), None if defaults is None else defaults[name]
+        shown = " " if part or defaults is None else f" `{format_default(default)}` "
+        rows.append(f"| `{prefix}{name}` |{shown}| {escape(field.description or '')} |")
         if part:
-            rows += list_rows(part, default, f"{prefix}{name}.")
+            rows += list_rows(part.model_fields, default, f"{prefix}{name}.")
         elif entry := entry_model(field):
-            rows += [row.replace("| `None` |", "| |") for row in list_rows(entry, {}, f"{prefix}{name}.*.")]
+            rows += list_rows(entry.model_fields, None, f"{prefix}{name}.*.")
     return rows
 
 
@@ -119,15 +118,10 @@ def build_page() -> str:
     defaults, parts = load_shipped_defaults(), [HEAD]
     top = {name: field for name, field in Params.model_fields.items() if not section_of(field)}
     head = ["| key | default | description |", "|---|---|---|"]
-    rows = []
-    for name, field in top.items():
-        rows.append(f"| `{name}` | `{format_default(defaults[name])}` | {escape(field.description or '')} |")
-        if entry := entry_model(field):
-            rows += [row.replace("| `null` |", "| |") for row in list_rows(entry, {}, f"{name}.*.")]
-    parts.append("\n".join(["## Top level", "", *head, *rows, ""]))
+    parts.append("\n".join(["## Top level", "", *head, *list_rows(top, defaults), ""]))
     for name, field in Params.model_fields.items():
         if part := section_of(field):
-            table = list_rows(part, defaults[name])
+            table = list_rows(part.model_fields, defaults[name])
             parts.append("\n".join([f"## {name}", "", escape(field.description or ""), "", *head, *table, ""]))
     return "\n".join(parts)
 

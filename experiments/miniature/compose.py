@@ -29,11 +29,12 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -41,7 +42,7 @@ from torch import Tensor
 
 from prunella.latents.encoders import encode_images
 from prunella.scenes import generator
-from prunella.scenes.generator import Scene, make_scene, read_vocabulary
+from prunella.scenes.generator import make_scene, read_vocabulary
 
 BUNDLED = Path("src/prunella/bundled/miniature")
 SCENES = 40_000
@@ -62,9 +63,9 @@ def find_padding(tokens: Tensor, end_token_id: int) -> Tensor:
     return (tokens == end_token_id).cumsum(1) > 1
 
 
-def order_objects(scene: Scene) -> tuple[int, int]:
+def order_objects(relation: str) -> tuple[int, int]:
     """Indices of the upper or left object and of the other one."""
-    return (0, 1) if scene.relation in ("above", "left of") else (1, 0)
+    return (0, 1) if relation in ("above", "left of") else (1, 0)
 
 
 def train_text(work: Path, steps: int = 900, batch_size: int = 64) -> None:
@@ -86,7 +87,7 @@ def train_text(work: Path, steps: int = 900, batch_size: int = 64) -> None:
             phrasing = vocabulary.phrasings[rng.integers(len(vocabulary.phrasings))]
             scenes = {"both": scene, "first": scene, "second": scene}
             if scene.relation:
-                for name, index in zip(("first", "second"), order_objects(scene), strict=True):
+                for name, index in zip(("first", "second"), order_objects(scene.relation), strict=True):
                     scenes[name] = replace(scene, objects=(scene.objects[index],) * 2)
             for name, each in scenes.items():
                 captions[name].append(each.format_caption(phrasing) if number else "")
@@ -129,8 +130,7 @@ def render_latents(work: Path) -> None:
         relation, radii, places = centers[-1]
         mask = np.zeros((2, 16, 16), bool)
         if relation:
-            order = (0, 1) if relation in ("above", "left of") else (1, 0)
-            for row, number in enumerate(order):
+            for row, number in enumerate(order_objects(relation)):
                 mask[row] = np.hypot(xs - places[number][0], ys - places[number][1]) <= radii[number]
         captions.append(caption)
         images.append(image)
@@ -160,15 +160,19 @@ def load_part(model: torch.nn.Module, weights: dict[str, Tensor], name: str) -> 
 
 
 class PlaceLoss:
-    """Collects, in each guided cross-attention, how much a pixel of an object attends to the padding that names it.
-
-    Set `masks` (side → N2P), `even` and `odd` (NL, 1 at padding of that parity) before a forward pass.
-    """
+    """Collects, in each guided cross-attention, how much a pixel of an object attends to the padding that names it."""
 
     def __init__(self) -> None:
         self.masks: dict[int, Tensor] = {}
         self.even = self.odd = torch.empty(0)
         self.losses: list[Tensor] = []
+
+    def set_batch(self, masks: Tensor, padding: Tensor) -> None:
+        """Before a forward pass: the batch's object masks (N2HW) and padding positions (NL)."""
+        coarse = masks[..., 0::2, 0::2] | masks[..., 1::2, 1::2]
+        self.masks = {16: masks.flatten(2), 8: coarse.flatten(2)}
+        self.even, self.odd = (padding & IS_EVEN).float(), (padding & ~IS_EVEN).float()
+        self.losses = []
 
     def add(self, probabilities: Tensor) -> None:
         """Add the loss of attention probabilities (N, heads, pixels, positions)."""
@@ -199,7 +203,50 @@ class PlaceAttention:
         return attn.to_out[1](attn.to_out[0]((probabilities @ values).transpose(1, 2).reshape(batch, pixels, -1)))
 
 
-def train_unet(  # noqa: PLR0915
+def guide_attention(unet: UNet2DConditionModel) -> PlaceLoss:
+    """Have the UNet's guided cross-attention report to a place loss, which is returned."""
+    place_loss, processors = PlaceLoss(), dict(unet.attn_processors)
+    for name in processors:
+        if "attn2" in name and name.startswith(GUIDED_BLOCKS):
+            processors[name] = PlaceAttention(place_loss)
+    unet.set_attn_processor(processors)
+    return place_loss
+
+
+class Batch(NamedTuple):
+    """Noised latents and v-targets (N4HW), timesteps (N), tokens (NL), object masks (N2HW), padding (NL)."""
+
+    noisy: Tensor
+    target: Tensor
+    timesteps: Tensor
+    tokens: Tensor
+    masks: Tensor
+    padding: Tensor
+
+
+def make_batch(data: dict, is_padding: Tensor, alphas: Tensor, step: int, size: int) -> Batch:
+    """The batch of a step: a tenth of the captions dropped, timesteps logit-normal around 450."""
+    source = torch.Generator().manual_seed(1_000_003 + step)
+    chosen = torch.randint(len(data["mean"]), (size,), generator=source)
+    mean = data["mean"][chosen]
+    latents = (mean + data["std"][chosen] * torch.randn(mean.shape, generator=source)) * data["scale"]
+    logits = torch.randn(size, generator=source) + math.log(0.45 / 0.55)
+    timesteps = (1000 * torch.sigmoid(logits)).long().clamp(0, 999)
+    noise = torch.randn(latents.shape, generator=source)
+    dropped = torch.rand(size, generator=source) < 0.1
+    signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
+    sigma = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
+    return Batch(
+        noisy=signal * latents + sigma * noise,
+        target=signal * noise - sigma * latents,
+        timesteps=timesteps,
+        tokens=torch.where(dropped[:, None], data["tokens"][-1], data["tokens"][:-1][chosen]),
+        masks=data["masks"][chosen] & ~dropped[:, None, None, None],
+        padding=is_padding[:-1][chosen] & ~dropped[:, None],
+    )
+
+
+def train_unet(
     work: Path, seconds: float, out: Path, start: Path | None, batch_size: int = 16, learning_rate: float = 6e-4
 ) -> None:
     """Train the UNet for so many seconds at a linearly falling rate; resumes from WORK/unet/, else from `start`."""
@@ -212,14 +259,9 @@ def train_unet(  # noqa: PLR0915
         encoder.load_state_dict(torch.load(work / "text.pt"))
     alphas = DDPMScheduler.from_config(pipeline.scheduler.config).alphas_cumprod
     data = torch.load(work / "latents.pt", mmap=True)
-    tokens, scale = data["tokens"].long(), pipeline.vae.config.scaling_factor
-    is_padding = find_padding(tokens, pipeline.tokenizer.eos_token_id)
-    place_loss = PlaceLoss()
-    processors = dict(unet.attn_processors)
-    for name in processors:
-        if "attn2" in name and name.startswith(GUIDED_BLOCKS):
-            processors[name] = PlaceAttention(place_loss)
-    unet.set_attn_processor(processors)
+    data |= {"tokens": data["tokens"].long(), "scale": pipeline.vae.config.scaling_factor}
+    is_padding = find_padding(data["tokens"], pipeline.tokenizer.eos_token_id)
+    place_loss = guide_attention(unet)
     optimizer = torch.optim.AdamW(unet.parameters(), learning_rate, weight_decay=0.01)
     ema, step, spent, rows = EMAModel(unet.parameters(), decay=0.998), 0, 0.0, []
     folder = work / "unet"
@@ -231,27 +273,12 @@ def train_unet(  # noqa: PLR0915
             part.load_state_dict(state[name])
     last, recent = time.time(), []
     while spent < seconds:
-        source = torch.Generator().manual_seed(1_000_003 + step)
-        chosen = torch.randint(len(data["mean"]), (batch_size,), generator=source)
-        mean = data["mean"][chosen]
-        latents = (mean + data["std"][chosen] * torch.randn(mean.shape, generator=source)) * scale
-        logits = torch.randn(batch_size, generator=source) + math.log(0.45 / 0.55)
-        timesteps = (1000 * torch.sigmoid(logits)).long().clamp(0, 999)
-        noise = torch.randn(latents.shape, generator=source)
-        dropped = torch.rand(batch_size, generator=source) < 0.1
-        captions = torch.where(dropped[:, None], tokens[-1], tokens[:-1][chosen])
-        padding = is_padding[:-1][chosen] & ~dropped[:, None]
-        masks = data["masks"][chosen] & ~dropped[:, None, None, None]
-        coarse = masks[..., 0::2, 0::2] | masks[..., 1::2, 1::2]
-        place_loss.masks = {16: masks.flatten(2), 8: coarse.flatten(2)}
-        place_loss.even, place_loss.odd = (padding & IS_EVEN).float(), (padding & ~IS_EVEN).float()
-        place_loss.losses = []
-        signal = alphas[timesteps].sqrt().view(-1, 1, 1, 1)
-        sigma = (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
+        batch = make_batch(data, is_padding, alphas, step, batch_size)
+        place_loss.set_batch(batch.masks, batch.padding)
         with torch.no_grad():
-            states = encoder(captions).last_hidden_state
-        predicted = unet(signal * latents + sigma * noise, timesteps, states).sample
-        error, place = F.mse_loss(predicted, signal * noise - sigma * latents), torch.stack(place_loss.losses).mean()
+            states = encoder(batch.tokens).last_hidden_state
+        predicted = unet(batch.noisy, batch.timesteps, states).sample
+        error, place = F.mse_loss(predicted, batch.target), torch.stack(place_loss.losses).mean()
         (error + (PLACE_WEIGHT if step < PLACE_UNTIL else PLACE_WEIGHT_LATE) * place).backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         for group in optimizer.param_groups:

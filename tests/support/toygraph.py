@@ -12,6 +12,12 @@ from conftest import ROOT, toy_params
 DVC = Path(sys.executable).with_name("dvc")
 IDENTITY = {"user.name": "test", "user.email": "test@example.org", "commit.gpgsign": "false"}  # experiments are commits
 
+# `prunella accept distill` with one toy of five, as a program.
+ACCEPT_DISTILL = (
+    "from prunella.verify import toys; toys.TOYS_OF_STAGE['distill'] = ('sd',); "
+    "from prunella.cli.main import main; main(['accept', 'distill'])"
+)
+
 # One thread: toys gain nothing from two, and two tests at once do not wait for each other.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "GIT_"))}
 ENVIRONMENT |= {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}

@@ -6,12 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toygraph import DVC, ENVIRONMENT, cloned, committed, run
-
-ACCEPT = (
-    "from prunella.verify import toys; toys.TOYS_OF_STAGE['distill'] = ('sd',); "
-    "from prunella.cli.main import main; main(['accept', 'distill'])"
-)
+from toygraph import ACCEPT_DISTILL, DVC, ENVIRONMENT, cloned, committed, run
 
 
 def weights_digest(clone: Path) -> dict[str, str]:
@@ -70,7 +65,7 @@ def test_it_goes_on_after_module_constant_and_key_were_renamed(teacher, pictures
     (clone / "src/prunella/training/job.py").unlink()
     committed(clone)
     assert "  max_grad_norm: 0.5" in (clone / "params.yaml").read_text()
-    printed = run(clone, sys.executable, "-c", ACCEPT, PYTHONPATH=str(clone / "src"), DVC_ROOT=str(clone))
+    printed = run(clone, sys.executable, "-c", ACCEPT_DISTILL, PYTHONPATH=str(clone / "src"), DVC_ROOT=str(clone))
     assert "work/distill" in printed and "accepted" in printed, printed
     run(clone, DVC, "repro", "distill@sd-tiny", **warm)
     assert len([path for path in clone.glob("work/distill/*") if path.is_dir()]) == 1  # no second training was begun

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import said
 from conftest import ROOT
-from toygraph import DVC, cloned, committed, run, stages_run
+from toygraph import ACCEPT_DISTILL, DVC, cloned, committed, run, stages_run
 from toygraph import IDENTITY as OURSELVES
 
 from prunella.compute.resume import DONE_FILE, IDENTITY_FILE, digest_code
@@ -191,10 +191,6 @@ def test_toys_that_do_not_run_are_said(clone):
         accept(["distill"], clone)
 
 
-ONE_TOY = "from prunella.verify import toys; toys.TOYS_OF_STAGE['distill'] = ('sd',)"
-COMMAND = f"{ONE_TOY}; from prunella.cli.main import main; main(['accept', 'distill'])"
-
-
 @pytest.mark.graph
 def test_a_new_key_is_accepted_at_its_default_alone(clone):
     replaced(
@@ -207,7 +203,7 @@ def test_a_new_key_is_accepted_at_its_default_alone(clone):
     assert to_run(clone) == {"distill@sd-tiny"}
     code = {"PYTHONPATH": str(clone / "src"), "DVC_ROOT": str(clone)}
     with pytest.raises(AssertionError, match=r"distill\.added.*0\.5.*0\.75"):
-        run(clone, sys.executable, "-c", COMMAND, **code)
+        run(clone, sys.executable, "-c", ACCEPT_DISTILL, **code)
     replaced(clone / "params.yaml", "added: 0.75", "added: 0.5")
-    assert "accepted in dvc.lock: distill@sd-tiny" in run(clone, sys.executable, "-c", COMMAND, **code)
+    assert "accepted in dvc.lock: distill@sd-tiny" in run(clone, sys.executable, "-c", ACCEPT_DISTILL, **code)
     assert to_run(clone) == set()

@@ -28,12 +28,6 @@ def check_same_inputs(first: Path, other: Path) -> None:
         )
 
 
-def check_can_teach(teacher: Path, student: Path) -> None:
-    """Raises UserError where the predictions of `teacher` are no target for `student`: they are of other inputs."""
-    if reasons := describe_incompatibilities(student, teacher):
-        raise UserError(f"{teacher} cannot teach {student}: it has {reasons}")
-
-
 def _find_teacher_differences(first: Path, other: Path) -> Iterator[str]:
     first_config, other_config = (UNet2DConditionModel.load_config(folder / "unet") for folder in (first, other))
     if detect_teacher_family(first_config) != detect_teacher_family(other_config):

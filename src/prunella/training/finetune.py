@@ -11,7 +11,7 @@ from prunella.errors import UserError
 from prunella.latents.compat import check_compatible
 from prunella.latents.encoders import open_latents
 from prunella.latents.shards import LatentDataset
-from prunella.models.alike import check_can_teach
+from prunella.models.alike import describe_incompatibilities
 from prunella.models.pipeline import load_scheduler, load_unet
 from prunella.params import Finetune
 from prunella.training.callback import TrainingCallback
@@ -52,10 +52,11 @@ def finetune(
     data = _open_training_data(params, latents, student, placement.device)
     if params.output_weight:
         check_compatible(data.train, teacher)
-        try:
-            check_can_teach(teacher, student)
-        except UserError as error:
-            raise UserError(f"finetune.output_weight: {error}; 0 learns from the data alone") from None
+        if reasons := describe_incompatibilities(student, teacher):
+            raise UserError(
+                f"finetune.output_weight: {teacher} cannot teach {student}: it has {reasons}; 0 learns from the data "
+                "alone"
+            )
     inputs = [student, latents / "manifest.json", *([teacher / "unet"] if params.output_weight else [])]
     if params.replay_weight and replay_latents is None:
         raise UserError("finetune.replay_weight: there are no main data to learn beside; 0 does without")

@@ -86,10 +86,10 @@ class PlaceholderToken:
     def _replace_row(self, row: Tensor, name: str) -> Tensor:
         tokenizer, left, pieces = self.tokenizers[_find_tokenizer(name)], row.tolist(), self.initial_tokens[name]
         row_tokens: list[int] = []
-        begins_word = True
+        previous: int | None = None
         while left:
-            matches = begins_word and left[: len(pieces)] == pieces
-            begins_word = matches or _ends_word(tokenizer, left[0])
+            matches = left[: len(pieces)] == pieces and (previous is None or _ends_word(tokenizer, previous))
+            previous = left[len(pieces) - 1 if matches else 0]
             row_tokens += self.tokens[name] if matches else left[:1]
             left = left[len(pieces) if matches else 1 :]
         row_tokens = row_tokens[: len(row)] + [tokenizer.pad_token_id] * (len(row) - len(row_tokens))
