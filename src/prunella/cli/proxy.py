@@ -1,8 +1,7 @@
 """A proxy that reaches public addresses only, for programs that follow strangers' URLs.
 
-A name is resolved once, all its addresses are checked, and the connection goes to a checked address. Therefore
-neither a name
-that resolves to another address the second time nor a redirect leads into the inner network.
+A name is resolved once, all its addresses are checked, and the connection goes to a checked address. Therefore neither
+a name that resolves to another address the second time nor a redirect leads into the inner network.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """torch.compile, part by part, so that the outputs that are listened to stay outside of what is compiled.
 
 A hook on a module inside a compiled region would be compiled away or would break the region. Therefore the largest
-parts of
-the UNet are compiled that hold no such module: a whole stage, with the skips that it joins; else a transformer with the
-norm and the projections around its layers, a residual block, a layer, else what is in it. Equal parts share their code.
+parts of the UNet are compiled that hold no such module: a whole stage, with the skips that it joins; else a transformer
+with the norm and the projections around its layers, a residual block, a layer, else what is in it. Equal parts share
+their code.
 """
 
 from collections.abc import Callable, Iterable, Iterator

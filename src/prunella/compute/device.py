@@ -26,8 +26,7 @@ class Placement(NamedTuple):
 
 def make_placement(runtime: Runtime, device: str) -> Placement:
     """The choice of `runtime` for on `resolve_device`. "auto" compiles, and puts channels last, on a GPU, where both
-    pay
-    off.
+    pay off.
 
     Raises UserError for channels last with FSDP, which cuts tensors as they lie.
     """

@@ -2,8 +2,8 @@
 
 torch's launcher sees to its own machine: where a process dies it ends the others. On another machine a process waits
 for the lost one in an exchange of gradients, which may take hours to give up. Therefore each says every few seconds
-that it
-lives, in the store that the launcher has at MASTER_ADDR for finding one another, and looks whether the others do.
+that it lives, in the store that the launcher has at MASTER_ADDR for finding one another, and looks whether the others
+do.
 """
 
 import os

@@ -197,8 +197,7 @@ def random_order(texts: pa.ChunkedArray | pa.Array, seed: int) -> np.ndarray:
     """Indices of `texts` (captions) in an order that depends on the seed and the captions alone.
 
     A pair is identified by its caption and by its number among those with the same caption. Therefore the same pairs
-    are
-    chosen from a folder and from a table, and most of them again when others are added.
+    are chosen from a folder and from a table, and most of them again when others are added.
     """
     salt, digests = seed.to_bytes(8), bytearray()
     for start in range(0, len(texts), CAPTIONS_PER_CHUNK):

@@ -1,8 +1,7 @@
 """Looking at pictures, the costly part of the filter, in tasks that each leave a file of what was found.
 
-The result for a picture, its `Facts` or why it cannot be used, is a function of its bytes and the parameters.
-Therefore a
-task is the same whoever does it: a run that was killed goes on after those that are done, machines of a cluster share
+The result for a picture, its `Facts` or why it cannot be used, is a function of its bytes and the parameters. Therefore
+a task is the same whoever does it: a run that was killed goes on after those that are done, machines of a cluster share
 them, and jobs of their own make some of them each. The choice of pictures is judged afterwards, in one order.
 """
 

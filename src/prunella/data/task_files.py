@@ -1,8 +1,7 @@
 """Tasks of the filter and what they gave: a file each in a folder of `work/`, whole or absent.
 
-A file is a line of JSON, which says what it is of and has the sum of the rest, and the rest. Therefore one that was
-cut off,
-damaged or made of something else counts as none, and its task is done again.
+A file is a line of JSON, which says what it is of and has the sum of the rest, and the rest. Therefore one that was cut
+off, damaged or made of something else counts as none, and its task is done again.
 """
 
 import hashlib

@@ -1,8 +1,7 @@
 """Encode: pictures and captions of the manifest to shards of raw latents and text embeddings.
 
 The assignment of pairs to shards, and which of them go through the VAE together, follows from the manifest, the seed
-and the
-parameters alone; so a shard is the same whoever encodes it, and after an interruption the next one is begun.
+and the parameters alone; so a shard is the same whoever encodes it, and after an interruption the next one is begun.
 """
 
 import hashlib
@@ -59,9 +58,8 @@ def encode_dataset(
     """Encode the pairs of `manifest` with the encoders of `teacher` into `out`; return the counts.
 
     Among several processes, each makes its share of the shards, and the first returns. With `cluster`, the workers of
-    the
-    Ray cluster at $RAY_ADDRESS make them, each as `cluster` says. Raises UserError before any work
-    where too few pairs are there, or too little room on the disk.
+    the Ray cluster at $RAY_ADDRESS make them, each as `cluster` says. Raises UserError before any work where too few
+    pairs are there, or too little room on the disk.
     """
     encoders = Encoders(teacher, device, params.precision)
     tasks, num_too_small, source, identity = plan_encode_job(params, seed, teacher, manifest)

@@ -1,8 +1,7 @@
 """Shards of an encoding on a store, at `prunella.storage.upload.make_remote_prefix`.
 
-A shard is written here, carried there with its note last, and removed here. A shard with a note there is whole: a
-store has
-an object or has it not.
+A shard is written here, carried there with its note last, and removed here. A shard with a note there is whole: a store
+has an object or has it not.
 """
 
 import json

@@ -1,8 +1,7 @@
 """Networks that metrics look through: found on this machine, loaded once, asked for unit embeddings or features.
 
 Nothing is downloaded. A backbone that is not there, or cannot be loaded, makes its metrics unavailable, with the line
-that would
-give it.
+that would give it.
 """
 
 import warnings

@@ -1,8 +1,7 @@
 """The Fréchet distance of the Gaussians fitted to two sets, and what each picture adds to it.
 
 It is biased upwards where pictures are few: a fitted covariance of F features needs many times F pictures. Therefore
-whoever
-uses it refuses fewer than ten pictures a feature.
+whoever uses it refuses fewer than ten pictures a feature.
 """
 
 import numpy as np

@@ -2,10 +2,9 @@
 
 The layout is CompVis' latent diffusion with the text encoders of CLIP (SD 1.x) or OpenCLIP (SD 2.x), and Stability's
 generative-models for SDXL: what `*.safetensors` files of one checkpoint hold, and what ComfyUI and others read. Input
-blocks are numbered through: the first convolution, then each stage's resnets and its downsampler; output blocks are
-the up stages' resnets, the last of a stage with its upsampler. Therefore a student with fewer resnets has other
-numbers than
-its teacher, and with a teacher's fixed count of two a stage its blocks would go to the wrong places.
+blocks are numbered through: the first convolution, then each stage's resnets and its downsampler; output blocks are the
+up stages' resnets, the last of a stage with its upsampler. Therefore a student with fewer resnets has other numbers
+than its teacher, and with a teacher's fixed count of two a stage its blocks would go to the wrong places.
 """
 
 import re

@@ -5,10 +5,10 @@ are learned mirrored too "mean_mirrored" and "std_mirrored", of an SDXL teacher 
 "text" (NLD; "pooled" NP too of SDXL), or "tokens" (NL; and "tokens_2") where the text encoders are to run in training.
 For pictures with several captions, those have a row each, and "captions" (N2) says of each picture which row is its
 first, and how many it has. Beside a shard lie `SPLIT-00000.jsonl` (a line a pair: its caption, or the list of them)
-and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two.
-`empty.safetensors` holds what no caption is encoded to, under the names of the encoded ones. `manifest.json` names the
-shards of the splits "train" and "heldout" and is written last: a folder without one is not whole. For shards on a
-store, the manifest has that as "store", and of each shard the tensors' names.
+and, written after both, `SPLIT-00000.json`: pairs, size, and sums of the two. `empty.safetensors` holds what no caption
+is encoded to, under the names of the encoded ones. `manifest.json` names the shards of the splits "train" and "heldout"
+and is written last: a folder without one is not whole. For shards on a store, the manifest has that as "store", and of
+each shard the tensors' names.
 """
 
 import json
@@ -247,9 +247,7 @@ class LatentDataset:
         """Every tensor of the pairs at `indices`, fp32, by name, in that order.
 
         Among several captions, the one at `caption_draws` (0 ≤ each < 1) is taken, else the first. `is_mirrored` says
-        of
-        each pair whether
-        its picture is taken mirrored.
+        of each pair whether its picture is taken mirrored.
         """
         rows: dict[str, list[Tensor]] = {}
         for at, index in enumerate(map(int, indices)):

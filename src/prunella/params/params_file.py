@@ -46,9 +46,8 @@ def fill_generate_entries(content: dict) -> dict:
 def fill_finetune_entries(content: dict) -> dict:
     """`content` with whole entries of `finetune.data` and `finetune.base`.
 
-    Missing keys of an entry's `filter` or `model` are as shipped, since criteria for millions are none for twenty;
-    what its
-    `encode` lacks is as in the section `encode`.
+    Missing keys of an entry's `filter` or `model` are as shipped, since criteria for millions are none for twenty; what
+    its `encode` lacks is as in the section `encode`.
     """
     tuning, shipped = content.get("finetune"), load_shipped_defaults()
     if not isinstance(tuning, dict):
@@ -62,8 +61,7 @@ def fill_phase_entries(content: dict) -> dict:
     """`content` with whole entries of `teachers` and `distill.phases`.
 
     Missing keys of a teacher's entry are as shipped. Missing keys of a phase are as in the section `distill`, its
-    teacher the
-    first and its plan the student's own.
+    teacher the first and its plan the student's own.
     """
     section, teachers = content.get("distill"), content.get("teachers")
     if isinstance(teachers, dict):

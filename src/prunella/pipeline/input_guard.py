@@ -1,8 +1,8 @@
 """Inputs of a stage, compared at its end with what it was at its start.
 
 DVC hashes parameters, code and data after a stage's command has run. A file that is edited in the meantime would be
-recorded
-as the origin of a result that it is not, so a stage whose inputs changed must fail: a failed stage is not recorded.
+recorded as the origin of a result that it is not, so a stage whose inputs changed must fail: a failed stage is not
+recorded.
 """
 
 import os

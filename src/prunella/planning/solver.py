@@ -38,8 +38,7 @@ def solve_candidates(
     """The `count` choices of a cost of at most `budget` whose units matter least, best first; fewer where there are.
 
     Importances span many powers of ten, and the solver's gap is absolute. Therefore the first pass tells what matters
-    at all,
-    and in the second what alone exceeds that counts as twice as much.
+    at all, and in the second what alone exceeds that counts as twice as much.
     """
     programs = [Milp(units, num_removed, num_stages, cost) for num_removed in removable_levels(units)]
     max_relevant_error = max(importance.values(), default=0.0)

@@ -1,8 +1,7 @@
 """A short tournament of distillation: of students that err alike before training, which one recovers best?
 
 The point that loss before training does not say how well a student recovers is TinyFusion's point (arXiv 2412.01199).
-Rounds
-halve the field: after each, the half with the smaller held-out output error trains on.
+Rounds halve the field: after each, the half with the smaller held-out output error trains on.
 """
 
 from collections.abc import Sequence

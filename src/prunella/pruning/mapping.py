@@ -2,8 +2,7 @@
 
 Pure functions of plan and teacher config; no torch. Module names are those of diffusers' UNet2DConditionModel. Plans
 number the blocks of a whole teacher. For a teacher that is a student itself, of a shipped plan's layout, the numbers
-are
-translated by that plan; where no teacher's config is given, it is a whole one.
+are translated by that plan; where no teacher's config is given, it is a whole one.
 """
 
 from collections.abc import Mapping

@@ -26,8 +26,7 @@ def generate_benchmark_images(
 
     Returns {"pictures", "images_per_second"}: the rate of whole batches, from text to pixels. `name` is the model's in
     reports; one that ends in bits, as "sd-tiny/int8", is drawn with such weights. Among several processes, each draws
-    its
-    share of the shards; rank 0 writes `out` and returns.
+    its share of the shards; rank 0 writes `out` and returns.
     """
     prompts = select_prompts(params, latents_dir)
     tasks = split_into_shards(prompts, params.batch_size)

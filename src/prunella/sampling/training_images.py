@@ -2,10 +2,9 @@
 
 A folder holds `00000.tar`, …, in each for every picture, named by its number: NAME.png, NAME.txt (the prompt),
 NAME.json (seed and size) and NAME.npy, the raw latents (CHW) that the picture was decoded from. Therefore it is a
-webdataset
-for whoever reads such. `prompts.jsonl` lists the pictures; `manifest.json` holds the settings, what latents the model
-has, and the shards with their sums, and is written last: a folder without one is not whole. With tars on a store, the
-manifest has their address there as "store".
+webdataset for whoever reads such. `prompts.jsonl` lists the pictures; `manifest.json` holds the settings, what latents
+the model has, and the shards with their sums, and is written last: a folder without one is not whole. With tars on a
+store, the manifest has their address there as "store".
 
 A picture's noise is a function of seed and number: it is the same whoever draws it, and after an interruption.
 """

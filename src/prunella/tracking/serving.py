@@ -1,9 +1,8 @@
 """A student behind `mlflow models serve`: a row is a prompt and how to draw it, the answer a PNG in base64.
 
-MLflow keeps this file with the model and runs it ("models from code"), so it knows diffusers and MLflow alone. A
-field that is out of bounds is answered with status 400 and a line that names it. A pipeline draws one picture at a
-time: its sampler
-keeps state.
+MLflow keeps this file with the model and runs it ("models from code"), so it knows diffusers and MLflow alone. A field
+that is out of bounds is answered with status 400 and a line that names it. A pipeline draws one picture at a time: its
+sampler keeps state.
 """
 
 import base64

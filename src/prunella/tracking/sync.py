@@ -2,8 +2,7 @@
 
 A stage that could not reach the server, or lost it, has left its journal; so has one that was killed, with what had not
 been sent in its last seconds. A row that the server refuses by itself (status 4xx) is named and not sent again;
-whatever else
-goes wrong stops, and the next time goes on.
+whatever else goes wrong stops, and the next time goes on.
 """
 
 import warnings

@@ -29,9 +29,8 @@ class Batch(dict[str, Tensor]):
 
     "latents" and "noise" (NCHW), "timesteps" (N), "states" (NLD, text embeddings), "pairs" (N, indices in the split);
     for SDXL also "pooled" (NP, text embedding) and "sizes" (N6, size conditioning). With text encoders that learn,
-    "tokens"
-    (NL), of SDXL also "tokens_2", and "dropped" (N) in place of the embeddings. While training "share", a number: how
-    much of the training is done.
+    "tokens" (NL), of SDXL also "tokens_2", and "dropped" (N) in place of the embeddings. While training "share", a
+    number: how much of the training is done.
     """
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":

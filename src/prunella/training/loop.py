@@ -2,10 +2,9 @@
 
 The loop owns steps, optimizer, learning rate, precision, accumulation, distributed, EMA and checkpoint. The learned
 function is the loss's business, `loss(model, batch) -> {"loss": total, name: term, …}`, each term a mean over the
-examples; what
-is learned from is the batches', a pure function `batches(number) -> batch`. A step takes `accumulation` batches of
-every process, numbered in line. Since a batch depends on its number alone, noise included, and torch's own generator
-is seeded anew at each step, a resumed run sees what an undisturbed one would have seen.
+examples; what is learned from is the batches', a pure function `batches(number) -> batch`. A step takes `accumulation`
+batches of every process, numbered in line. Since a batch depends on its number alone, noise included, and torch's own
+generator is seeded anew at each step, a resumed run sees what an undisturbed one would have seen.
 """
 
 import math
@@ -57,11 +56,10 @@ def train(
     Among several processes, each calls this and yields the same; `batches` gives batches of `batch_size` / processes
     examples, which go through the model in parts of at most `micro_batch` (None: whole). `folder` keeps a checkpoint
     every `checkpoint_every` steps (None: at the end) and is resumed from; None keeps none. `groups` are AdamW's
-    parameter groups where not all parameters learn alike. `stop_at_step` ends it after that step, all else being as
-    for the
-    whole of `settings.steps`. After SIGTERM or Ctrl-C the step is finished and kept, then
-    SystemExit(143) is raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are
-    then those before the step.
+    parameter groups where not all parameters learn alike. `stop_at_step` ends it after that step, all else being as for
+    the whole of `settings.steps`. After SIGTERM or Ctrl-C the step is finished and kept, then SystemExit(143) is
+    raised. Raises UserError, naming step, term and pairs, when a term is not finite; the weights are then those before
+    the step.
     """
     device, sharded = next(model.parameters()).device, fsdp.is_fsdp(model)
     accelerator = distributed.get_accelerator(device)

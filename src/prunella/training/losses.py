@@ -106,9 +106,8 @@ class LossWithAuxiliary:
     """`loss` of the pairs, and that of what the batch has beside them, by `weights` of each kind (PRIOR, REHEARSAL).
 
     Therefore a model keeps what it could: by pictures that it drew of a thing's class (DreamBooth, arXiv 2208.12242),
-    or by
-    pairs that it learned from before (experience replay, Rolnick et al. 2018, arXiv 1811.11682). The task error of
-    each kind is told under its name.
+    or by pairs that it learned from before (experience replay, Rolnick et al. 2018, arXiv 1811.11682). The task error
+    of each kind is told under its name.
     """
 
     def __init__(self, loss: Loss, weights: Mapping[str, float]):

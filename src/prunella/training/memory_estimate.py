@@ -1,8 +1,7 @@
 """Estimate of a training's device memory, reckoned before it begins: how much of a batch fits, what knobs save.
 
 Weights, gradients and moments follow from the parameters. The memory of the backward pass is found by running the
-student
-for one and for two examples on tensors without content, and adding up what autograd keeps.
+student for one and for two examples on tensors without content, and adding up what autograd keeps.
 """
 
 import json

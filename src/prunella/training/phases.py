@@ -2,9 +2,8 @@
 
 Steps run on over a border, and with them batches, noise, the schedule of the learning rate and the curves. The state
 that crosses it is the state at its end: of every tensor that the next phase's student still has, the weight, its
-moments
-and its average, none of which is begun anew. The state is put in the place of the one before, once and in one piece,
-so a training that is killed on either side of a border goes on as if it had not been.
+moments and its average, none of which is begun anew. The state is put in the place of the one before, once and in one
+piece, so a training that is killed on either side of a border goes on as if it had not been.
 """
 
 import shutil

@@ -1,8 +1,7 @@
 """The order of the examples: every epoch in an order of its own, by seed; a pure function of the place in line.
 
 Any example may come anywhere in an epoch. Random access is slow for a set that is larger than what memory keeps of
-files, so
-there are windows: shards come in random order, and examples are mixed among a few shards at a time.
+files, so there are windows: shards come in random order, and examples are mixed among a few shards at a time.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,8 +2,7 @@
 
 A step's numbers are copied to the CPU behind its work, and looked at one step later. Meanwhile no step may be taken on
 top of a bad one, so the device itself remembers that a number was not finite (`nonfinite`), by which torch's fused
-AdamW
-passes over this step and all that follow.
+AdamW passes over this step and all that follow.
 """
 
 import math
@@ -46,9 +45,8 @@ class PendingStep(NamedTuple):
 class StepMetrics:
     """The numbers of steps: how they are read, whether they say to stop, and that nothing follows a bad one.
 
-    With `deferred` each is looked at when the next step is under way. With a `scaler` (fp16) a step that is not
-    finite is
-    one that the scaler passes over.
+    With `deferred` each is looked at when the next step is under way. With a `scaler` (fp16) a step that is not finite
+    is one that the scaler passes over.
     """
 
     def __init__(self, device: torch.device, *, deferred: bool, scaler: bool):

@@ -1,8 +1,8 @@
 """Pairs in Parquet files: the picture's bytes in a column, as `datasets` stores it, or its path beside the file.
 
-A small file can unpack to any size. Therefore rows are limited by the file's bytes, few are read at once where they
-are long,
-and a column whose rows share a few long entries is read as a dictionary: an entry is then judged once, not multiplied.
+A small file can unpack to any size. Therefore rows are limited by the file's bytes, few are read at once where they are
+long, and a column whose rows share a few long entries is read as a dictionary: an entry is then judged once, not
+multiplied.
 """
 
 from collections.abc import Callable, Iterator, Sequence
